@@ -1,0 +1,113 @@
+"""Flips, shifts and cutout on whole batches."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cifar10.data import MEAN
+
+
+def pack(images: Tensor) -> Tensor:
+    """Put the three channel bytes of each pixel, and a zero, into one int32.
+
+    A gather then moves whole pixels, 4 times fewer and larger elements than bytes, and what it
+    returns already has the channels_last order that convolutions run fastest in.
+
+    Args:
+        images: uint8 (N, 3, H, W).
+
+    Returns:
+        int32 (N, H, W), of 4/3 the size.
+    """
+    count, _, height, width = images.shape
+    pixels = images.new_zeros(count, height, width, 4)
+    pixels[..., :3] = images.permute(0, 2, 3, 1)
+    return pixels.view(torch.int32).squeeze(-1)
+
+
+def unpack(pixels: Tensor) -> Tensor:
+    """See packed pixels, int32 (N, H, W), as images, uint8 (N, 3, H, W), without a copy."""
+    channels = pixels.unsqueeze(-1).view(torch.uint8)  # (N, H, W, 4)
+    return channels[..., :3].permute(0, 3, 1, 2)
+
+
+class Draw(NamedTuple):
+    """What chance decided for each of N images in one epoch."""
+
+    flip: Tensor  # bool (N,)
+    shift: Tensor  # int64 (N, 2): rows, columns
+    hole: Tensor  # int64 (N, 2): the cutout's first row and column
+
+
+class Augment:
+    """Random horizontal flip, shift with reflected border, and cutout.
+
+    Args:
+        flip: `random` flips each image with probability 1/2; `alternating` does so in the first
+            epoch and then flips every other epoch, so that two epochs show both sides (Jordan
+            2024, https://arxiv.org/abs/2404.00498); `none` never does.
+        shift: largest shift in pixels, each way, of both axes.
+        cutout: side in pixels of the square that is filled with the mean colour (DeVries and
+            Taylor 2017, https://arxiv.org/abs/1708.04552); 0 for none.
+    """
+
+    def __init__(self, flip: Literal["random", "alternating", "none"], shift: int, cutout: int):
+        self.flip, self.shift, self.cutout = flip, shift, cutout
+        grey = [round(255 * mean) for mean in MEAN]
+        self.grey = int(pack(torch.tensor(grey, dtype=torch.uint8).view(1, 3, 1, 1)))
+
+    def draw(self, count: int, size: int, seed: int, epoch: int) -> Draw:
+        """Decide for `count` images of `size` pixels a side, from (seed, epoch) alone."""
+        chance = generator(seed, epoch)
+        shift = torch.randint(-self.shift, self.shift + 1, (count, 2), generator=chance)
+        # The hole's centre is anywhere in the image, so that holes are cut off by its border.
+        hole = torch.randint(size, (count, 2), generator=chance) - self.cutout // 2
+        if self.flip == "alternating":
+            chance = generator(seed, 0)
+        flip = torch.rand(count, generator=chance) < 0.5
+        if self.flip == "alternating" and epoch % 2:
+            flip = ~flip
+        if self.flip == "none":
+            flip = torch.zeros_like(flip)
+        return Draw(flip, shift, hole)
+
+    def apply(self, pixels: Tensor, chosen: Tensor, draw: Draw) -> Tensor:
+        """Gather a batch, flipped and shifted in the same copy, and cut the holes.
+
+        Args:
+            pixels: the whole packed set, int32 (N, S, S).
+            chosen: indices into it, int64 (B,).
+            draw: the epoch's decisions for all N images.
+
+        Returns:
+            Packed images, int32 (B, S, S).
+        """
+        size = pixels.size(-1)
+        line = torch.arange(size, device=pixels.device)
+        shift = draw.shift[chosen]
+        rows = reflect(line + shift[:, :1], size)  # (B, S)
+        columns = reflect(line + shift[:, 1:], size)
+        columns = torch.where(draw.flip[chosen, None], columns.flip(1), columns)
+        places = (chosen[:, None, None] * size + rows[:, :, None]) * size + columns[:, None, :]
+        batch = pixels.view(-1).take(places)  # (B, S, S)
+        if self.cutout:
+            start = draw.hole[chosen]
+            inside = (line >= start[..., None]) & (line < start[..., None] + self.cutout)
+            batch.masked_fill_(inside[:, 0, :, None] & inside[:, 1, None, :], self.grey)
+        return batch
+
+
+def reflect(places: Tensor, size: int) -> Tensor:
+    """Mirror coordinates that lie outside [0, size) at the border, the edge pixel not repeated."""
+    return (size - 1) - ((size - 1) - places.abs()).abs()
+
+
+def generator(*key: int) -> torch.Generator:
+    """A random generator that depends on the whole key alone, whatever ran before.
+
+    NumPy's SeedSequence mixes the key; its result is guaranteed not to change between versions.
+    """
+    from numpy.random import SeedSequence
+
+    return torch.Generator().manual_seed(int(SeedSequence(key).generate_state(1, "uint64")[0] >> 1))

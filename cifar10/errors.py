@@ -1,0 +1,116 @@
+"""Errors that their reader can mend."""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+
+class UserError(Exception):
+    """Something the user can put right; the message says what, where and what to do.
+
+    The command line prints the message alone and exits with `exit_code`; no traceback.
+    """
+
+    exit_code = 1
+
+
+class SettingError(UserError):
+    """A setting that is unknown, of the wrong type or out of range."""
+
+    exit_code = 2
+
+
+def unknown(key: str, value: Any, known: Iterable[str]) -> SettingError:
+    """The error for a key that nothing knows, with the nearest one that exists."""
+    close = difflib.get_close_matches(key, list(known), n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(known))}"
+    return SettingError(f"{key}={value}: there is no such setting; {hint}")
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message with its line breaks folded, or its name where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def clear_errors(configs: Path) -> Iterator[None]:
+    """Turn an error that its reader can mend into one line on stderr and an exit code.
+
+    Hydra prints its own errors over many lines, unless HYDRA_FULL_ERROR makes it raise them;
+    where the user has set that, they get the whole traceback they asked for.
+
+    Args:
+        configs: the folder of the Hydra configuration, for naming settings that exist.
+    """
+    if os.environ.get("HYDRA_FULL_ERROR", "0") != "0":
+        yield
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    except Exception as error:
+        end(error, configs)
+    finally:
+        del os.environ["HYDRA_FULL_ERROR"]
+
+
+def end(error: Exception, configs: Path) -> NoReturn:
+    """Print an error's line and exit; an error that is no user's raises again."""
+    if not isinstance(error, UserError):
+        if not raised_by_hydra(error):
+            raise error
+        error = explain(error, configs)
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(error.exit_code)
+
+
+def raised_by_hydra(error: Exception) -> bool:
+    """Whether Hydra's or OmegaConf's own code raised it, so that it is about the settings."""
+    traceback = error.__traceback__
+    while traceback.tb_next:
+        traceback = traceback.tb_next
+    module = traceback.tb_frame.f_globals.get("__name__", "")
+    return module.split(".")[0] in ("hydra", "omegaconf")
+
+
+def explain(error: Exception, configs: Path) -> SettingError:
+    """Say what Hydra's error means for someone who typed an override."""
+    from hydra.errors import MissingConfigException
+
+    message = str(error)
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, name = (error.missing_cfg_file or "").rpartition("/")
+        return SettingError(f"{group}={name}: there are {', '.join(error.options)}")
+    if found := re.match("Could not override '([^']+)'", message):
+        key = found[1]
+        typed = [word for word in sys.argv[1:] if word.lstrip("~").startswith(f"{key}=")]
+        value = typed[0].partition("=")[2] if typed else ""
+        error = unknown(key, value, known_keys(configs))
+        if "did you mean" in str(error):
+            return error
+        return SettingError(f"{error}; a library's setting that is not there is added by +{key}=")
+    return SettingError(one_line(error))
+
+
+def known_keys(configs: Path) -> list[str]:
+    """The settings that the chosen files name, dotted."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import DictConfig
+
+    groups = [word for word in sys.argv[1:] if re.fullmatch(r"\w+=\w+", word)]
+    groups = [word for word in groups if (configs / word.partition("=")[0]).is_dir()]
+    with initialize_config_dir(str(configs), version_base="1.3"):
+        config = compose("train", groups)
+
+    def walk(node: DictConfig, prefix: str) -> Iterator[str]:
+        for key in node:
+            yield f"{prefix}{key}"
+            if isinstance(child := node._get_node(key), DictConfig):
+                yield from walk(child, f"{prefix}{key}.")
+
+    return ["experiment", *walk(config, "")]

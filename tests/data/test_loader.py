@@ -1,0 +1,80 @@
+"""What an epoch consists of, on one rank and on many."""
+
+import pytest
+import torch
+
+from cifar10.data.augment import Augment, pack
+from cifar10.data.loader import Loader
+
+NONE = Augment("none", 0, 0)
+
+
+@pytest.fixture
+def numbered():
+    """103 images, each filled with its own number, which is its label too."""
+    numbers = torch.arange(103)
+    images = numbers.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 32, 32)
+    return pack(images), numbers
+
+
+def flat(batches):
+    return [label for batch in batches for label in batch]
+
+
+def labels(loader, epoch=0):
+    loader.set_epoch(epoch)
+    return [labels.tolist() for _, labels in loader]
+
+
+def test_an_evaluation_loader_gives_every_image_once_in_order(numbered):
+    loader = Loader(*numbered, torch.arange(103), 25)
+    assert [len(batch) for batch in labels(loader)] == [25, 25, 25, 25, 3]
+    assert flat(labels(loader)) == list(range(103))
+    for (images, _), (again, _) in zip(loader, loader, strict=True):
+        assert torch.equal(images, again)
+
+
+def test_images_stay_with_their_labels(numbered):
+    for augment in (None, NONE):
+        for images, own in Loader(*numbered, torch.arange(103), 25, augment):
+            assert images.dtype == torch.uint8
+            assert images.shape[1:] == (3, 32, 32)
+            assert torch.equal(images[:, 2, 31, 31].long(), own)
+
+
+def test_only_the_chosen_images_come(numbered):
+    chosen = torch.tensor([7, 11, 90, 102])
+    assert sorted(flat(labels(Loader(*numbered, chosen, 3, NONE)))) == chosen.tolist()
+
+
+def test_order_is_a_function_of_seed_and_epoch(numbered):
+    def order(seed, epoch):
+        return labels(Loader(*numbered, torch.arange(103), 25, NONE, seed), epoch)
+
+    assert sorted(flat(order(0, 0))) == list(range(103))
+    assert order(0, 3) == order(0, 3)
+    assert order(0, 3) != order(0, 4)
+    assert order(0, 3) != order(1, 3)
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 5])
+@pytest.mark.parametrize("augment", [None, Augment("random", 2, 4)])
+def test_ranks_together_give_the_global_batches_of_one(numbered, world_size, augment):
+    whole = Loader(*numbered, torch.arange(103), 25, augment, 1)
+    shares = [
+        Loader(*numbered, torch.arange(103), 25, augment, 1, rank, world_size)
+        for rank in range(world_size)
+    ]
+    assert {len(share) for share in shares} == {4 + (world_size <= 3)}
+    for parts in zip(whole, *shares, strict=False):
+        (images, own), *parts = parts
+        for rank, (part_images, part_labels) in enumerate(parts):
+            assert torch.equal(part_images, images[rank::world_size])
+            assert torch.equal(part_labels, own[rank::world_size])
+
+
+def test_iteration_waits_for_the_epoch_to_be_set(numbered):
+    loader = Loader(*numbered, torch.arange(103), 25, NONE)
+    iterator = iter(loader)
+    loader.set_epoch(2)
+    assert [batch.tolist() for _, batch in iterator] == labels(loader, 2)

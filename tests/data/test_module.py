@@ -1,0 +1,157 @@
+"""The merged training set and its splits."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+import train
+from cifar10.build import build
+from cifar10.data import MEAN, STD, archive
+from cifar10.data.edition import CIFAR10
+from cifar10.data.module import CIFAR10DataModule, hold_out
+from cifar10.data.sample import choose
+from cifar10.errors import SettingError
+
+DATA = Path(os.environ.get("CIFAR10_DATA_DIR", train.ROOT / "data")) / archive.PREPARED
+
+
+def real_data(test):
+    """Marks a test of the 60,000 images themselves; .ci/run runs these once they are prepared."""
+    missing = pytest.mark.skipif(not DATA.is_file(), reason="CIFAR-10 is not prepared")
+    return pytest.mark.real_data(missing(test))
+
+
+@pytest.fixture
+def module(settings):
+    def built(*overrides):
+        data = settings("data=sample", *overrides)["data"]
+        module = build(data, "data", CIFAR10DataModule)
+        module.setup()
+        return module
+
+    return built
+
+
+@hypothesis_settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(0, 4), min_size=2, max_size=200), st.data())
+def test_a_split_is_disjoint_complete_and_in_proportion(classes, data):
+    labels = torch.tensor(classes)
+    count = data.draw(st.integers(0, len(labels) - 1))
+    train_part, val_part = hold_out(labels, count, seed=data.draw(st.integers(0, 9)))
+    assert len(val_part) == count
+    assert torch.equal(torch.cat([train_part, val_part]).sort().values, torch.arange(len(labels)))
+    for label in labels.unique():
+        size = (labels == label).sum().item()
+        held = (labels[val_part] == label).sum().item()
+        assert abs(held - count * size / len(labels)) <= 1
+
+
+def test_the_sample_is_split_evenly_and_not_by_the_training_seed(module):
+    first, second, other = module("seed=0"), module("seed=1"), module("data.val_seed=1")
+    assert first.labels[first.val_indices].bincount().tolist() == [20] * 10
+    assert first.labels[first.train_indices].bincount().tolist() == [80] * 10
+    assert first.val_digest == second.val_digest != other.val_digest
+    assert not set(first.test_indices.tolist()) & set(first.train_indices.tolist())
+
+
+def test_augmentation_touches_train_alone(module, sample):
+    data = module()
+    for loader, images in (
+        (data.val_dataloader(), sample.train_images[data.val_indices]),
+        (data.test_dataloader(), sample.test_images),
+    ):
+        for _ in range(2):
+            assert torch.equal(torch.cat([batch for batch, _ in loader]), images)
+    trained = torch.cat([batch for batch, _ in data.train_dataloader()])
+    originals = {image.numpy().tobytes() for image in sample.train_images}
+    # 1 in 50 draws is neither flipped nor shifted.
+    assert sum(image.numpy().tobytes() in originals for image in trained) < len(trained) / 10
+
+
+def test_val_size_0_trains_on_everything(module):
+    data = module("data.val_size=0")
+    assert len(data.train_indices) == 1000
+    assert not data.has_validation
+    assert data.val_dataloader() == []
+
+
+def test_validation_on_the_test_set_trains_on_everything(module):
+    data = module("data.validation=test")
+    assert len(data.train_indices) == 1000
+    assert torch.equal(data.val_indices, data.test_indices)
+
+
+@pytest.mark.parametrize("size", [1, 7, 800])
+def test_any_batch_size_gives_every_training_image_once(module, size):
+    loader = module(f"data.batch_size={size}").train_dataloader()
+    batches = [len(labels) for _, labels in loader]
+    assert sum(batches) == 800
+    assert set(batches[:-1]) <= {size}
+    assert len(batches) == len(loader)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.batch_size=0", "data.batch_size=0: must be greater than or equal to 1"),
+        ("data.batch_size=801", "data.batch_size=801: must be at most 800"),
+        ("data.val_size=1000", "data.val_size=1000: must be less than 1000"),
+        ("data.val_size=-1", "data.val_size=-1: must be greater than or equal to 0"),
+        ("data.flip=maybe", "data.flip='maybe': must be 'random', 'alternating' or 'none'"),
+        ("data.shift=32", "data.shift=32: must be less than 32"),
+        ("data.download=3", "data.download=3: must be boolean"),
+        ("data.validation=train", "must be 'held-out' or 'test'"),
+    ],
+)
+def test_a_bad_setting_names_itself_and_what_is_allowed(module, override, message):
+    with pytest.raises(SettingError, match=message):
+        module(override)
+
+
+def test_sources_come_from_the_environment_where_it_names_some(settings, monkeypatch):
+    monkeypatch.setenv("CIFAR10_SOURCES", "https://one/a.tar.gz npm:b@1")
+    module = build(settings()["data"], "data", CIFAR10DataModule)
+    assert module.sources == ["https://one/a.tar.gz", "npm:b@1"]
+
+
+def test_the_data_folder_is_the_projects_or_the_environments(settings, monkeypatch):
+    monkeypatch.delenv("CIFAR10_DATA_DIR", raising=False)
+    assert settings()["data"]["dir"] == str(train.ROOT / "data")
+    monkeypatch.setenv("CIFAR10_DATA_DIR", "/some where/else")
+    assert settings()["data"]["dir"] == "/some where/else"
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return archive.open_if_whole(DATA, CIFAR10)
+
+
+@real_data
+def test_mean_and_std_are_those_of_the_training_images(dataset):
+    pixels = dataset.train_images.permute(1, 0, 2, 3).flatten(1).double() / 255
+    assert pixels.mean(1).tolist() == pytest.approx(MEAN, abs=5e-5)
+    assert pixels.std(1).tolist() == pytest.approx(STD, abs=5e-5)
+
+
+@real_data
+def test_merged_there_are_5000_images_of_each_class(dataset):
+    assert dataset.train_labels.bincount().tolist() == [5000] * 10
+    assert dataset.test_labels.bincount().tolist() == [1000] * 10
+
+
+@real_data
+def test_500_of_each_class_are_held_out(dataset):
+    train_part, val_part = hold_out(dataset.train_labels, 5000, 0)
+    assert dataset.train_labels[val_part].bincount().tolist() == [500] * 10
+    assert dataset.train_labels[train_part].bincount().tolist() == [4500] * 10
+
+
+@real_data
+def test_the_sample_follows_its_rule(dataset, sample):
+    for ours, shipped in zip(choose(dataset), sample, strict=True):
+        assert torch.equal(ours, shipped)
