@@ -1,0 +1,111 @@
+"""What a run tells while it trains, and how long its parts take."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+
+class Stopwatch(Callback):
+    """Seconds of training and of evaluation apart, and training images a second.
+
+    Logs `train/images_per_second` each epoch.
+    """
+
+    def __init__(self):
+        self.training = self.evaluation = 0.0
+        self.images = 0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
+        self.epoch_images = 0
+        self.epoch_evaluation = self.evaluation
+        self.epoch_start = time.perf_counter()
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, index) -> None:
+        self.epoch_images += len(batch[1])
+
+    def on_validation_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
+        self.evaluation_start = time.perf_counter()
+
+    def on_validation_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
+        self.evaluation += time.perf_counter() - self.evaluation_start
+
+    on_test_start, on_test_end = on_validation_start, on_validation_end
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        # Lightning validates inside the epoch.
+        seconds = time.perf_counter() - self.epoch_start
+        seconds -= self.evaluation - self.epoch_evaluation
+        self.training += seconds
+        self.images += self.epoch_images * trainer.world_size
+        self.log("train/images_per_second", self.epoch_images * trainer.world_size / seconds)
+
+    @property
+    def images_per_second(self) -> float | None:
+        return self.images / self.training if self.training else None
+
+
+def plain(metrics: Mapping[str, Tensor | float]) -> dict[str, float]:
+    """Metrics as plain floats, without those of single steps."""
+    return {k: round(float(v), 6) for k, v in metrics.items() if not k.endswith("_step")}
+
+
+class History(Callback):
+    """Keeps each epoch's figures, and prints them in one line.
+
+    Attributes:
+        epochs: for each finished epoch, its number from 1 and its metrics as plain floats.
+    """
+
+    def __init__(self):
+        self.epochs: list[dict[str, Any]] = []
+
+    def on_train_epoch_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
+        values = plain(trainer.callback_metrics)
+        epoch = trainer.current_epoch + 1
+        self.epochs.append({"epoch": epoch} | values)
+        if trainer.is_global_zero:
+            parts = [f"epoch {epoch:>{len(str(trainer.max_epochs))}}/{trainer.max_epochs}"]
+            for key in ("train/loss", "val/loss"):
+                if key in values:
+                    parts.append(f"{key} {values[key]:.4f}")
+            for key in ("train/top1", "val/top1", "val/top5"):
+                if key in values:
+                    parts.append(f"{key} {values[key]:.4f}")
+            if "train/images_per_second" in values:
+                parts.append(f"{values['train/images_per_second']:,.0f} images/s")
+            print("  ".join(parts), flush=True)
+
+
+class HyperparameterPage(Callback):
+    """Tells TensorBoard's HPARAMS page, at the start, which settings and metrics belong to a run.
+
+    The page then reads the metrics from the curves, so that unfinished runs are on it as well.
+    `TensorBoardLogger.log_hyperparams` would draw a made-up first value into each curve.
+
+    Args:
+        settings: flat; dotted key to plain value.
+    """
+
+    METRICS = tuple(
+        f"{split}/{metric}"
+        for split in ("val", "test")
+        for metric in ("loss", "top1", "top3", "top5")
+    )
+
+    def __init__(self, settings: dict[str, Any]):
+        self.settings = settings
+
+    def on_fit_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
+        from torch.utils.tensorboard.summary import hparams
+
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
+                logger.hparams.update(self.settings)
+                writer = logger.experiment._get_file_writer()
+                for summary in hparams(self.settings, dict.fromkeys(self.METRICS, 0.0)):
+                    writer.add_summary(summary)

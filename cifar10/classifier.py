@@ -1,0 +1,160 @@
+"""The LightningModule: normalise, network, loss, top-k."""
+
+import math
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from cifar10.build import build
+from cifar10.data import CLASSES, MEAN, STD
+from cifar10.errors import UserError
+from cifar10.optim import Fraction, parameter_groups
+
+
+class NotFinite(UserError):
+    """The loss became NaN or infinite; going on would only train garbage."""
+
+
+class CrossEntropy(Metric):
+    """Mean cross-entropy over all images seen, exact for uneven batches and many ranks."""
+
+    full_state_update = False
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        self.total += F.cross_entropy(logits.float(), labels, reduction="sum")
+        self.count += len(labels)
+
+    def compute(self) -> Tensor:
+        return self.total / self.count
+
+
+def metrics(prefix: str, tops: tuple[int, ...]) -> MetricCollection:
+    """Cross-entropy and top-k accuracies, fractions in [0, 1] of all images alike (micro)."""
+    accuracies = {
+        f"top{k}": MulticlassAccuracy(len(CLASSES), top_k=k, average="micro", validate_args=False)
+        for k in tops
+    }
+    return MetricCollection({"loss": CrossEntropy(), **accuracies}, prefix=prefix)
+
+
+class Classifier(L.LightningModule):
+    """A network with all it needs to be trained, tested and used.
+
+    Its arguments are plain specifications (see `cifar10.build`), which Lightning keeps in every
+    checkpoint: `Classifier.load_from_checkpoint(path)` needs nothing else and runs no stored code.
+    The normalisation constants are buffers, so they travel with the weights.
+
+    Args:
+        model: specification of the network, float (N, 3, 32, 32) to logits (N, 10).
+        optimizer: specification of a torch optimizer; it is given `parameter_groups(network)`.
+        scheduler: specification of a schedule that is stepped after every batch.
+        label_smoothing: in [0, 1], of the training loss; val and test losses have none.
+
+    Raises:
+        SettingError: a specification does not fit its class.
+    """
+
+    def __init__(
+        self,
+        model: dict[str, Any],
+        optimizer: dict[str, Any],
+        scheduler: dict[str, Any],
+        label_smoothing: Fraction,
+    ):
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        self.network = build(model, "model", nn.Module)
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1))
+        self.lay_out(channels_last=False)
+        self.train_metrics = metrics("train/", (1,))
+        self.val_metrics = metrics("val/", (1, 3, 5))
+        self.test_metrics = metrics("test/", (1, 3, 5))
+        # Built once for its checks: a bad setting ends here, not after data has been fetched.
+        self.build_optimizer(total_steps=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give logits, float (N, 10), for images, uint8 (N, 3, 32, 32)."""
+        x = (images - 255 * self.mean) / (255 * self.std)
+        return self.network(x.contiguous(memory_format=self.memory_format))
+
+    def lay_out(self, channels_last: bool) -> None:
+        """Choose the memory layout of weights and images; values and checkpoints stay the same."""
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.network.to(memory_format=self.memory_format)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        images, labels = batch
+        logits = self(images)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.hparams.label_smoothing)
+        # Reading the loss makes a GPU wait, so there it is looked at only when it is logged.
+        if self.device.type == "cpu" or index % self.trainer.log_every_n_steps == 0:
+            self.require_finite(loss, "training loss")
+        self.train_metrics.update(logits.detach(), labels)
+        self.log("train/loss_step", loss)
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        if self.trainer.is_last_batch:
+            self.log_dict(self.train_metrics, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        images, labels = batch
+        self.val_metrics.update(self(images), labels)
+
+    def on_validation_epoch_end(self) -> None:
+        self.require_finite(self.val_metrics["loss"].compute(), "val/loss")
+        self.log_dict(self.val_metrics)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        images, labels = batch
+        self.test_metrics.update(self(images), labels)
+
+    def on_test_epoch_end(self) -> None:
+        self.log_dict(self.test_metrics)
+
+    def require_finite(self, loss: Tensor, name: str) -> None:
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            rate = (
+                self.trainer.optimizers[0].param_groups[0]["lr"] if self.trainer.optimizers else 0
+            )
+            raise NotFinite(
+                f"the {name} is {value} in epoch {self.current_epoch + 1}, after step "
+                f"{self.global_step}, at learning rate {rate:.3g}: lower optimizer.lr or use "
+                f"trainer.precision=32-true; the checkpoints of earlier epochs are kept"
+            )
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer, scheduler = self.build_optimizer(self.trainer.estimated_stepping_batches)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def build_optimizer(self, total_steps: int) -> tuple[Optimizer, LRScheduler]:
+        optimizer = build(
+            self.hparams.optimizer,
+            "optimizer",
+            Optimizer,
+            params=parameter_groups(self.network),
+        )
+        scheduler = build(
+            self.hparams.scheduler,
+            "scheduler",
+            LRScheduler,
+            optimizer=optimizer,
+            total_steps=int(total_steps),
+        )
+        return optimizer, scheduler

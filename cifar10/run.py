@@ -1,0 +1,272 @@
+"""One training run, from settings to result.json."""
+
+import logging
+import shlex
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import lightning as L
+from annotated_types import Interval
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.loggers import Logger
+
+from cifar10 import results
+from cifar10.build import build, call
+from cifar10.callbacks import History, HyperparameterPage, Stopwatch, plain
+from cifar10.classifier import Classifier
+from cifar10.data.module import CIFAR10DataModule
+from cifar10.errors import SettingError, one_line
+from cifar10.optim import Fraction
+from cifar10.precision import Precision, choose
+
+log = logging.getLogger(__name__)
+
+# Lightning's notices about devices and its makers' other products; a run states its own.
+for name in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(name).setLevel(logging.WARNING)
+NOTICES = (
+    "The number of training batches .* is smaller than the logging interval",
+    "Checkpoint directory .* exists and is not empty",  # Hydra has put the settings there
+    "`isinstance.treespec, LeafSpec.` is deprecated",  # Lightning's own use of torch
+)
+
+Group = dict[str, Any]
+
+PHASES = ("set_up", "training", "evaluation")
+
+
+@dataclass
+class Parts:
+    """All objects of a run; building them touches neither disk nor network."""
+
+    data: CIFAR10DataModule
+    classifier: Classifier
+    trainer: L.Trainer
+    stopwatch: Stopwatch
+    history: History
+    precision: Precision
+
+
+def assemble(settings: Group, folder: Path) -> Parts:
+    """Build a run's objects from its settings, checking every one of them.
+
+    Raises:
+        SettingError: a setting is unknown, missing, of the wrong type or out of range.
+    """
+    page = HyperparameterPage(hyperparameters(settings))
+    return call(build_parts, settings, "", folder=folder, page=page)
+
+
+def build_parts(
+    folder: Path,
+    page: HyperparameterPage,
+    seed: Annotated[int, Interval(ge=0, lt=2**32)],
+    label_smoothing: Fraction,
+    data: Group,
+    model: Group,
+    optimizer: Group,
+    scheduler: Group,
+    trainer: Group,
+    logger: Group,
+    callbacks: Group,
+) -> Parts:
+    data_module = build(data, "data", CIFAR10DataModule)
+    L.seed_everything(seed, verbose=False)
+    classifier = Classifier(model, optimizer, scheduler, label_smoothing)
+
+    for key in ("max_epochs", "log_every_n_steps"):  # Lightning lets -1 and 0 pass
+        if type(trainer.get(key)) is not int or trainer[key] < 1:
+            raise SettingError(f"trainer.{key}={trainer.get(key)}: must be a whole number from 1")
+    precision = choose(trainer.get("precision", "auto"), str(trainer.get("accelerator", "auto")))
+    classifier.lay_out(precision.channels_last)
+
+    stopwatch, history = Stopwatch(), History()
+    built: list[Callback] = [stopwatch, history, page]
+    for name, spec in callbacks.items():
+        if spec.get("monitor", "").startswith("val/") and not data_module.has_validation:
+            continue  # there is nothing to monitor, and the last epoch is the result
+        built.append(build({"dirpath": str(folder)} | spec, f"callbacks.{name}", Callback))
+    on_terminal = sys.stdout.isatty()
+    if on_terminal:
+        built.append(RichProgressBar(refresh_rate=5, leave=False))
+    loggers = [
+        build({"save_dir": str(folder)} | spec, f"logger.{name}", Logger)
+        for name, spec in logger.items()
+    ]
+    return Parts(
+        data_module,
+        classifier,
+        build(
+            {"enable_progress_bar": on_terminal} | trainer | {"precision": precision.value},
+            "trainer",
+            L.Trainer,
+            callbacks=built,
+            logger=loggers,
+            default_root_dir=str(folder),
+        ),
+        stopwatch,
+        history,
+        precision,
+    )
+
+
+def hyperparameters(settings: Group) -> dict[str, Any]:
+    """The settings that runs are compared by: dotted key, plain value; lists as text."""
+    flat: dict[str, Any] = {}
+    for group, values in settings.items():
+        if not isinstance(values, dict):
+            flat[group] = values
+        elif group in ("data", "model", "optimizer", "scheduler", "trainer"):
+            for key, value in values.items():
+                if key == "_target_":
+                    flat[group] = str(value).rpartition(".")[2]
+                elif key not in ("dir", "sources", "download", "seed"):
+                    plain_value = isinstance(value, bool | int | float | str)
+                    flat[f"{group}.{key}"] = value if plain_value else str(value)
+    return flat
+
+
+def run(
+    settings: Group, folder: Path, overrides: Sequence[str] = (), started: float | None = None
+) -> dict[str, Any]:
+    """Train, test the best checkpoint, and leave a result.json whatever happens.
+
+    Args:
+        settings: plain values, as `configs/train.yaml` composes them.
+        folder: for checkpoints, logs and result.json; made if missing.
+        overrides: what the user changed, for the record.
+        started: time.perf_counter() from which set-up is counted; now by default.
+
+    Returns:
+        What stands in result.json.
+
+    Raises:
+        UserError: a setting, the data or the folder cannot be used, or the loss was not finite.
+    """
+    started = time.perf_counter() if started is None else started
+    result: dict[str, Any] = {
+        "status": "running",
+        "error": None,
+        "overrides": list(overrides),
+        "seed": settings.get("seed"),
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        **results.surroundings(),
+    }
+    results.claim(folder, result)
+    for notice in NOTICES:
+        warnings.filterwarnings("ignore", notice)
+    try:
+        parts = assemble(settings, folder)
+        train_and_test(parts, folder, result, started)
+        result["status"] = "ok"
+    except (KeyboardInterrupt, SystemExit) as stop:
+        result.update(status="interrupted", error=one_line(stop))
+        raise
+    except BaseException as error:
+        result.update(status="failed", error=f"{type(error).__name__}: {one_line(error)}")
+        raise
+    finally:
+        result["seconds"] = result.get("seconds", {}) | {"total": time.perf_counter() - started}
+        results.write(folder, result)
+    return result
+
+
+def train_and_test(parts: Parts, folder: Path, result: dict[str, Any], started: float) -> None:
+    """Fit, then score the test set once; fills in `result` as it goes."""
+    trainer, classifier, data = parts.trainer, parts.classifier, parts.data
+    parameters = sum(p.numel() for p in classifier.network.parameters())
+    result.update(precision=parts.precision._asdict(), parameters=parameters)
+    data.setup()
+    result["data"] = {
+        "name": data.name,
+        "train": len(data.train_indices),
+        "val": len(data.val_indices) if data.has_validation else 0,
+        "validation": data.validation if data.has_validation else None,
+        "val_digest": data.val_digest if data.has_validation else None,
+        "test": len(data.test_indices),
+    }
+    announce(parts, folder, result)
+    set_up = time.perf_counter() - started
+    try:
+        trainer.fit(classifier, datamodule=data)
+    finally:
+        best = min(
+            (epoch for epoch in parts.history.epochs if "val/loss" in epoch),
+            key=lambda epoch: epoch["val/loss"],
+            default=parts.history.epochs[-1] if parts.history.epochs else {},
+        )
+        result.update(
+            epochs=len(parts.history.epochs),
+            best_epoch=best.get("epoch"),
+            val={key.removeprefix("val/"): best[key] for key in best if key.startswith("val/")},
+            history=parts.history.epochs,
+            images_per_second=parts.stopwatch.images_per_second,
+            seconds={"set_up": set_up, "training": parts.stopwatch.training},
+        )
+    checkpoint = next(
+        (path for name in ("best", "last") if (path := folder / f"{name}.ckpt").is_file()),
+        None,
+    )
+    tested = trainer.test(
+        classifier,
+        datamodule=data,
+        ckpt_path=checkpoint,
+        verbose=False,
+        weights_only=True,
+    )[0]
+    result["checkpoint"] = checkpoint.name if checkpoint else None
+    result["test"] = {k.removeprefix("test/"): v for k, v in plain(tested).items()}
+    result["seconds"]["evaluation"] = parts.stopwatch.evaluation
+
+
+def announce(parts: Parts, folder: Path, result: dict[str, Any]) -> None:
+    """Say what is about to happen, a line each."""
+    data = result["data"]
+    log.info("run folder: %s", folder)
+    log.info(
+        "data: %s, %d train, %d val, %d test images",
+        data["name"],
+        data["train"],
+        data["val"],
+        data["test"],
+    )
+    if data["validation"] == "test":
+        log.warning(
+            "validation is the TEST SET: it chooses the checkpoint, so no figure of this run is "
+            "one of unseen images"
+        )
+    elif data["validation"]:
+        log.info("split: stratified, data.val_seed, SHA-256 %s…", data["val_digest"][:12])
+    else:
+        log.info("split: nothing held out, so the last epoch is the result")
+    network = type(parts.classifier.network).__name__
+    log.info("network: %s, %s parameters", network, f"{result['parameters']:,}")
+    layout = "channels last" if parts.precision.channels_last else "channels first"
+    log.info("precision: %s, %s (%s)", parts.precision.value, layout, parts.precision.reason)
+    log.info("device: %s", parts.trainer.strategy.root_device)
+
+
+def closing_table(result: dict[str, Any], folder: Path) -> str:
+    """What a finished run has to say, as lines of text."""
+    test, seconds = result["test"], result["seconds"]
+    rows = [
+        ("test loss", f"{test['loss']:.4f}"),
+        *((f"test top-{k}", f"{test[f'top{k}']:.2%}") for k in (1, 3, 5)),
+        ("best epoch", f"{result['best_epoch']} of {result['epochs']}"),
+        ("seconds", ", ".join(f"{seconds[part]:.1f} {part}" for part in PHASES)),
+        (
+            "checkpoint",
+            str(folder / result["checkpoint"]) if result["checkpoint"] else "none",
+        ),
+        ("logs", f"tensorboard --logdir {shlex.quote(str(folder.parent))}"),
+        ("result", str(folder / results.NAME)),
+    ]
+    if result["data"]["validation"] == "test":
+        rows.insert(0, ("chosen on", "the test set"))
+    return "\n".join(f"{name:<12} {value}" for name, value in rows)
