@@ -42,7 +42,8 @@ class Check(Callback):
 def main(cfg: DictConfig) -> float:
     # torch and Lightning take seconds to import; --help and --cfg do without them.
     started = time.perf_counter()
-    from cifar10.run import closing_table, run
+    from cifar10.run import run
+    from cifar10.terminal import closing_table
 
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)

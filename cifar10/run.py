@@ -1,7 +1,6 @@
 """One training run, from settings to result.json."""
 
 import logging
-import shlex
 import sys
 import time
 import warnings
@@ -16,7 +15,7 @@ from annotated_types import Interval
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.loggers import Logger
 
-from cifar10 import results
+from cifar10 import results, terminal
 from cifar10.build import build, call
 from cifar10.callbacks import History, HyperparameterPage, Stopwatch, plain
 from cifar10.classifier import Classifier
@@ -24,8 +23,6 @@ from cifar10.data.module import CIFAR10DataModule
 from cifar10.errors import SettingError, one_line
 from cifar10.optim import Fraction
 from cifar10.precision import Precision, choose
-
-log = logging.getLogger(__name__)
 
 # Lightning's notices about devices and its makers' other products; a run states its own.
 for name in ("lightning.pytorch", "lightning.fabric"):
@@ -37,8 +34,6 @@ NOTICES = (
 )
 
 Group = dict[str, Any]
-
-PHASES = ("set_up", "training", "evaluation")
 
 
 @dataclass
@@ -180,8 +175,12 @@ def run(
 def train_and_test(parts: Parts, folder: Path, result: dict[str, Any], started: float) -> None:
     """Fit, then score the test set once; fills in `result` as it goes."""
     trainer, classifier, data = parts.trainer, parts.classifier, parts.data
-    parameters = sum(p.numel() for p in classifier.network.parameters())
-    result.update(precision=parts.precision._asdict(), parameters=parameters)
+    result.update(
+        network=type(classifier.network).__name__,
+        parameters=sum(p.numel() for p in classifier.network.parameters()),
+        precision=parts.precision._asdict(),
+        device=str(trainer.strategy.root_device),
+    )
     data.setup()
     result["data"] = {
         "name": data.name,
@@ -191,7 +190,7 @@ def train_and_test(parts: Parts, folder: Path, result: dict[str, Any], started: 
         "val_digest": data.val_digest if data.has_validation else None,
         "test": len(data.test_indices),
     }
-    announce(parts, folder, result)
+    terminal.announce(result, folder)
     set_up = time.perf_counter() - started
     try:
         trainer.fit(classifier, datamodule=data)
@@ -223,50 +222,3 @@ def train_and_test(parts: Parts, folder: Path, result: dict[str, Any], started: 
     result["checkpoint"] = checkpoint.name if checkpoint else None
     result["test"] = {k.removeprefix("test/"): v for k, v in plain(tested).items()}
     result["seconds"]["evaluation"] = parts.stopwatch.evaluation
-
-
-def announce(parts: Parts, folder: Path, result: dict[str, Any]) -> None:
-    """Say what is about to happen, a line each."""
-    data = result["data"]
-    log.info("run folder: %s", folder)
-    log.info(
-        "data: %s, %d train, %d val, %d test images",
-        data["name"],
-        data["train"],
-        data["val"],
-        data["test"],
-    )
-    if data["validation"] == "test":
-        log.warning(
-            "validation is the TEST SET: it chooses the checkpoint, so no figure of this run is "
-            "one of unseen images"
-        )
-    elif data["validation"]:
-        log.info("split: stratified, data.val_seed, SHA-256 %s…", data["val_digest"][:12])
-    else:
-        log.info("split: nothing held out, so the last epoch is the result")
-    network = type(parts.classifier.network).__name__
-    log.info("network: %s, %s parameters", network, f"{result['parameters']:,}")
-    layout = "channels last" if parts.precision.channels_last else "channels first"
-    log.info("precision: %s, %s (%s)", parts.precision.value, layout, parts.precision.reason)
-    log.info("device: %s", parts.trainer.strategy.root_device)
-
-
-def closing_table(result: dict[str, Any], folder: Path) -> str:
-    """What a finished run has to say, as lines of text."""
-    test, seconds = result["test"], result["seconds"]
-    rows = [
-        ("test loss", f"{test['loss']:.4f}"),
-        *((f"test top-{k}", f"{test[f'top{k}']:.2%}") for k in (1, 3, 5)),
-        ("best epoch", f"{result['best_epoch']} of {result['epochs']}"),
-        ("seconds", ", ".join(f"{seconds[part]:.1f} {part}" for part in PHASES)),
-        (
-            "checkpoint",
-            str(folder / result["checkpoint"]) if result["checkpoint"] else "none",
-        ),
-        ("logs", f"tensorboard --logdir {shlex.quote(str(folder.parent))}"),
-        ("result", str(folder / results.NAME)),
-    ]
-    if result["data"]["validation"] == "test":
-        rows.insert(0, ("chosen on", "the test set"))
-    return "\n".join(f"{name:<12} {value}" for name, value in rows)

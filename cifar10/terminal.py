@@ -1,0 +1,52 @@
+"""What a run says before it starts and after it has ended."""
+
+import logging
+import shlex
+from pathlib import Path
+from typing import Any
+
+from cifar10 import results
+
+log = logging.getLogger(__name__)
+
+PHASES = ("set_up", "training", "evaluation")
+
+
+def announce(result: dict[str, Any], folder: Path) -> None:
+    """Log what is about to happen, a line each."""
+    data, precision = result["data"], result["precision"]
+    sizes = ", ".join(f"{data[split]:,} {split}" for split in ("train", "val", "test"))
+    layout = "channels last" if precision["channels_last"] else "channels first"
+    log.info("run folder: %s", folder)
+    log.info("data: %s, %s images", data["name"], sizes)
+    if data["validation"] == "test":
+        log.warning(
+            "validation is the TEST SET: it chooses the checkpoint, so no figure of this run is "
+            "one of unseen images"
+        )
+    elif data["validation"]:
+        log.info("split: stratified, data.val_seed, SHA-256 %s…", data["val_digest"][:12])
+    else:
+        log.info("split: nothing held out, so the last epoch is the result")
+    log.info("network: %s, %s parameters", result["network"], f"{result['parameters']:,}")
+    log.info("precision: %s, %s (%s)", precision["value"], layout, precision["reason"])
+    log.info("device: %s", result["device"])
+
+
+def closing_table(result: dict[str, Any], folder: Path) -> str:
+    """What a finished run has to say, as lines of text."""
+    test, seconds = result["test"], result["seconds"]
+    phases = ", ".join(f"{seconds[phase]:.1f} {phase.replace('_', '-')}" for phase in PHASES)
+    checkpoint = result["checkpoint"]
+    rows = [
+        ("test loss", f"{test['loss']:.4f}"),
+        *((f"test top-{k}", f"{test[f'top{k}']:.2%}") for k in (1, 3, 5)),
+        ("best epoch", f"{result['best_epoch']} of {result['epochs']}"),
+        ("seconds", phases),
+        ("checkpoint", str(folder / checkpoint) if checkpoint else "none"),
+        ("logs", f"tensorboard --logdir {shlex.quote(str(folder.parent))}"),
+        ("result", str(folder / results.NAME)),
+    ]
+    if result["data"]["validation"] == "test":
+        rows.insert(0, ("chosen on", "the test set"))
+    return "\n".join(f"{name:<12} {value}" for name, value in rows)

@@ -1,0 +1,143 @@
+"""Normalisation, metrics and checkpoints of the LightningModule."""
+
+import json
+import subprocess
+import sys
+
+import lightning as L
+import pytest
+import torch
+from torch.nn import functional as F
+
+from cifar10.build import build
+from cifar10.classifier import Classifier, NotFinite, metrics
+from cifar10.data import MEAN, STD
+from cifar10.data.module import CIFAR10DataModule
+
+
+@pytest.fixture
+def classifier(settings):
+    def built(*overrides):
+        s = settings(*overrides)
+        return Classifier(s["model"], s["optimizer"], s["scheduler"], s["label_smoothing"])
+
+    return built
+
+
+def test_the_network_sees_normalised_images(classifier, sample):
+    module = classifier().eval()
+    images = sample.test_images[:5]
+    seen = []
+    module.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    for channels_last in (False, True):
+        module.lay_out(channels_last)
+        module(images)
+    expected = images.float() / 255
+    expected = (expected - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    for x in seen:
+        torch.testing.assert_close(x, expected)
+    assert seen[0].is_contiguous()
+    assert seen[1].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_calling_it_leaves_float_images_as_they_are(classifier):
+    images = torch.rand(2, 3, 32, 32) * 255
+    before = images.clone()
+    classifier()(images)
+    assert torch.equal(images, before)
+
+
+def test_top_k_and_loss_equal_a_hand_written_count_over_uneven_batches():
+    torch.manual_seed(0)
+    logits = torch.randn(257, 10)
+    labels = torch.randint(0, 3, (257,))  # unbalanced: macro and micro differ
+    measured = metrics("val/", (1, 3, 5))
+    for part in (slice(0, 200), slice(200, 256), slice(256, 257)):
+        measured.update(logits[part], labels[part])
+    values = measured.compute()
+    ranks = [
+        sorted(range(10), key=row.__getitem__, reverse=True).index(label)
+        for row, label in zip(logits.tolist(), labels.tolist(), strict=True)
+    ]
+    for k in (1, 3, 5):
+        expected = sum(rank < k for rank in ranks) / 257
+        assert values[f"val/top{k}"].item() == pytest.approx(expected)
+    assert values["val/loss"].item() == pytest.approx(F.cross_entropy(logits, labels).item())
+    assert values["val/top1"] <= values["val/top3"] <= values["val/top5"]
+
+
+def test_validation_with_an_uneven_last_batch_equals_one_pass(settings, classifier, sample):
+    module = classifier()
+    data = build(settings("data=sample", "data.batch_size=77")["data"], "data", CIFAR10DataModule)
+    quiet = dict(logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    trainer = L.Trainer(accelerator="cpu", **quiet)
+    measured = trainer.validate(module, data, verbose=False)[0]
+    with torch.no_grad():
+        logits = module.eval()(sample.train_images[data.val_indices])
+    labels = sample.train_labels[data.val_indices]
+    loss = F.cross_entropy(logits, labels).item()
+    assert measured["val/loss"] == pytest.approx(loss, abs=1e-5)
+    assert measured["val/top1"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+
+
+MODELS = ["convnet"]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_fresh_process_loads_a_checkpoint_with_nothing_but_its_path(
+    model, tiny, tmp_path, sample
+):
+    from cifar10.run import run
+
+    run(tiny(f"model={model}"), tmp_path)
+    code = (
+        "import json, sys, torch\n"
+        "from cifar10 import Classifier\n"
+        "from cifar10.data import sample\n"
+        "model = Classifier.load_from_checkpoint(sys.argv[1]).eval()\n"
+        "with torch.no_grad():\n"
+        "    print(json.dumps(model(sample.read().test_images[:8]).tolist()))\n"
+    )
+    path = str(tmp_path / "best.ckpt")
+    fresh = subprocess.run(
+        [sys.executable, "-c", code, path], capture_output=True, text=True, check=True, timeout=120
+    )
+    here = Classifier.load_from_checkpoint(path).eval()
+    with torch.no_grad():
+        logits = here(sample.test_images[:8])
+    torch.testing.assert_close(torch.tensor(json.loads(fresh.stdout)), logits)
+    stored = torch.load(path)  # the safe loader: plain values only
+    assert stored["hyper_parameters"]["model"]["_target_"].endswith("ConvNet")
+    assert {"mean", "std"} <= stored["state_dict"].keys()
+
+
+def test_a_checkpoint_that_names_code_is_refused(tiny, tmp_path):
+    from cifar10.errors import SettingError
+    from cifar10.run import run
+
+    run(tiny(), tmp_path)
+    stored = torch.load(tmp_path / "last.ckpt")
+    for target in ("os.system", "torch.load", "subprocess.Popen", "cifar10.run.run"):
+        stored["hyper_parameters"]["model"] = {"_target_": target, "command": "true"}
+        torch.save(stored, tmp_path / "bad.ckpt")
+        with pytest.raises(SettingError, match="_target_"):
+            Classifier.load_from_checkpoint(tmp_path / "bad.ckpt")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(tiny, tmp_path):
+    from cifar10 import results
+    from cifar10.run import assemble, run
+
+    run(tiny(), tmp_path / "good")
+    parts = assemble(tiny(), tmp_path)
+    with torch.no_grad():
+        parts.classifier.network.fc4.bias.fill_(float("nan"))
+    with pytest.raises(NotFinite, match=r"nan in epoch 1, after step 0, at learning rate \S+: "):
+        parts.trainer.fit(parts.classifier, datamodule=parts.data)
+    assert not (tmp_path / "best.ckpt").exists()
+    settings = tiny("optimizer=sgd", "optimizer.lr=1e9", "trainer.precision=32-true")
+    with pytest.raises(NotFinite):
+        run(settings, tmp_path / "bad")
+    result = results.read(tmp_path / "bad" / "result.json")
+    assert result["status"] == "failed"
+    assert result["error"].startswith("NotFinite: the ")
