@@ -3,7 +3,12 @@
 python train.py --help
 """
 
+import logging
+import math
+import os
+import re
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -13,11 +18,16 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cifar10.errors import UserError, clear_errors, end
+from cifar10.errors import Interrupted, SettingError, UserError, clear_errors, end
 
+STARTED = time.perf_counter()
 ROOT = Path(__file__).resolve().parent
 CONFIGS = ROOT / "configs"
 OmegaConf.register_new_resolver("project", lambda name: str(ROOT / name), replace=True)
+# Part of a file name that every system takes.
+OmegaConf.register_new_resolver(
+    "filename", lambda text: re.sub(r"[^\w.,+-]+", "-", str(text))[:100], replace=True
+)
 
 
 def plain(cfg: DictConfig) -> dict:
@@ -30,38 +40,57 @@ class Check(Callback):
     """Checks all settings before Hydra makes the run's folder; configs/train.yaml names it."""
 
     def on_run_start(self, config: DictConfig, **_: object) -> None:
+        from cifar10 import results
         from cifar10.run import assemble
 
+        folder = Path(config.hydra.run.dir)
         try:
-            assemble(plain(config), Path(config.hydra.run.dir))
+            assemble(plain(config), folder)
+            if "LOCAL_RANK" not in os.environ:  # else the first of several processes has it
+                results.refuse_used(folder)
         except Exception as error:  # Hydra would only warn about it
             end(error, CONFIGS)
 
+    def on_multirun_start(self, config: DictConfig, **_: object) -> None:
+        if "LOCAL_RANK" in os.environ:
+            # Lightning starts its other processes with the same command line.
+            end(SettingError("trainer.devices: a multirun takes one device a run"), CONFIGS)
 
-@hydra.main(version_base="1.3", config_path="configs", config_name="train")
+
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
 def main(cfg: DictConfig) -> float:
     # torch and Lightning take seconds to import; --help and --cfg do without them.
     started = time.perf_counter()
+    from lightning.pytorch.utilities import rank_zero_only
+
     from cifar10.run import run
     from cifar10.terminal import closing_table
 
     hydra_config = HydraConfig.get()
+    single = hydra_config.mode == RunMode.RUN
     folder = Path(hydra_config.runtime.output_dir)
+    overrides = list(hydra_config.overrides.task)
     try:
-        result = run(plain(cfg), folder, list(hydra_config.overrides.task), started)
+        result = run(plain(cfg), folder, overrides, STARTED if single else started)
     except UserError as error:
-        if hydra_config.mode == RunMode.MULTIRUN:
-            raise  # the other jobs go on
-        end(error, CONFIGS)
-    print(closing_table(result, folder), flush=True)
-    return result["val"].get("loss", result["test"]["loss"])
+        if single:
+            end(error, CONFIGS)
+        logging.getLogger(__name__).error("error: %s", error)
+        raise error.with_traceback(None) from None  # the frames would keep the run's data alive
+    except Interrupted as stop:
+        print(f"{stop}; what it has so far is in {folder}", file=sys.stderr)
+        raise
+    if rank_zero_only.rank == 0:
+        print(closing_table(result, folder), flush=True)
+    return result["val"].get("loss", math.nan)  # never the test loss: a sweep would tune on it
 
 
 def cli() -> None:
     """The command line: errors a user can mend end in one line, signals in an exit code."""
 
     def stop(number: int, _: object) -> None:
-        raise SystemExit(128 + number)  # 130 for Ctrl-C, 143 for SIGTERM
+        signal.signal(number, signal.SIG_DFL)  # a second one ends the program at once
+        raise Interrupted(number)
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)

@@ -8,7 +8,6 @@ HOMES = {
     "Classifier": "cifar10.classifier",
     "ConvNet": "cifar10.models.convnet",
     "Muon": "cifar10.optim",
-    "run": "cifar10.run",
 }
 
 __all__ = list(HOMES)

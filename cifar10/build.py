@@ -39,7 +39,12 @@ def build(spec: Mapping[str, Any], where: str, kind: type[T], **given: Any) -> T
         raise SettingError(f"{where}={spec!r}: must be a group of settings with a _target_")
     cls = locate(spec.get("_target_"), where, kind)
     arguments = {key: value for key, value in spec.items() if key != "_target_"}
-    return call(cls, arguments, f"{where}.", **given)
+    try:
+        return call(cls, arguments, f"{where}.", **given)
+    except UserError:
+        raise
+    except Exception as error:  # torch's range checks, Lightning's MisconfigurationException, ...
+        raise SettingError(f"{where}: {one_line(error)}") from error
 
 
 def call(function: Callable[..., T], arguments: Mapping[str, Any], prefix: str, **given: Any) -> T:
@@ -66,12 +71,7 @@ def call(function: Callable[..., T], arguments: Mapping[str, Any], prefix: str, 
     for name, parameter in named.items():
         if parameter.default is parameter.empty and name not in given and name not in arguments:
             raise SettingError(f"{prefix}{name} is missing: {function.__name__} needs it")
-    try:
-        return function(**given, **arguments)
-    except UserError:
-        raise
-    except Exception as error:  # torch's range checks, Lightning's MisconfigurationException, ...
-        raise SettingError(f"{prefix.removesuffix('.')}: {one_line(error)}") from error
+    return function(**given, **arguments)
 
 
 def locate(target: Any, where: str, kind: type[T]) -> type[T]:

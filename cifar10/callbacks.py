@@ -14,16 +14,22 @@ class Stopwatch(Callback):
     """Seconds of training and of evaluation apart, and training images a second.
 
     Logs `train/images_per_second` each epoch.
+
+    Attributes:
+        training, evaluation: seconds so far.
+        first_epoch: time.perf_counter() at which the first epoch began.
     """
 
     def __init__(self):
         self.training = self.evaluation = 0.0
         self.images = 0
+        self.first_epoch: float | None = None
 
     def on_train_epoch_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
         self.epoch_images = 0
         self.epoch_evaluation = self.evaluation
         self.epoch_start = time.perf_counter()
+        self.first_epoch = self.first_epoch or self.epoch_start
 
     def on_train_batch_end(self, trainer, module, outputs, batch, index) -> None:
         self.epoch_images += len(batch[1])
@@ -54,18 +60,36 @@ def plain(metrics: Mapping[str, Tensor | float]) -> dict[str, float]:
     return {k: round(float(v), 6) for k, v in metrics.items() if not k.endswith("_step")}
 
 
+def of_split(trainer: L.Trainer, prefix: str) -> dict[str, float]:
+    values = plain(trainer.callback_metrics)
+    return {key: value for key, value in values.items() if key.startswith(prefix)}
+
+
 class History(Callback):
     """Keeps each epoch's figures, and prints them in one line.
 
     Attributes:
         epochs: for each finished epoch, its number from 1 and its metrics as plain floats.
+        validations: for each validation, its metrics without `val/`, by the optimizer step.
     """
 
     def __init__(self):
         self.epochs: list[dict[str, Any]] = []
+        self.validations: dict[int, dict[str, float]] = {}
+        self.fresh: dict[str, float] = {}
+
+    def on_train_epoch_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
+        self.fresh = {}
+
+    def on_validation_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
+        self.fresh = of_split(trainer, "val/")
+        figures = {key.removeprefix("val/"): value for key, value in self.fresh.items()}
+        self.validations[trainer.global_step] = figures
 
     def on_train_epoch_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
-        values = plain(trainer.callback_metrics)
+        # Lightning keeps the figures of earlier epochs, so an epoch that was cut short or not
+        # validated would repeat them.
+        values = (of_split(trainer, "train/") if trainer.is_last_batch else {}) | self.fresh
         epoch = trainer.current_epoch + 1
         self.epochs.append({"epoch": epoch} | values)
         if trainer.is_global_zero:

@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,17 @@ class UserError(Exception):
     """
 
     exit_code = 1
+
+
+class Interrupted(SystemExit):
+    """A signal asked the program to stop; it exits with 128 + the signal's number."""
+
+    def __init__(self, number: int):
+        super().__init__(128 + number)
+        self.name = signal.Signals(number).name
+
+    def __str__(self) -> str:
+        return f"stopped by {self.name}"
 
 
 class SettingError(UserError):
@@ -80,12 +92,15 @@ def raised_by_hydra(error: Exception) -> bool:
 
 def explain(error: Exception, configs: Path) -> SettingError:
     """Say what Hydra's error means for someone who typed an override."""
-    from hydra.errors import MissingConfigException
+    from hydra.errors import MissingConfigException, OverrideParseException
 
     message = str(error)
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         return SettingError(f"{group}={name}: there are {', '.join(error.options)}")
+    if isinstance(error, OverrideParseException):
+        why = message.strip().splitlines()[0]
+        return SettingError(f"{error.override}: {why}; quote special characters: 'KEY=\"VALUE\"'")
     if found := re.match("Could not override '([^']+)'", message):
         key = found[1]
         typed = [word for word in sys.argv[1:] if word.lstrip("~").startswith(f"{key}=")]

@@ -60,6 +60,9 @@ def choose(precision: str | int, accelerator: str) -> Precision:
         raise SettingError(f"trainer.precision={precision}: must be one of {', '.join(VALUES)}")
     device = device_type(accelerator)
     channels_last = device != "mps"
+    if device == "cpu" and str(precision) in ("16-mixed", "16"):
+        # Lightning would do the same, with a warning.
+        return Precision("bf16-mixed", True, f"{precision} was set, which needs a GPU")
     if precision != "auto":
         return Precision(str(precision), channels_last, "as set")
     if device == "cuda":

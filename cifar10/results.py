@@ -1,7 +1,9 @@
 """result.json: write, read, summarise."""
 
 import json
+import math
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -17,6 +19,14 @@ NAME = "result.json"
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core")
 
 
+def refuse_used(folder: Path) -> None:
+    """Raise a UserError if the folder belongs to another run."""
+    if (folder / NAME).exists():
+        raise UserError(
+            f"{folder} already holds a run: give this one another folder with hydra.run.dir=..."
+        )
+
+
 def claim(folder: Path, result: dict[str, Any]) -> None:
     """Put the first result.json, of status `running`, into a folder that holds none.
 
@@ -25,13 +35,10 @@ def claim(folder: Path, result: dict[str, Any]) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / NAME).open("x", encoding="utf-8") as file:
+        with (folder / NAME).open("x", encoding="utf-8") as file:  # of two, one gets it
             file.write(dumps(result))
-    except FileExistsError as error:
-        raise UserError(
-            f"{folder} already holds a run: give this one another folder with hydra.run.dir=..."
-        ) from error
     except OSError as error:
+        refuse_used(folder)
         raise UserError(f"{folder} cannot be written to: {error.strerror}") from error
 
 
@@ -42,7 +49,16 @@ def write(folder: Path, result: dict[str, Any]) -> None:
 
 
 def dumps(result: dict[str, Any]) -> str:
-    return json.dumps(result, indent=2, allow_nan=False) + "\n"
+    return json.dumps(finite(result), indent=2, allow_nan=False) + "\n"
+
+
+def finite(value: Any) -> Any:
+    """A plain value with null for every number that JSON cannot hold, NaN and the infinities."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -55,9 +71,29 @@ def read(path: Path) -> dict[str, Any]:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is no readable result.json: {error}") from error
-    if not isinstance(result, dict) or "status" not in result:
-        raise UserError(f"{path} is no result.json: it has no status")
+    needed = {"status", "overrides"}
+    if not isinstance(result, dict):
+        result = {}
+    if result.get("status") == "ok":
+        needed |= {
+            "seed",
+            "settings",
+            "epochs",
+            "seconds",
+            "test",
+            "device",
+            "precision",
+            "versions",
+        }
+    if missing := needed - result.keys():
+        raise UserError(f"{path} is no result.json: it lacks {', '.join(sorted(missing))}")
     return result
+
+
+def processor() -> str:
+    import torch
+
+    return torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or "unknown"
 
 
 def surroundings() -> dict[str, Any]:
@@ -86,7 +122,7 @@ def surroundings() -> dict[str, Any]:
         "clean": None if changes is None else changes == "",
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
         "hardware": {
-            "cpu": torch.cpu.get_capabilities().get("cpu_name") or platform.processor(),
+            "cpu": processor(),
             "threads": torch.get_num_threads(),
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
             "system": platform.platform(terse=True),
@@ -95,59 +131,68 @@ def surroundings() -> dict[str, Any]:
 
 
 def find(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    """Read every result.json, and every JSON file named as such, in and below the paths."""
-    files = [
-        file
-        for path in paths
-        for file in ([path] if path.is_file() else sorted(path.rglob("*.json")))
-    ]
+    """Read the result.json of every run in and below the paths."""
+    files = (
+        file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob(NAME)))
+    )
     return [read(file) for file in files]
 
 
-# Heading, key in result.json, how to print mean and spread.
+# Heading, key in result.json, how to print it.
 COLUMNS = (
-    ("test top-1", "top1", "{:.2%} ± {:.2%}"),
-    ("test top-3", "top3", "{:.2%} ± {:.2%}"),
-    ("test top-5", "top5", "{:.2%} ± {:.2%}"),
-    ("test loss", "loss", "{:.4f} ± {:.4f}"),
+    ("test top-1", "top1", "{:.2%}"),
+    ("test top-3", "top3", "{:.2%}"),
+    ("test top-5", "top5", "{:.2%}"),
+    ("test loss", "loss", "{:.4f}"),
 )
 
 
 def summarise(results: Sequence[dict[str, Any]]) -> str:
-    """A Markdown table with a line for each recipe: mean ± sample standard deviation over seeds.
+    """A Markdown table with a line for each recipe, and what it was measured on.
 
-    Results that differ in their seed alone are one recipe; those that are not `ok` are counted,
-    not averaged.
+    Results that differ in their seed alone, on the same hardware, are one recipe, whose figures are
+    given as mean ± sample standard deviation and whose training time as median; of several runs
+    with one seed, the latest counts. Those that are not `ok` are counted, not averaged.
     """
-    recipes: dict[str, list[dict[str, Any]]] = {}
-    for result in results:
+    recipes: dict[str, dict[int, dict[str, Any]]] = {}
+    for result in sorted(results, key=lambda result: result.get("started", "")):
         if result["status"] == "ok":
-            overrides = [o for o in result["overrides"] if not o.startswith(("seed=", "hydra."))]
-            command = " ".join(["python train.py", *overrides])
-            recipes.setdefault(command, []).append(result)
-    head = [
-        "recipe",
-        "epochs",
-        "training",
-        *(heading for heading, _, _ in COLUMNS),
-        "seeds",
-    ]
+            recipe = json.dumps([result["settings"] | {"seed": None}, place(result)])
+            recipes.setdefault(recipe, {})[result["seed"]] = result
+    head = ["recipe", "epochs", "training", *(heading for heading, _, _ in COLUMNS), "seeds"]
     lines = [head, ["---"] * len(head)]
-    for command, runs in recipes.items():
+    for runs in (list(seeds.values()) for seeds in recipes.values()):
         seconds = statistics.median(run["seconds"]["training"] for run in runs)
-        cells = [f"`{command}`", str(runs[0]["epochs"]), f"{seconds:.0f} s"]
+        cells = [f"`{command(runs[0])}`", str(runs[0]["epochs"]), f"{seconds:.0f} s"]
         for _, key, form in COLUMNS:
             values = [run["test"][key] for run in runs]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            cells.append(form.format(statistics.mean(values), spread))
-        lines.append([*cells, str(len({run["seed"] for run in runs}))])
+            cell = form.format(statistics.mean(values))
+            if len(values) > 1:
+                cell += f" ± {form.format(statistics.stdev(values))}"
+            cells.append(cell)
+        lines.append([*cells, str(len(runs))])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    others = sum(result["status"] != "ok" for result in results)
-    return table + (f"\n\n{others} not finished." if others else "")
+    places = dict.fromkeys(place(run) for seeds in recipes.values() for run in seeds.values())
+    notes = [f"Measured on {'; '.join(places)}."] if places else []
+    if unfinished := sum(result["status"] != "ok" for result in results):
+        notes.append(f"{unfinished} not finished.")
+    return "\n\n".join([table, *notes])
+
+
+def place(result: dict[str, Any]) -> str:
+    """The hardware and software that gave a result."""
+    precision, torch = result["precision"]["value"], result["versions"]["torch"]
+    return f"{result['device']}, {precision}, torch {torch}"
+
+
+def command(result: dict[str, Any]) -> str:
+    """What was typed, without what differs from run to run of one recipe."""
+    changes = [o for o in result["overrides"] if not o.startswith(("seed=", "hydra."))]
+    return shlex.join(["python", "train.py", *changes])
 
 
 if __name__ == "__main__":
     try:
         print(summarise(find(map(Path, sys.argv[1:] or ["outputs"]))))
     except UserError as error:
-        sys.exit(str(error))
+        sys.exit(f"error: {error}")

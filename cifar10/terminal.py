@@ -1,7 +1,9 @@
 """What a run says before it starts and after it has ended."""
 
 import logging
+import os
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +46,17 @@ def closing_table(result: dict[str, Any], folder: Path) -> str:
         ("best epoch", f"{result['best_epoch']} of {result['epochs']}"),
         ("seconds", phases),
         ("checkpoint", str(folder / checkpoint) if checkpoint else "none"),
-        ("logs", f"tensorboard --logdir {shlex.quote(str(folder.parent))}"),
+        ("logs", logs(folder)),
         ("result", str(folder / results.NAME)),
     ]
     if result["data"]["validation"] == "test":
         rows.insert(0, ("chosen on", "the test set"))
     return "\n".join(f"{name:<12} {value}" for name, value in rows)
+
+
+def logs(folder: Path) -> str:
+    """What to type to see a run's curves, or where its logs are."""
+    if not any(folder.glob("events.out.tfevents.*")):
+        return str(folder)
+    command = ["tensorboard", "--logdir", str(folder.parent)]
+    return subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command)

@@ -66,6 +66,17 @@ def test_top_k_and_loss_equal_a_hand_written_count_over_uneven_batches():
     assert values["val/top1"] <= values["val/top3"] <= values["val/top5"]
 
 
+def test_a_first_batch_that_is_all_right_leaves_top_3_and_top_5_apart():
+    logits = torch.eye(10).repeat(2, 1)
+    logits[10:, :4] += 2  # now labels 4 to 9 rank fifth, those before fourth or better
+    labels = torch.arange(10).repeat(2)
+    measured = metrics("test/", (1, 3, 5))
+    measured.update(logits[:10], labels[:10])
+    measured.update(logits[10:], labels[10:])
+    values = {key: round(value.item() * 20) for key, value in measured.compute().items()}
+    assert (values["test/top1"], values["test/top3"], values["test/top5"]) == (14, 14, 20)
+
+
 def test_validation_with_an_uneven_last_batch_equals_one_pass(settings, classifier, sample):
     module = classifier()
     data = build(settings("data=sample", "data.batch_size=77")["data"], "data", CIFAR10DataModule)

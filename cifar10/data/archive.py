@@ -61,7 +61,7 @@ def prepare(
         lock = acquire(directory)
     except OSError as error:
         return read_only(directory, edition, error)
-    with lock:
+    try:
         if dataset := open_if_whole(prepared, edition):  # made while this process waited
             return dataset
         if prepared.exists():
@@ -83,6 +83,8 @@ def prepare(
         log.info("all six batches have their published SHA-256; prepared %s", prepared)
         if fetched is not None:
             fetched.unlink(missing_ok=True)  # the prepared file holds all of it
+    finally:
+        lock.release()
     return split(bytearray().join(batches), edition)
 
 

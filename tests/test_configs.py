@@ -1,0 +1,132 @@
+"""Every YAML file composes and builds; every wrong setting ends before anything is touched."""
+
+import inspect
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+import train
+from cifar10.errors import SettingError
+from cifar10.run import assemble
+
+FILES = sorted(train.CONFIGS.rglob("*.yaml"))
+NAMES = [file.relative_to(train.CONFIGS).with_suffix("").as_posix() for file in FILES]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_file_composes_and_builds(name, settings, tmp_path):
+    group, _, option = name.rpartition("/")
+    chosen = settings(*([f"{group}={option}"] if group else []))
+    parts = assemble(chosen, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    own = OmegaConf.to_container(OmegaConf.load(train.CONFIGS / f"{name}.yaml"), resolve=False)
+    if group in chosen:  # what the file says is what was built from
+        for key, value in own.items():
+            if key != "defaults" and "${" not in str(value):
+                assert chosen[group][key] == value
+        if "_target_" in own:
+            built = {
+                "data": parts.data,
+                "model": parts.classifier.network,
+                "optimizer": parts.classifier.build_optimizer(10)[0],
+                "scheduler": parts.classifier.build_optimizer(10)[1],
+                "trainer": parts.trainer,
+            }[group]
+            assert type(built).__name__ == own["_target_"].rpartition(".")[2]
+
+
+@pytest.mark.parametrize("file", FILES, ids=NAMES)
+def test_a_value_that_yaml_sets_has_no_second_default_in_python(file):
+    def specifications(node):
+        if isinstance(node, dict):
+            if str(node.get("_target_", "")).startswith("cifar10."):
+                yield node
+            for child in node.values():
+                yield from specifications(child)
+
+    for spec in specifications(yaml.safe_load(file.read_text())):
+        module, _, name = spec["_target_"].rpartition(".")
+        parameters = inspect.signature(getattr(import_module(module), name)).parameters
+        for key in spec.keys() - {"_target_"}:
+            assert parameters[key].default is inspect.Parameter.empty, key
+
+
+def test_the_original_is_what_it_says(settings, tmp_path):
+    original = settings("experiment=original")
+    parts = assemble(original, tmp_path)
+    assert parts.data.validation == "test"
+    assert parts.data.augment.flip == "none"
+    assert (parts.data.augment.shift, parts.data.augment.cutout) == (0, 0)
+    assert parts.precision.value == "32-true"
+    assert original["model"]["dropout"] == 0.5
+    assert original["label_smoothing"] == 0
+
+
+WRONG = {
+    "data.batch_size=0": "data.batch_size=0: must be greater than or equal to 1",
+    "data.batch_size=45001": "data.batch_size=45001: must be at most 45000",
+    "data.batch_size=1.5": "data.batch_size=1.5: must be integer",
+    "data.batch_size=many": "data.batch_size='many': must be integer",
+    "data.val_size=60000": "data.val_size=60000: must be less than 50000",
+    "data.val_size=-1": "data.val_size=-1: must be greater than or equal to 0",
+    "data.validation=train": "data.validation='train': must be 'held-out' or 'test'",
+    "data.flip=maybe": "data.flip='maybe': must be 'random', 'alternating' or 'none'",
+    "data.shift=32": "data.shift=32: must be less than 32",
+    "data.download=3": "data.download=3: must be boolean",
+    "data.sources=x": "data.sources='x': must be list",
+    "optimizer.lr=-1": "optimizer.lr=-1: must be greater than or equal to 0",
+    "optimizer.lr=inf": "optimizer.lr=inf: must be less than inf",
+    "optimizer.lr=fast": "optimizer.lr='fast': must be number",
+    "optimizer.momentum=1.5": "optimizer.momentum=1.5: must be less than or equal to 1",
+    "scheduler.warmup=2": "scheduler.warmup=2: must be less than or equal to 1",
+    "model.dropout=2": "model.dropout=2: must be less than or equal to 1",
+    "label_smoothing=-0.1": "label_smoothing=-0.1: must be greater than or equal to 0",
+    "seed=-1": "seed=-1: must be greater than or equal to 0",
+    "seed=null": "seed=None: must be integer",
+    "trainer.precision=float8": "trainer.precision=float8: must be one of auto, 32-true",
+    "trainer.max_epochs=0": "trainer.max_epochs=0: must be a whole number from 1",
+    "trainer.max_epochs=ten": "trainer.max_epochs=ten: must be a whole number from 1",
+    "trainer.accelerator=gpu": "trainer: ",
+    "trainer.devices=0": "trainer: ",
+    "+trainer.colour=red": "trainer.colour=red: there is no such setting",
+    "+data.batchsize=8": "data.batchsize=8: there is no such setting; did you mean data.batch_size",
+    "+whatever=1": "whatever=1: there is no such setting",
+    "model._target_=os.system": "model._target_=os.system: only classes of ",
+    "model._target_=cifar10.models.convnet.Nothing": "model._target_=cifar10.models.convnet.Noth",
+    "model._target_=torch.optim.SGD": "model._target_=torch.optim.SGD: is not a Module",
+    "~model.dropout": "model.dropout is missing: ConvNet needs it",
+    "~optimizer": "optimizer is missing",
+    "callbacks.best=3": "callbacks.best=3: must be a group of settings",
+    "data.val_seed=100000000000000000000": "data.val_seed=100000000000000000000: must be less than",
+}
+
+
+@pytest.mark.parametrize("override", WRONG)
+def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(
+    override, settings, tmp_path, monkeypatch
+):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SettingError) as caught:
+        assemble(settings(override), tmp_path)
+    assert str(caught.value).startswith(WRONG[override])
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_optimizers_ranges_are_named_as_well(settings, tmp_path):
+    """torch checks those of its own classes."""
+    for override in ("optimizer.lr=-1", "optimizer.weight_decay=-1"):
+        with pytest.raises(SettingError, match=r"^optimizer: Invalid .*-1"):
+            assemble(settings("optimizer=sgd", override), Path(tmp_path))
+
+
+def test_callbacks_and_loggers_can_be_left_out(settings, tmp_path):
+    chosen = settings("callbacks.best=null", "~logger", "+callbacks.last.monitor=null")
+    parts = assemble(chosen, tmp_path)
+    assert [callback.filename for callback in parts.trainer.checkpoint_callbacks] == ["last"]
+    assert parts.trainer.loggers == []

@@ -1,0 +1,74 @@
+"""README, continuous integration and committed results say the same."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import train
+from cifar10 import results
+
+README = (train.ROOT / "README.md").read_text(encoding="utf-8")
+CI = (train.ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def commands(text: str) -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line]
+
+
+def test_ci_runs_the_readmes_commands():
+    install, test = commands(README)[:2]
+    assert install == "pip install -e . && python train.py"
+    assert test in CI.splitlines()
+    assert re.search(r"^python train\.py trainer\.max_epochs=1 ", CI, re.MULTILINE)
+    workflow = yaml.safe_load((train.ROOT / ".github/workflows/ci.yml").read_text())
+    assert workflow["jobs"]["test"]["steps"][-1]["run"] == ".ci/run"
+
+
+def test_the_readmes_table_is_that_of_the_committed_results():
+    table = re.search(r"<!-- results: .*? -->\n(.*?)\n<!-- /results -->", README, re.DOTALL)[1]
+    assert table.strip() == results.summarise(results.find([train.ROOT / "results"]))
+
+
+def test_committed_results_are_of_clean_commits():
+    committed = results.find([train.ROOT / "results"])
+    for result in committed:
+        assert result["status"] == "ok"
+        assert result["clean"] is True
+    default = [
+        result["seed"] for result in committed if results.command(result) == "python train.py"
+    ]
+    assert len(set(default)) >= 3
+
+
+@pytest.mark.parametrize(
+    "command", [line for line in commands(README) if line.startswith("python train.py ")]
+)
+def test_the_readmes_settings_exist(command, settings, tmp_path):
+    from cifar10.run import assemble
+
+    words = [word for word in command.split()[2:] if not word.startswith("-")]
+    assemble(settings(*(word.partition(",")[0] for word in words)), tmp_path)
+
+
+def test_the_readmes_map_has_every_file_and_no_other():
+    listed = re.findall(r"^(cifar10/\S+\.py) ", README, re.MULTILINE)
+    files = [path.relative_to(train.ROOT).as_posix() for path in train.ROOT.glob("cifar10/**/*.py")]
+    assert sorted(listed) == sorted(name for name in files if not name.endswith("__init__.py"))
+    for line in re.findall(r"^cifar10/\S+\.py +(.*)$", README, re.MULTILINE):
+        assert len(line.split()) <= 7
+
+
+def test_the_readmes_python_runs(tiny, tmp_path):
+    from cifar10.run import run
+
+    run(tiny(), tmp_path / "outputs" / "run")
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1].replace("<run>", "run")
+    code += "assert logits.shape == (1, 10)\n"
+    environment = os.environ | {"PYTHONPATH": str(Path(train.ROOT))}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)

@@ -1,0 +1,87 @@
+"""result.json: what is written is what is read; the summary against figures by hand."""
+
+import json
+
+import pytest
+
+from cifar10 import results
+from cifar10.errors import UserError
+
+
+def result(seed, top1, overrides=(), status="ok", training=60.0):
+    return {
+        "status": status,
+        "overrides": [*overrides, f"seed={seed}"],
+        "seed": seed,
+        "epochs": 4,
+        "commit": "0123456789" * 4,
+        "precision": {"value": "32-true"},
+        "versions": {"torch": "2.14.1"},
+        "device": "A CPU, 2 threads",
+        "settings": {"seed": seed, **dict(o.split("=") for o in overrides if "hydra" not in o)},
+        "started": f"2026-01-01T00:00:{len(overrides):02d}",
+        "seconds": {"training": training},
+        "test": {"loss": 0.5, "top1": top1, "top3": 0.96, "top5": 0.99},
+    }
+
+
+def test_a_summary_gives_mean_and_sample_deviation_by_hand():
+    runs = [result(0, 0.80, training=50), result(1, 0.82, training=70), result(2, 0.84)]
+    runs += [result(0, 0.70, ["optimizer=sgd"]), result(1, 0.1, status="failed")]
+    lines = results.summarise(runs).splitlines()
+    assert lines[2] == (
+        "| `python train.py` | 4 | 60 s | 82.00% ± 2.00% | 96.00% ± 0.00% | 99.00% ± 0.00% "
+        "| 0.5000 ± 0.0000 | 3 |"
+    )
+    assert lines[3].startswith("| `python train.py optimizer=sgd` | 4 | 60 s | 70.00% |")
+    assert "A CPU, 2 threads, 32-true, torch 2.14.1" in lines[5]
+    assert lines[-1] == "1 not finished."
+
+
+def test_only_the_seed_and_hydras_own_settings_are_averaged_over():
+    runs = [
+        result(0, 0.8, ["hydra.run.dir=a", "optimizer.lr=0.1"]),
+        result(1, 0.8, ["optimizer.lr=0.1", "hydra.run.dir=b"]),
+        result(0, 0.8, ["data.val_seed=1"]),
+    ]
+    runs[1]["seed"] = runs[1]["settings"]["seed"] = 1
+    table = results.summarise(runs)
+    assert "80.00% ± 0.00%" in table
+    assert "`python train.py optimizer.lr=0.1`" in table
+    assert "`python train.py data.val_seed=1`" in table
+    assert len([line for line in table.splitlines() if line.startswith("| `")]) == 2
+
+
+def test_writing_replaces_whole_files(tmp_path):
+    whole = result(0, 0.8)
+    results.claim(tmp_path, {"status": "running"})
+    results.write(tmp_path, whole)
+    assert results.read(tmp_path / "result.json") == whole
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        results.write(tmp_path, {"status": object()})
+    assert results.read(tmp_path / "result.json") == whole
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"status": "ok"}', "\x00\x01"])
+def test_what_is_no_result_is_refused_in_one_line(content, tmp_path):
+    (tmp_path / "result.json").write_text(content)
+    with pytest.raises(UserError, match=r"result\.json") as caught:
+        results.read(tmp_path / "result.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_find_looks_below_folders(tmp_path):
+    for name in ("a", "b/c"):
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        (folder / "other.json").write_text("{}")
+        (folder / "result.json").write_text(json.dumps(result(name, 0.5)))
+    assert [found["seed"] for found in results.find([tmp_path])] == ["a", "b/c"]
+
+
+def test_numbers_that_json_cannot_hold_are_null(tmp_path):
+    results.write(tmp_path, result(0, float("nan"), status="failed") | {"history": [float("inf")]})
+    written = results.read(tmp_path / "result.json")
+    assert written["test"]["top1"] is None
+    assert written["history"] == [None]
