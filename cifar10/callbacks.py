@@ -94,10 +94,8 @@ class History(Callback):
         self.epochs.append({"epoch": epoch} | values)
         if trainer.is_global_zero:
             parts = [f"epoch {epoch:>{len(str(trainer.max_epochs))}}/{trainer.max_epochs}"]
-            for key in ("train/loss", "val/loss"):
-                if key in values:
-                    parts.append(f"{key} {values[key]:.4f}")
-            for key in ("train/top1", "val/top1", "val/top5"):
+            score = "val/top1" if "val/top1" in values else "train/top1"
+            for key in ("train/loss", "val/loss", score):  # no wider than 80 columns
                 if key in values:
                     parts.append(f"{key} {values[key]:.4f}")
             if "train/images_per_second" in values:

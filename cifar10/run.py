@@ -12,7 +12,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -92,7 +92,7 @@ def build_parts(
         built.append(build({"dirpath": str(folder)} | spec, f"callbacks.{name}", Callback))
     on_terminal = sys.stdout.isatty()
     if on_terminal:
-        built.append(RichProgressBar(refresh_rate=5, leave=False))
+        built.append(terminal.ProgressBar(refresh_rate=5, leave=False))
     loggers = [
         build({"save_dir": str(folder)} | spec, f"logger.{name}", Logger)
         for name, spec in chosen(logger, "logger")

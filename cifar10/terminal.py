@@ -1,4 +1,4 @@
-"""What a run says before it starts and after it has ended."""
+"""What a run shows on the terminal, from first line to closing table."""
 
 import logging
 import os
@@ -7,11 +7,20 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.callbacks import RichProgressBar
+
 from cifar10 import results
 
 log = logging.getLogger(__name__)
 
 PHASES = ("set_up", "training", "evaluation")
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's rich bar, counting epochs from 1 as everything else here does."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"
 
 
 def announce(result: dict[str, Any], folder: Path) -> None:

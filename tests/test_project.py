@@ -30,9 +30,15 @@ def test_ci_runs_the_readmes_commands():
     assert workflow["jobs"]["test"]["steps"][-1]["run"] == ".ci/run"
 
 
-def test_the_readmes_table_is_that_of_the_committed_results():
-    table = re.search(r"<!-- results: .*? -->\n(.*?)\n<!-- /results -->", README, re.DOTALL)[1]
-    assert table.strip() == results.summarise(results.find([train.ROOT / "results"]))
+@pytest.mark.parametrize("page", ["README.md", "RESULTS.md"])
+def test_tables_are_those_of_the_committed_results(page):
+    text = (train.ROOT / page).read_text(encoding="utf-8")
+    tables = re.findall(
+        r"<!-- python -m cifar10\.results (\S+) -->\n(.*?)\n<!-- end -->", text, re.DOTALL
+    )
+    assert tables
+    for path, table in tables:
+        assert table.strip() == results.summarise(results.find([train.ROOT / path]))
 
 
 def test_committed_results_are_of_clean_commits():

@@ -203,6 +203,14 @@ def test_an_epoch_without_validation_repeats_no_figures(tiny, tmp_path):
     assert torch.load(tmp_path / "last.ckpt")["epoch"] == 2
 
 
+def test_on_a_terminal_a_bar_counts_epochs_from_1(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    run(tiny("trainer.max_epochs=2"), tmp_path)
+    shown = capsys.readouterr().out
+    assert "epoch 1/2 " in shown
+    assert "Epoch 0" not in shown
+
+
 def test_csv_logs_where_asked_for(tiny, tmp_path):
     run(tiny("logger=csv"), tmp_path)
     assert "val/loss" in (tmp_path / "metrics.csv").read_text().splitlines()[0]

