@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -41,20 +42,19 @@ class Check(Callback):
 
     def on_run_start(self, config: DictConfig, **_: object) -> None:
         from cifar10 import results
-        from cifar10.run import assemble
+        from cifar10.assemble import assemble
 
-        folder = Path(config.hydra.run.dir)
         try:
+            if not config.hydra.run.dir:
+                raise SettingError("hydra.run.dir='': must name a folder")
+            folder = Path(config.hydra.run.dir)
             assemble(plain(config), folder)
             if "LOCAL_RANK" not in os.environ:  # else the first of several processes has it
                 results.refuse_used(folder)
+                folder.mkdir(parents=True, exist_ok=True)
+                TemporaryFile(dir=folder).close()  # fails where nothing can be written
         except Exception as error:  # Hydra would only warn about it
             end(error, CONFIGS)
-
-    def on_multirun_start(self, config: DictConfig, **_: object) -> None:
-        if "LOCAL_RANK" in os.environ:
-            # Lightning starts its other processes with the same command line.
-            end(SettingError("trainer.devices: a multirun takes one device a run"), CONFIGS)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
@@ -71,7 +71,11 @@ def main(cfg: DictConfig) -> float:
     folder = Path(hydra_config.runtime.output_dir)
     overrides = list(hydra_config.overrides.task)
     try:
-        result = run(plain(cfg), folder, overrides, STARTED if single else started)
+        settings = plain(cfg)
+        if not single and settings["trainer"].get("devices") != 1:
+            # Lightning starts its other processes with the same command line: the whole sweep.
+            raise SettingError("trainer.devices: must be 1 in a multirun")
+        result = run(settings, folder, overrides, STARTED if single else started)
     except UserError as error:
         if single:
             end(error, CONFIGS)
@@ -88,8 +92,16 @@ def main(cfg: DictConfig) -> float:
 def cli() -> None:
     """The command line: errors a user can mend end in one line, signals in an exit code."""
 
+    for name in ("matplotlib", "httpx"):  # they tell of font caches and of every request
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+    stopping = False
+
     def stop(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_DFL)  # a second one ends the program at once
+        nonlocal stopping
+        if stopping:  # a second signal ends the program at once
+            os._exit(128 + number)
+        stopping = True
         raise Interrupted(number)
 
     signal.signal(signal.SIGINT, stop)

@@ -70,12 +70,12 @@ class History(Callback):
 
     Attributes:
         epochs: for each finished epoch, its number from 1 and its metrics as plain floats.
-        validations: for each validation, its metrics without `val/`, by the optimizer step.
+        by_step: what a checkpoint of that optimizer step has to show: its epoch and `val/` metrics.
     """
 
     def __init__(self):
         self.epochs: list[dict[str, Any]] = []
-        self.validations: dict[int, dict[str, float]] = {}
+        self.by_step: dict[int, dict[str, Any]] = {}
         self.fresh: dict[str, float] = {}
 
     def on_train_epoch_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
@@ -83,8 +83,7 @@ class History(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
         self.fresh = of_split(trainer, "val/")
-        figures = {key.removeprefix("val/"): value for key, value in self.fresh.items()}
-        self.validations[trainer.global_step] = figures
+        self.by_step[trainer.global_step] = {"epoch": trainer.current_epoch + 1} | self.fresh
 
     def on_train_epoch_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
         # Lightning keeps the figures of earlier epochs, so an epoch that was cut short or not
@@ -92,6 +91,7 @@ class History(Callback):
         values = (of_split(trainer, "train/") if trainer.is_last_batch else {}) | self.fresh
         epoch = trainer.current_epoch + 1
         self.epochs.append({"epoch": epoch} | values)
+        self.by_step.setdefault(trainer.global_step, {"epoch": epoch})
         if trainer.is_global_zero:
             parts = [f"epoch {epoch:>{len(str(trainer.max_epochs))}}/{trainer.max_epochs}"]
             score = "val/top1" if "val/top1" in values else "train/top1"

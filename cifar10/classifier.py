@@ -135,10 +135,12 @@ class Classifier(L.LightningModule):
             rate = (
                 self.trainer.optimizers[0].param_groups[0]["lr"] if self.trainer.optimizers else 0
             )
+            full = self.trainer.precision in ("32-true", "64-true")
             raise NotFinite(
                 f"the {name} is {value} in epoch {self.current_epoch + 1}, after step "
-                f"{self.global_step}, at learning rate {rate:.3g}: lower optimizer.lr or use "
-                f"trainer.precision=32-true; the checkpoints of earlier epochs are kept"
+                f"{self.global_step}, at learning rate {rate:.3g}: lower optimizer.lr"
+                f"{'' if full else ' or use trainer.precision=32-true'}"
+                f"{'; best.ckpt and last.ckpt are of earlier epochs' if self.current_epoch else ''}"
             )
 
     def configure_optimizers(self) -> dict[str, Any]:

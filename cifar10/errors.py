@@ -39,8 +39,14 @@ class SettingError(UserError):
 
 def unknown(key: str, value: Any, known: Iterable[str]) -> SettingError:
     """The error for a key that nothing knows, with the nearest one that exists."""
-    close = difflib.get_close_matches(key, list(known), n=1)
-    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(known))}"
+    known = [name for name in known if not key.startswith(f"{name}.")]
+    close = difflib.get_close_matches(key, known, n=1)
+    few = (
+        f"there are {', '.join(sorted(known))}"
+        if len(known) < 12
+        else "--help lists those there are"
+    )
+    hint = f"did you mean {close[0]}?" if close else few
     return SettingError(f"{key}={value}: there is no such setting; {hint}")
 
 
@@ -73,21 +79,25 @@ def clear_errors(configs: Path) -> Iterator[None]:
 
 def end(error: Exception, configs: Path) -> NoReturn:
     """Print an error's line and exit; an error that is no user's raises again."""
-    if not isinstance(error, UserError):
-        if not raised_by_hydra(error):
+    if isinstance(error, OSError) and error.strerror:  # a full disk, a folder that is a file, ...
+        error = UserError(f"{error.filename or 'a file'}: {error.strerror}")
+    elif not isinstance(error, UserError):
+        if not raised_by(error, "hydra", "omegaconf"):
             raise error
         error = explain(error, configs)
     print(f"error: {error}", file=sys.stderr)
     raise SystemExit(error.exit_code)
 
 
-def raised_by_hydra(error: Exception) -> bool:
-    """Whether Hydra's or OmegaConf's own code raised it, so that it is about the settings."""
+def raised_by(error: Exception, *packages: str) -> bool:
+    """Whether the code of one of the packages raised it, so that it is about their settings."""
+    if type(error).__module__.split(".")[0] in packages:
+        return True
     traceback = error.__traceback__
     while traceback.tb_next:
         traceback = traceback.tb_next
     module = traceback.tb_frame.f_globals.get("__name__", "")
-    return module.split(".")[0] in ("hydra", "omegaconf")
+    return module.split(".")[0] in packages
 
 
 def explain(error: Exception, configs: Path) -> SettingError:
@@ -112,7 +122,8 @@ def explain(error: Exception, configs: Path) -> SettingError:
         if "did you mean" in str(error):
             return error
         return SettingError(f"{error}; a library's setting that is not there is added by +{key}=")
-    return SettingError(one_line(error))
+    cause = f": {one_line(error.__cause__)}" if message.startswith("Error merging") else ""
+    return SettingError(one_line(error) + cause)
 
 
 def known_keys(configs: Path) -> list[str]:

@@ -93,7 +93,7 @@ class Muon(torch.optim.Optimizer):
         keep_norm: bool,
         weight_decay: Rate,
         adam_lr: Rate,
-        adam_betas: Annotated[list[Fraction], Len(2, 2)],
+        adam_betas: Annotated[list[Annotated[float, Interval(ge=0, lt=1)]], Len(2, 2)],
         adam_weight_decay: Rate,
     ):
         muon = dict(

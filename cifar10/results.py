@@ -1,6 +1,7 @@
 """result.json: write, read, summarise."""
 
 import json
+import logging
 import math
 import platform
 import shlex
@@ -14,6 +15,8 @@ from typing import Any
 
 from cifar10.atomic import replacing
 from cifar10.errors import UserError
+
+log = logging.getLogger(__name__)
 
 NAME = "result.json"
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core")
@@ -33,12 +36,18 @@ def claim(folder: Path, result: dict[str, Any]) -> None:
     Raises:
         UserError: the folder belongs to another run, or cannot be written to.
     """
+    path = folder / NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / NAME).open("x", encoding="utf-8") as file:  # of two, one gets it
-            file.write(dumps(result))
+        file = path.open("x", encoding="utf-8")  # of two runs, one gets it
     except OSError as error:
         refuse_used(folder)
+        raise UserError(f"{folder} cannot be written to: {error.strerror}") from error
+    try:
+        with file:
+            file.write(dumps(result))
+    except OSError as error:
+        path.unlink()
         raise UserError(f"{folder} cannot be written to: {error.strerror}") from error
 
 
@@ -131,11 +140,15 @@ def surroundings() -> dict[str, Any]:
 
 
 def find(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    """Read the result.json of every run in and below the paths."""
-    files = (
-        file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob(NAME)))
-    )
-    return [read(file) for file in files]
+    """Read the result.json of every run in and below the paths; those that can't be are named."""
+    found = []
+    for path in paths:
+        for file in [path] if path.is_file() else sorted(path.rglob(NAME)):
+            try:
+                found.append(read(file))
+            except UserError as error:
+                log.warning("%s; passed over", error)
+    return found
 
 
 # Heading, key in result.json, how to print it.
@@ -192,7 +205,8 @@ def command(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        print(summarise(find(map(Path, sys.argv[1:] or ["outputs"]))))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    folders = sys.argv[1:] or ["outputs"]
+    if found := find(map(Path, folders)):
+        print(summarise(found))
+    else:
+        sys.exit(f"error: there is no result.json in {', '.join(folders)}")

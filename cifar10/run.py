@@ -1,145 +1,31 @@
 """One training run, from settings to result.json."""
 
-import logging
-import sys
+import os
+import pickle
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from cifar10 import results, terminal
-from cifar10.build import build, call
-from cifar10.callbacks import History, HyperparameterPage, Stopwatch, plain
-from cifar10.classifier import Classifier
-from cifar10.data.module import CIFAR10DataModule, Seed
-from cifar10.errors import SettingError, one_line
-from cifar10.optim import Fraction
-from cifar10.precision import Precision, choose
+from cifar10.assemble import Group, Parts, assemble, hyperparameters
+from cifar10.callbacks import plain
+from cifar10.errors import SettingError, one_line, raised_by
 
-# Lightning's notices about devices and its makers' other products; a run states its own.
-for name in ("lightning.pytorch", "lightning.fabric"):
-    logging.getLogger(name).setLevel(logging.WARNING)
 NOTICES = (
     "The number of training batches .* is smaller than the logging interval",
     "Checkpoint directory .* exists and is not empty",  # Hydra has put the settings there
     "Experiment logs directory .* exists and is not empty",
+    "It is recommended to use .*sync_dist=True",  # speed is counted over all processes already
     "`isinstance.treespec, LeafSpec.` is deprecated",  # Lightning's own use of torch
 )
-
-Group = dict[str, Any]
-
-
-@dataclass
-class Parts:
-    """All objects of a run; building them touches neither disk nor network."""
-
-    data: CIFAR10DataModule
-    classifier: Classifier
-    trainer: L.Trainer
-    stopwatch: Stopwatch
-    history: History
-    precision: Precision
-
-
-def assemble(settings: Group, folder: Path) -> Parts:
-    """Build a run's objects from its settings, checking every one of them.
-
-    Raises:
-        SettingError: a setting is unknown, missing, of the wrong type or out of range.
-    """
-    page = HyperparameterPage(hyperparameters(settings))
-    return call(build_parts, settings, "", folder=folder, page=page)
-
-
-def build_parts(
-    folder: Path,
-    page: HyperparameterPage,
-    seed: Seed,
-    label_smoothing: Fraction,
-    data: Group,
-    model: Group,
-    optimizer: Group,
-    scheduler: Group,
-    trainer: Group,
-    logger: Group | None = None,
-    callbacks: Group | None = None,
-) -> Parts:
-    data_module = build(data, "data", CIFAR10DataModule)
-    L.seed_everything(seed, verbose=False)
-    classifier = Classifier(model, optimizer, scheduler, label_smoothing)
-    classifier.build_optimizer(total_steps=1)  # a bad setting ends here, before data is fetched
-
-    for key in ("max_epochs", "log_every_n_steps"):  # Lightning lets -1 and 0 pass
-        if type(trainer.get(key)) is not int or trainer[key] < 1:
-            raise SettingError(f"trainer.{key}={trainer.get(key)}: must be a whole number from 1")
-    precision = choose(trainer.get("precision", "auto"), str(trainer.get("accelerator", "auto")))
-    classifier.lay_out(precision.channels_last)
-
-    stopwatch, history = Stopwatch(), History()
-    built: list[Callback] = [stopwatch, history, page]
-    for name, spec in chosen(callbacks, "callbacks"):
-        if str(spec.get("monitor")).startswith("val/") and not data_module.has_validation:
-            continue  # there is nothing to monitor, and the last epoch is the result
-        built.append(build({"dirpath": str(folder)} | spec, f"callbacks.{name}", Callback))
-    on_terminal = sys.stdout.isatty()
-    if on_terminal:
-        built.append(terminal.ProgressBar(refresh_rate=5, leave=False))
-    loggers = [
-        build({"save_dir": str(folder)} | spec, f"logger.{name}", Logger)
-        for name, spec in chosen(logger, "logger")
-    ]
-    defaults: Group = {"enable_progress_bar": on_terminal}
-    if not data_module.has_validation:
-        defaults["limit_val_batches"] = 0
-    return Parts(
-        data_module,
-        classifier,
-        build(
-            defaults | trainer | {"precision": precision.value},
-            "trainer",
-            L.Trainer,
-            callbacks=built,
-            logger=loggers,
-            default_root_dir=str(folder),
-        ),
-        stopwatch,
-        history,
-        precision,
-    )
-
-
-def chosen(group: Group | None, where: str) -> Iterator[tuple[str, Group]]:
-    """The specifications of a group that has several, without those set to null."""
-    for name, spec in (group or {}).items():
-        if spec is not None:
-            if not isinstance(spec, dict):
-                raise SettingError(f"{where}.{name}={spec!r}: must be a group of settings")
-            yield name, spec
-
-
-def hyperparameters(settings: Group) -> dict[str, Any]:
-    """The settings that runs are compared by: dotted key, plain value; lists as text."""
-    flat: dict[str, Any] = {}
-    for group, values in settings.items():
-        if not isinstance(values, dict):
-            flat[group] = values
-        elif group in ("data", "model", "optimizer", "scheduler", "trainer"):
-            for key, value in values.items():
-                if key == "_target_":
-                    flat[group] = str(value).rpartition(".")[2]
-                elif key not in ("dir", "sources", "download", "seed"):
-                    plain_value = isinstance(value, bool | int | float | str)
-                    flat[f"{group}.{key}"] = value if plain_value else str(value)
-    return flat
 
 
 def run(
@@ -178,7 +64,12 @@ def run(
         warnings.filterwarnings("ignore", notice)
     try:
         parts = assemble(settings, folder)
-        train_and_test(parts, folder, result, started)
+        try:
+            train_and_test(parts, folder, result, started)
+        except (MisconfigurationException, ValueError) as error:
+            if not raised_by(error, "lightning"):
+                raise
+            raise SettingError(f"trainer or callbacks: {one_line(error)}") from error
         result["status"] = "ok"
     except (KeyboardInterrupt, SystemExit) as stop:
         result.update(status="interrupted", error=one_line(stop))
@@ -217,15 +108,13 @@ def train_and_test(parts: Parts, folder: Path, result: dict[str, Any], started: 
     try:
         trainer.fit(classifier, datamodule=data)
     finally:
-        checkpoint = next(
-            (path for name in ("best", "last") if (path := folder / f"{name}.ckpt").is_file()), None
-        )
-        best = torch.load(checkpoint, map_location="meta") if checkpoint else None
+        checkpoint = chosen_checkpoint(trainer)
+        best = history.by_step.get(step_of(checkpoint), {})
         result.update(
             epochs=len(history.epochs),
-            checkpoint=checkpoint.name if checkpoint else None,
-            best_epoch=best["epoch"] + 1 if best else None,
-            val=history.validations.get(best["global_step"], {}) if best else {},
+            checkpoint=os.path.relpath(checkpoint, folder) if checkpoint else None,
+            best_epoch=best.get("epoch"),
+            val={k.removeprefix("val/"): v for k, v in best.items() if k.startswith("val/")},
             history=history.epochs,
             images_per_second=stopwatch.images_per_second,
             seconds={
@@ -233,11 +122,30 @@ def train_and_test(parts: Parts, folder: Path, result: dict[str, Any], started: 
                 "training": stopwatch.training,
             },
         )
+    if not stopwatch.images:
+        raise SettingError("no step was trained: the trainer's limits leave no batch")
     tested = trainer.test(
         classifier, datamodule=data, ckpt_path=checkpoint, verbose=False, weights_only=True
-    )[0]
-    result["test"] = {k.removeprefix("test/"): v for k, v in plain(tested).items()}
+    )
+    if not tested:
+        raise SettingError("nothing was tested: the trainer's limits leave no test batch")
+    result["test"] = {k.removeprefix("test/"): v for k, v in plain(tested[0]).items()}
     result["seconds"]["evaluation"] = stopwatch.evaluation
+
+
+def chosen_checkpoint(trainer: L.Trainer) -> Path | None:
+    """The file that this run's monitoring callback kept, else its last one."""
+    callbacks = sorted(trainer.checkpoint_callbacks, key=lambda callback: callback.monitor is None)
+    paths = [callback.best_model_path for callback in callbacks if callback.best_model_path]
+    return Path(paths[0]) if paths else None
+
+
+def step_of(checkpoint: Path | None) -> int | None:
+    """The optimizer step a checkpoint was written at; None where a broken-off run left no whole."""
+    try:
+        return torch.load(checkpoint, map_location="meta")["global_step"] if checkpoint else None
+    except (OSError, RuntimeError, pickle.UnpicklingError, KeyError):
+        return None
 
 
 def device_name(device: torch.device) -> str:

@@ -137,7 +137,8 @@ def test_a_checkpoint_that_names_code_is_refused(tiny, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(tiny, tmp_path):
     from cifar10 import results
-    from cifar10.run import assemble, run
+    from cifar10.assemble import assemble
+    from cifar10.run import run
 
     run(tiny(), tmp_path / "good")
     parts = assemble(tiny(), tmp_path)

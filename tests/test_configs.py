@@ -9,8 +9,8 @@ import yaml
 from omegaconf import OmegaConf
 
 import train
+from cifar10.assemble import assemble
 from cifar10.errors import SettingError
-from cifar10.run import assemble
 
 FILES = sorted(train.CONFIGS.rglob("*.yaml"))
 NAMES = [file.relative_to(train.CONFIGS).with_suffix("").as_posix() for file in FILES]

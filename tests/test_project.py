@@ -56,7 +56,7 @@ def test_committed_results_are_of_clean_commits():
     "command", [line for line in commands(README) if line.startswith("python train.py ")]
 )
 def test_the_readmes_settings_exist(command, settings, tmp_path):
-    from cifar10.run import assemble
+    from cifar10.assemble import assemble
 
     words = [word for word in command.split()[2:] if not word.startswith("-")]
     assemble(settings(*(word.partition(",")[0] for word in words)), tmp_path)

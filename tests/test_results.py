@@ -85,3 +85,19 @@ def test_numbers_that_json_cannot_hold_are_null(tmp_path):
     written = results.read(tmp_path / "result.json")
     assert written["test"]["top1"] is None
     assert written["history"] == [None]
+
+
+def test_a_claim_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    def full(result):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(results, "dumps", full)
+    with pytest.raises(UserError, match="cannot be written to: No space left on device"):
+        results.claim(tmp_path, {"status": "running"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_read_is_passed_over_by_name(tmp_path, caplog):
+    (tmp_path / "result.json").write_text("")
+    assert results.find([tmp_path]) == []
+    assert "result.json is no readable result.json" in caplog.text

@@ -7,9 +7,10 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from torch.nn import functional as F
 
 from cifar10 import results
+from cifar10.assemble import assemble
 from cifar10.classifier import Classifier
 from cifar10.errors import UserError
-from cifar10.run import assemble, run
+from cifar10.run import run
 
 
 def weights(folder, name="last"):
@@ -220,3 +221,26 @@ def test_a_folder_that_cannot_be_made_is_one_line(tiny, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written to"):
         run(tiny(), tmp_path / "file" / "run")
+
+
+def test_a_checkpoint_that_was_left_there_is_not_taken_for_this_runs(tiny, tmp_path):
+    (tmp_path / "best.ckpt").write_bytes(b"another run's")
+    result = run(tiny("data.val_size=0"), tmp_path)
+    assert result["checkpoint"] == "last.ckpt"
+    assert result["best_epoch"] == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+trainer.limit_test_batches=0", "nothing was tested"),
+        ("trainer.limit_train_batches=0", "no step was trained"),
+        ("callbacks.best.monitor=foo", "monitor='foo'"),
+        ("+trainer.val_check_interval=100", "val_check_interval"),
+        ("+trainer.strategy=ddp_spawn", "trainer.strategy=ddp_spawn: must start processes"),
+    ],
+)
+def test_what_only_shows_while_training_is_named_as_well(override, message, tiny, tmp_path):
+    with pytest.raises(UserError, match=message):
+        run(tiny(override), tmp_path)
+    assert results.read(tmp_path / "result.json")["status"] == "failed"

@@ -118,6 +118,7 @@ def type_in(tmp_path, monkeypatch, capsys):
         ("optimizer.lr=???", "optimizer.lr"),
         ("a=[", "a=["),
         ("hydra.run.dirr=x", "hydra.run.dirr"),
+        ("hydra.mode=foo", "hydra.mode=foo: Invalid value 'foo'"),
         ("model=null", "model=null: a group needs one of its files"),
     ],
 )
@@ -130,6 +131,13 @@ def test_a_wrong_setting_ends_in_one_line_before_anything_is_touched(
     assert stderr.count("\n") == 1
     assert line in stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_below_a_file_is_one_line(type_in, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, stderr = type_in(*TINY, "hydra.run.dir=file/run")
+    assert code == 1
+    assert stderr == "error: file/run: Not a directory\n"
 
 
 def test_a_folder_that_holds_a_run_is_left_alone(type_in, tmp_path):

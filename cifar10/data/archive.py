@@ -64,9 +64,10 @@ def prepare(
     try:
         if dataset := open_if_whole(prepared, edition):  # made while this process waited
             return dataset
+        faults: list[str] = []
         if prepared.exists():
             log.warning("%s is damaged; building it again", prepared)
-        faults: list[str] = []
+            faults.append(f"{prepared} is damaged")
         batches, fetched = find(directory, edition, faults), None
         try:
             if batches is None:

