@@ -96,7 +96,9 @@ def open_if_whole(path: Path, edition: Edition) -> Dataset | None:
         UserError: it is there but cannot be read.
     """
     try:
-        data = bytearray(path.read_bytes())  # torch wants memory that may be written to
+        data = bytearray(path.stat().st_size)  # torch wants memory that may be written to
+        with path.open("rb") as file:
+            file.readinto(data)
         view, batches = memoryview(data), []
         for count in edition.records:
             batches.append(view[: count * RECORD])

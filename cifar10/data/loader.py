@@ -1,11 +1,13 @@
 """One epoch of in-memory batches."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from cifar10.data.augment import Augment, Draw, generator, unpack
+from cifar10.errors import SettingError
 
 
 class Loader:
@@ -16,7 +18,7 @@ class Loader:
     batch. An evaluation loader goes through its images once, in order, as they are.
 
     Yields:
-        images: uint8 (n, 3, S, S), channels last in memory.
+        images: uint8 (n, 3, s, s), channels last in memory.
         labels: int64 (n,).
 
     Args:
@@ -25,6 +27,10 @@ class Loader:
         chosen: which images of the set are this loader's, int64 (M,).
         batch_size: images in a global batch; the last one of an epoch may be smaller.
         augment: what happens to training images; None makes an evaluation loader.
+        sizes: side s in pixels of the images of each epoch, which are shrunk to it after they were
+            augmented; the last one is that of all later epochs. None leaves them at S.
+        transform: a function that takes and gives one image, uint8 (3, S, S); if given, it is
+            applied in place of `augment`, image by image, which is slow.
         seed: of order and augmentation.
         rank, world_size: this process's place among those that share the batches.
     """
@@ -39,9 +45,12 @@ class Loader:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        sizes: Sequence[int] | None = None,
+        transform: Callable[[Tensor], Tensor] | None = None,
     ):
         self.pixels, self.labels, self.chosen = pixels, labels, chosen
         self.batch_size, self.augment, self.seed = batch_size, augment, seed
+        self.sizes, self.transform = sizes, transform
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
         if augment:
@@ -69,8 +78,39 @@ class Loader:
         for batch in range(len(self)):
             start = batch * self.batch_size
             places = order[start : start + self.batch_size][self.rank :: self.world_size]
-            if self.augment:
-                pixels = self.augment.apply(self.pixels, places, draw)
+            if self.transform and self.augment:
+                key = (self.seed, self.epoch, batch, self.rank)
+                images = one_by_one(self.transform, unpack(self.pixels[places]), key)
+            elif self.augment:
+                images = self.augment.apply(self.pixels, places, draw)
             else:
-                pixels = self.pixels[places]
-            yield unpack(pixels), self.labels[places]
+                images = unpack(self.pixels[places])
+            if self.sizes:
+                images = shrink(images, self.sizes[min(self.epoch, len(self.sizes) - 1)])
+            yield images, self.labels[places]
+
+
+def shrink(images: Tensor, size: int) -> Tensor:
+    """Resize images, uint8 (n, 3, S, S), to `size` pixels a side, antialiased."""
+    if images.size(-1) == size:
+        return images
+    # torch has fast code for bytes on CPUs alone, and none for bytes on GPUs.
+    whole = images.contiguous(memory_format=torch.channels_last)
+    given = whole if images.device.type == "cpu" else whole.float()
+    small = F.interpolate(given, size=(size, size), mode="bilinear", antialias=True)
+    return small if small.dtype == torch.uint8 else small.add_(0.5).clamp_(0, 255).byte()
+
+
+def one_by_one(
+    transform: Callable[[Tensor], Tensor], images: Tensor, key: tuple[int, ...]
+) -> Tensor:
+    """Transform images, uint8 (n, 3, S, S), each by itself, with torch's chance set by the key."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator(*key, 3).initial_seed())
+        made = [transform(image) for image in images.contiguous()]
+    if made and (made[0].shape != images.shape[1:] or made[0].dtype != torch.uint8):
+        raise SettingError(
+            f"data.transform: must give uint8 of shape {tuple(images.shape[1:])} for an image; "
+            f"it gave {str(made[0].dtype).removeprefix('torch.')} {tuple(made[0].shape)}"
+        )
+    return torch.stack(made)

@@ -2,16 +2,18 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import lightning as L
 import torch
-from annotated_types import Ge, Interval
-from torch import Tensor
+from annotated_types import Ge, Interval, Len
+from torch import Tensor, nn
 
+from cifar10.build import build
 from cifar10.data import archive, sample
-from cifar10.data.augment import Augment, pack
+from cifar10.data.augment import Augment, pack, unpack
 from cifar10.data.edition import SIDE
 from cifar10.data.loader import Loader
 from cifar10.errors import SettingError
@@ -40,7 +42,12 @@ class CIFAR10DataModule(L.LightningDataModule):
         val_size: images held out, as evenly over the classes as it goes; 0 holds out none, and
             the last epoch is the result.
         val_seed: of the split; apart from `seed`, so that all seeds share one validation set.
-        flip, shift, cutout: see `cifar10.data.augment.Augment`; they touch `train` alone.
+        flip, shift, cutout, brightness, contrast: see `cifar10.data.augment.Augment`; they touch
+            `train` alone.
+        sizes: side in pixels of the training images of each epoch; the last one goes on.
+        transform: torchvision transforms in place of all those, as specifications (see
+            `cifar10.build`): each image goes through them by itself, uint8 (3, 32, 32) to the
+            same. null for none.
         seed: of order and augmentation.
 
     Raises:
@@ -60,6 +67,10 @@ class CIFAR10DataModule(L.LightningDataModule):
         flip: Literal["random", "alternating", "none"],
         shift: Annotated[int, Interval(ge=0, lt=SIDE)],
         cutout: Annotated[int, Interval(ge=0, le=SIDE)],
+        brightness: Annotated[float, Interval(ge=0, le=1)],
+        contrast: Annotated[float, Interval(ge=0, le=1)],
+        sizes: Annotated[list[Annotated[int, Interval(ge=16, le=SIDE)]], Len(1)],
+        transform: list[dict[str, Any]] | None,
         seed: Seed,
     ):
         super().__init__()
@@ -77,7 +88,9 @@ class CIFAR10DataModule(L.LightningDataModule):
         self.sources = os.environ.get("CIFAR10_SOURCES", "").split() or sources
         self.batch_size, self.seed = batch_size, seed
         self.validation, self.val_size, self.val_seed = validation, held_out, val_seed
-        self.augment = Augment(flip, shift, cutout)
+        self.augment = Augment(flip, shift, cutout, brightness, contrast)
+        self.sizes = None if set(sizes) == {SIDE} else list(sizes)
+        self.transform = compose(transform) if transform else None
         self.pixels: Tensor | None = None
 
     @property
@@ -97,7 +110,7 @@ class CIFAR10DataModule(L.LightningDataModule):
         else:
             data = archive.prepare(self.dir, self.sources, self.download)
         # Training and test images in one tensor: any index reaches any image.
-        self.pixels = torch.cat([pack(data.train_images), pack(data.test_images)])
+        self.pixels = pack(data.train_images, data.test_images)
         self.labels = torch.cat([data.train_labels, data.test_labels])
         train, total = len(data.train_labels), len(self.labels)
         self.test_indices = torch.arange(train, total)
@@ -112,8 +125,18 @@ class CIFAR10DataModule(L.LightningDataModule):
         """SHA-256 of the validation images' indices: equal digests, equal splits."""
         return hashlib.sha256(self.val_indices.numpy().astype("<i8").tobytes()).hexdigest()
 
+    def some_images(self, count: int = 5000) -> Tensor:
+        """The first training images as they are, uint8 (count, 3, 32, 32)."""
+        return unpack(self.pixels[self.train_indices[:count]])
+
     def train_dataloader(self) -> Loader:
-        return self.loader(self.train_indices, self.augment)
+        return self.loader(
+            self.train_indices,
+            augment=self.augment,
+            seed=self.seed,
+            sizes=self.sizes,
+            transform=self.transform,
+        )
 
     def val_dataloader(self) -> Loader | list:
         return self.loader(self.val_indices) if self.has_validation else []
@@ -121,7 +144,7 @@ class CIFAR10DataModule(L.LightningDataModule):
     def test_dataloader(self) -> Loader:
         return self.loader(self.test_indices)
 
-    def loader(self, chosen: Tensor, augment: Augment | None = None) -> Loader:
+    def loader(self, chosen: Tensor, **training: Any) -> Loader:
         if self.trainer is None:
             rank, world_size = 0, 1
         else:
@@ -139,11 +162,16 @@ class CIFAR10DataModule(L.LightningDataModule):
             self.labels,
             chosen,
             self.batch_size,
-            augment,
-            self.seed,
-            rank,
-            world_size,
+            rank=rank,
+            world_size=world_size,
+            **training,
         )
+
+
+def compose(transforms: list[dict[str, Any]]) -> Callable[[Tensor], Tensor]:
+    """One function that does all transforms, each given as a specification, in turn."""
+    built = [build(spec, f"data.transform.{i}", nn.Module) for i, spec in enumerate(transforms)]
+    return nn.Sequential(*built)
 
 
 def hold_out(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from cifar10.data import MEAN
-from cifar10.data.augment import Augment, pack, reflect, unpack
+from cifar10.data import MEAN, STD
+from cifar10.data.augment import Augment, pack, recolour, reflect, unpack
 
 
 @pytest.fixture
@@ -15,8 +15,7 @@ def images(sample):
 
 def augmented(images, augment, seed=0, epoch=0):
     draw = augment.draw(len(images), images.size(-1), seed, epoch)
-    pixels = augment.apply(pack(images), torch.arange(len(images)), draw)
-    return unpack(pixels), draw
+    return augment.apply(pack(images), torch.arange(len(images)), draw), draw
 
 
 def test_pack_and_unpack_are_inverse(images):
@@ -75,3 +74,21 @@ def test_draws_depend_on_seed_and_epoch_alone(images):
     assert torch.equal(first, again)
     for other in ((3, 6), (4, 5)):
         assert not torch.equal(first, augmented(images, augment, *other)[0])
+
+
+def test_colours_move_as_on_normalised_images(images):
+    brightness, contrast = torch.full((200,), 0.1), torch.full((200,), 0.9)
+    result = recolour(images, brightness, contrast)
+    mean = 255 * torch.tensor(MEAN).view(3, 1, 1)
+    std = 255 * torch.tensor(STD).view(3, 1, 1)
+    expected = ((images - mean) / std + 0.1) * 0.9 * std + mean
+    assert (result - expected.clamp(0, 255)).abs().max() <= 0.5 + 1e-3
+    assert torch.equal(recolour(images, torch.zeros(200), torch.ones(200)), images)
+
+
+def test_each_image_has_a_colour_of_its_own_within_the_range(images):
+    _, draw = augmented(images, Augment("none", 0, 0, 0.2, 0.1))
+    brightness, contrast = draw.colour.unbind(1)
+    assert 0.15 < brightness.abs().max() <= 0.2
+    assert 0.05 < (contrast - 1).abs().max() <= 0.1
+    assert abs(torch.corrcoef(draw.colour.T)[0, 1]) < 0.3

@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
+from torchvision.transforms import v2
 
 from cifar10.data.augment import Augment, pack
-from cifar10.data.loader import Loader
+from cifar10.data.loader import Loader, shrink
+from cifar10.errors import SettingError
 
 NONE = Augment("none", 0, 0)
 
@@ -82,3 +85,42 @@ def test_iteration_waits_for_the_epoch_to_be_set(numbered):
     iterator = iter(loader)
     loader.set_epoch(2)
     assert [batch.tolist() for _, batch in iterator] == labels(loader, 2)
+
+
+def test_images_have_the_size_of_their_epoch(numbered):
+    loader = Loader(*numbered, torch.arange(103), 25, NONE, sizes=[16, 24, 32])
+    for epoch, size in ((0, 16), (1, 24), (2, 32), (7, 32)):
+        loader.set_epoch(epoch)
+        for images, own in loader:
+            assert images.shape == (len(own), 3, size, size)
+            assert images.dtype == torch.uint8
+            assert torch.equal(images[:, 1, size // 2, 3].long(), own)
+
+
+def test_shrinking_is_antialiased(sample):
+    images = sample.test_images[:20]
+    small = shrink(images, 16)
+    plain = F.interpolate(images.float(), size=(16, 16), mode="bilinear", antialias=True)
+    assert (small - plain).abs().max() < 1.01  # bytes are rounded twice, once for each axis
+    assert small.float().mean((2, 3)).sub(images.float().mean((2, 3))).abs().max() < 1
+
+
+def test_a_transform_replaces_the_augmentation_and_repeats_itself(numbered, sample):
+    pixels, numbers = pack(sample.train_images[:103].contiguous()), numbered[1]
+    crop = v2.RandomCrop(32, padding=4)
+
+    def epoch(number):
+        loader = Loader(pixels, numbers, numbers, 25, NONE, transform=crop)
+        loader.set_epoch(number)
+        return torch.cat([images for images, _ in loader])
+
+    before = torch.random.get_rng_state()
+    assert torch.equal(epoch(1), epoch(1))
+    assert not torch.equal(epoch(1), epoch(2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_transform_that_gives_something_else_is_refused(numbered):
+    loader = Loader(*numbered, numbered[1], 25, NONE, transform=v2.Resize(8))
+    with pytest.raises(SettingError, match=r"data\.transform: .* it gave uint8 \(3, 8, 8\)"):
+        next(iter(loader))
