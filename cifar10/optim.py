@@ -1,11 +1,13 @@
 """Muon, parameter groups and learning-rate schedules."""
 
 import math
+from collections.abc import Callable
 from typing import Annotated
 
 import torch
 from annotated_types import Ge, Interval, Len
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 Fraction = Annotated[float, Interval(ge=0, le=1)]
@@ -13,21 +15,29 @@ Rate = Annotated[float, Interval(ge=0, lt=math.inf)]
 
 
 def parameter_groups(network: nn.Module) -> list[dict]:
-    """Split the trainable parameters into hidden weights, the last layer's weight, and the rest.
+    """Split the trainable parameters by kind: hidden weights, head, biases, whitening.
 
     Hidden weights (two or more dimensions) are what Muon orthogonalises; the last weight in
     registration order maps features to logits and is trained by Adam, as in Muon's publication
     (https://kellerjordan.github.io/posts/muon/). Biases and normalisation parameters are never
-    decayed. Any torch optimizer takes the groups and ignores the key `kind`.
+    decayed unless the optimizer says so; those of a submodule called `whiten` are a kind of their
+    own. Any torch optimizer takes the groups and ignores the key `kind`.
     """
     trainable = [p for p in network.parameters() if p.requires_grad]
     weights = [p for p in trainable if p.ndim >= 2]
+    whiten = getattr(network, "whiten", None)
+    own = {id(p) for p in whiten.parameters()} if isinstance(whiten, nn.Module) else set()
     groups = [
         {"kind": "hidden", "params": weights[:-1]},
         {"kind": "head", "params": weights[-1:]},
         {
             "kind": "bias",
-            "params": [p for p in trainable if p.ndim < 2],
+            "params": [p for p in trainable if p.ndim < 2 and id(p) not in own],
+            "weight_decay": 0.0,
+        },
+        {
+            "kind": "whiten",
+            "params": [p for p in trainable if p.ndim < 2 and id(p) in own],
             "weight_decay": 0.0,
         },
     ]
@@ -64,8 +74,12 @@ def orthogonalise(matrix: Tensor, steps: int) -> Tensor:
     return total @ x
 
 
-class Muon(torch.optim.Optimizer):
-    """Orthogonalised momentum for hidden weights, AdamW for everything else.
+Steps = Annotated[int, Interval(ge=1, le=100)]
+Momentum = Annotated[float, Interval(ge=0, lt=1)]
+
+
+class OrthogonalMomentum(Optimizer):
+    """What Muon does to hidden weights; a subclass trains the other parameters its own way.
 
     Jordan et al. (2024), https://kellerjordan.github.io/posts/muon/. A convolution weight
     (out, in, h, w) is taken as a matrix (out, in*h*w). Unlike `torch.optim.Muon` it takes
@@ -73,12 +87,53 @@ class Muon(torch.optim.Optimizer):
     replaces weight decay as in Jordan's `airbench94_muon`.
 
     Args:
+        params: groups of `parameter_groups`.
+        settings: for each kind of group, its `lr` and whatever else its update needs.
+    """
+
+    def __init__(self, params, settings: dict[str, dict]):
+        super().__init__([settings[group["kind"]] | group for group in map(dict, params)], {})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            update = self.update_hidden if group["kind"] == "hidden" else self.update_other
+            for p in group["params"]:
+                if p.grad is not None:
+                    update(p, self.state[p], group)
+        return loss
+
+    def update_hidden(self, p: Tensor, state: dict, group: dict) -> None:
+        if not state:
+            state.update(step=0, momentum=torch.zeros_like(p))
+        state["step"] += 1
+        buffer = state["momentum"].lerp_(p.grad, 1 - group["momentum"])
+        gradient = p.grad.lerp(buffer, group["momentum"])  # Nesterov
+        if group["norm_every"] and state["step"] % group["norm_every"] == 0:
+            p.mul_(math.sqrt(len(p)) / p.norm())
+        p.mul_(1 - group["lr"] * group["weight_decay"])
+        update = orthogonalise(gradient.flatten(1), group["ns_steps"])
+        p.add_(update.view(p.shape), alpha=-group["lr"])
+
+    def update_other(self, p: Tensor, state: dict, group: dict) -> None:
+        raise NotImplementedError
+
+
+class Muon(OrthogonalMomentum):
+    """Orthogonalised momentum for hidden weights, AdamW for everything else.
+
+    Args:
         params: groups of `parameter_groups`; those of kind `hidden` are trained by Muon.
         lr: learning rate of the hidden weights.
-        momentum: Nesterov momentum of the hidden weights, in [0, 1].
+        momentum: Nesterov momentum of the hidden weights.
         ns_steps: Newton-Schulz steps.
-        keep_norm: rescale each hidden weight to Frobenius norm sqrt(out) before its update.
-        weight_decay: decoupled decay of the hidden weights; without effect under `keep_norm`.
+        norm_every: steps from one rescaling of each hidden weight to Frobenius norm sqrt(out) to
+            the next; 0 for never.
+        weight_decay: decoupled decay of the hidden weights; of no use with norm_every=1.
         adam_lr: learning rate of the other parameters.
         adam_betas: AdamW's two averaging factors.
         adam_weight_decay: decoupled decay of the last layer's weight.
@@ -89,53 +144,24 @@ class Muon(torch.optim.Optimizer):
         params,
         lr: Rate,
         momentum: Fraction,
-        ns_steps: Annotated[int, Interval(ge=1, le=100)],
-        keep_norm: bool,
+        ns_steps: Steps,
+        norm_every: Annotated[int, Ge(0)],
         weight_decay: Rate,
         adam_lr: Rate,
-        adam_betas: Annotated[list[Annotated[float, Interval(ge=0, lt=1)]], Len(2, 2)],
+        adam_betas: Annotated[list[Momentum], Len(2, 2)],
         adam_weight_decay: Rate,
     ):
-        muon = dict(
+        hidden = dict(
             lr=lr,
             momentum=momentum,
             ns_steps=ns_steps,
-            keep_norm=keep_norm,
+            norm_every=norm_every,
             weight_decay=weight_decay,
         )
         adam = dict(lr=adam_lr, betas=list(adam_betas), weight_decay=adam_weight_decay)
-        groups = [
-            {**(muon if group["kind"] == "hidden" else adam), **group}
-            for group in map(dict, params)
-        ]
-        super().__init__(groups, {})
+        super().__init__(params, dict(hidden=hidden, head=adam, bias=adam, whiten=adam))
 
-    @torch.no_grad()
-    def step(self, closure=None):
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            update = self._muon if group["kind"] == "hidden" else self._adamw
-            for p in group["params"]:
-                if p.grad is not None:
-                    update(p, self.state[p], group)
-        return loss
-
-    def _muon(self, p: Tensor, state: dict, group: dict) -> None:
-        if not state:
-            state["momentum"] = torch.zeros_like(p)
-        buffer = state["momentum"].lerp_(p.grad, 1 - group["momentum"])
-        gradient = p.grad.lerp(buffer, group["momentum"])  # Nesterov
-        if group["keep_norm"]:
-            p.mul_(math.sqrt(len(p)) / p.norm())
-        else:
-            p.mul_(1 - group["lr"] * group["weight_decay"])
-        update = orthogonalise(gradient.flatten(1), group["ns_steps"])
-        p.add_(update.view(p.shape), alpha=-group["lr"])
-
-    def _adamw(self, p: Tensor, state: dict, group: dict) -> None:
+    def update_other(self, p: Tensor, state: dict, group: dict) -> None:
         if not state:
             state.update(step=0, mean=torch.zeros_like(p), square=torch.zeros_like(p))
         state["step"] += 1
@@ -148,8 +174,73 @@ class Muon(torch.optim.Optimizer):
         p.addcdiv_(mean, root.add_(1e-8), value=-group["lr"])
 
 
+class MuonSGD(OrthogonalMomentum):
+    """Orthogonalised momentum for hidden weights, Nesterov's for everything else.
+
+    The pair that Jordan's `airbench94_muon` trains with. Its rates are for losses summed over a
+    batch; ours are for the mean, so they are its own times the batch size.
+
+    Args:
+        params, lr, momentum, ns_steps, norm_every, weight_decay: as for `Muon`.
+        head_lr, bias_lr: learning rates of the last layer's weight, and of all biases.
+        sgd_momentum: Nesterov momentum of both.
+        sgd_weight_decay: what both lose in a step at their full rate, as a fraction.
+        whiten_until: fraction of the training after which the biases of a submodule `whiten` are
+            frozen; until then their rate falls linearly. Nothing then flows back into that layer.
+    """
+
+    def __init__(
+        self,
+        params,
+        lr: Rate,
+        momentum: Fraction,
+        ns_steps: Steps,
+        norm_every: Annotated[int, Ge(0)],
+        weight_decay: Rate,
+        head_lr: Rate,
+        bias_lr: Rate,
+        sgd_momentum: Momentum,
+        sgd_weight_decay: Fraction,
+        whiten_until: Fraction,
+    ):
+        hidden = dict(
+            lr=lr,
+            momentum=momentum,
+            ns_steps=ns_steps,
+            norm_every=norm_every,
+            weight_decay=weight_decay,
+        )
+        head = dict(lr=head_lr, momentum=sgd_momentum, decay=sgd_weight_decay / (head_lr or 1))
+        bias = dict(lr=bias_lr, momentum=sgd_momentum, decay=sgd_weight_decay / (bias_lr or 1))
+        whiten = bias | dict(until=whiten_until)
+        super().__init__(params, dict(hidden=hidden, head=head, bias=bias, whiten=whiten))
+
+    def update_other(self, p: Tensor, state: dict, group: dict) -> None:
+        # All ranks of a distributed run must go on with the gradients they started with.
+        if group["lr"] == 0 and "until" in group and not torch.distributed.is_initialized():
+            p.requires_grad_(False)
+            return
+        gradient = p.grad.add(p, alpha=group["decay"])
+        if not state:
+            state["momentum"] = torch.zeros_like(p)
+        buffer = state["momentum"].mul_(group["momentum"]).add_(gradient)
+        p.sub_(gradient.add_(buffer, alpha=group["momentum"]), alpha=group["lr"])
+
+
+def rates(optimizer: Optimizer, total_steps: int, factor: Callable[[int], float]) -> list[Callable]:
+    """The schedule of each parameter group: `factor`, or a line to 0 for one with an `until`."""
+
+    def until(end: float) -> Callable[[int], float]:
+        return lambda step: max(0.0, 1 - step / end) if end else 0.0
+
+    return [
+        until(group["until"] * total_steps) if "until" in group else factor
+        for group in optimizer.param_groups
+    ]
+
+
 class Triangle(LambdaLR):
-    """Rise linearly from 0 over the first steps, then fall linearly to 0 at the last.
+    """Rise linearly from 0 over the first steps, then fall linearly to 0 after the last.
 
     Args:
         total_steps: optimizer steps of the whole training.
@@ -160,12 +251,12 @@ class Triangle(LambdaLR):
         peak = warmup * total_steps
 
         def factor(step: int) -> float:
-            # Counted from 1: neither the first nor the last step is wasted at a rate of 0.
+            # Neither the first nor the last step is wasted at a rate of 0.
             rising = (step + 1) / (peak + 1)
-            falling = (total_steps - step) / (total_steps - peak + 1)
+            falling = (total_steps - step) / max(1.0, total_steps - peak)
             return max(0.0, min(rising, falling))
 
-        super().__init__(optimizer, factor)
+        super().__init__(optimizer, rates(optimizer, total_steps, factor))
 
 
 class Cosine(LambdaLR):
@@ -187,11 +278,11 @@ class Cosine(LambdaLR):
             progress = (step - peak) / max(1.0, total_steps - peak)
             return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
-        super().__init__(optimizer, factor)
+        super().__init__(optimizer, rates(optimizer, total_steps, factor))
 
 
 class Constant(LambdaLR):
     """Keep the learning rate as it is."""
 
     def __init__(self, optimizer, total_steps: Annotated[int, Ge(1)]):
-        super().__init__(optimizer, lambda step: 1.0)
+        super().__init__(optimizer, rates(optimizer, total_steps, lambda step: 1.0))

@@ -7,8 +7,17 @@ import pytest
 import torch
 from torch import nn
 
+from cifar10.models.airnet import AirNet
 from cifar10.models.convnet import ConvNet
-from cifar10.optim import Constant, Cosine, Muon, Triangle, orthogonalise, parameter_groups
+from cifar10.optim import (
+    Constant,
+    Cosine,
+    Muon,
+    MuonSGD,
+    Triangle,
+    orthogonalise,
+    parameter_groups,
+)
 
 
 def muon(network, **changes):
@@ -16,7 +25,7 @@ def muon(network, **changes):
         lr=0.1,
         momentum=0.6,
         ns_steps=5,
-        keep_norm=False,
+        norm_every=0,
         weight_decay=0.0,
         adam_lr=2e-3,
         adam_betas=[0.9, 0.999],
@@ -34,6 +43,83 @@ def test_groups_hold_every_trainable_parameter_once():
     assert groups["head"] == [net.fc4.weight]
     assert net.conv5.weight in set(groups["hidden"])
     assert {p.ndim for p in groups["bias"]} == {1}
+
+
+def muon_sgd(network, **changes):
+    arguments = dict(
+        lr=0.2,
+        momentum=0.6,
+        ns_steps=3,
+        norm_every=1,
+        weight_decay=0.0,
+        head_lr=1.5,
+        bias_lr=0.5,
+        sgd_momentum=0.85,
+        sgd_weight_decay=0.03,
+        whiten_until=0.5,
+    )
+    return MuonSGD(parameter_groups(network), **(arguments | changes))
+
+
+def test_the_other_parameters_are_trained_by_torchs_sgd():
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(8, 4), nn.Linear(8, 4)
+    theirs.load_state_dict(ours.state_dict())
+    optimizer = muon_sgd(ours)
+    reference = torch.optim.SGD(
+        [
+            {"params": [theirs.weight], "lr": 1.5, "weight_decay": 0.03 / 1.5},
+            {"params": [theirs.bias], "lr": 0.5, "weight_decay": 0.03 / 0.5},
+        ],
+        momentum=0.85,
+        nesterov=True,
+    )
+    for _ in range(20):
+        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            mine.grad = torch.randn_like(mine)
+            other.grad = mine.grad.clone()
+        optimizer.step()
+        reference.step()
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other)
+
+
+def test_the_whitenings_bias_falls_to_rest_and_is_frozen_there():
+    torch.manual_seed(0)
+    net = AirNet([24, 24, 24], "gelu", 0.4)
+    optimizer = muon_sgd(net)
+    scheduler = Triangle(optimizer, 10, warmup=0.0)
+    own, head = (
+        {g["kind"]: g for g in optimizer.param_groups}[kind] for kind in ("whiten", "head")
+    )
+    assert own["params"] == [net.whiten.bias]
+    rates, moved = [], []
+    for _ in range(10):
+        rates.append((own["lr"] / 0.5, head["lr"] / 1.5))
+        before = net.whiten.bias.detach().clone()
+        net.zero_grad()
+        net(torch.randn(4, 3, 32, 32)).square().mean().backward()
+        optimizer.step()
+        scheduler.step()
+        moved.append(not torch.equal(before, net.whiten.bias))
+    assert [a for a, _ in rates] == pytest.approx([1, 0.8, 0.6, 0.4, 0.2, 0, 0, 0, 0, 0], abs=1e-9)
+    assert [b for _, b in rates] == pytest.approx([(10 - step) / 10 for step in range(10)])
+    assert moved == [True] * 5 + [False] * 5
+    assert net.whiten.bias.grad is None
+
+
+def test_weights_are_rescaled_only_every_so_many_steps():
+    net = nn.Sequential(nn.Linear(6, 4, bias=False), nn.Linear(4, 2, bias=False))
+    optimizer = muon(net, norm_every=3, lr=0.0)
+    norms = []
+    for _ in range(4):
+        net[0].weight.data.mul_(2)
+        net[0].weight.grad = torch.randn(4, 6)
+        optimizer.step()
+        norms.append(net[0].weight.norm().item())
+    assert norms[2] == pytest.approx(2)
+    assert norms[1] == pytest.approx(2 * norms[0])
+    assert norms[3] == pytest.approx(4)
 
 
 @pytest.mark.parametrize("steps", [1, 3, 5])
@@ -107,7 +193,7 @@ def test_a_convolution_is_updated_as_its_matrix_and_held_at_its_norm():
     torch.manual_seed(0)
     conv = nn.Conv2d(4, 6, 3, bias=False).to(memory_format=torch.channels_last)
     net = nn.Sequential(conv, nn.Flatten(), nn.Linear(6, 2, bias=False))
-    optimizer = muon(net, keep_norm=True, momentum=0.0)
+    optimizer = muon(net, norm_every=1, momentum=0.0)
     before = conv.weight.detach().clone()
     conv.weight.grad = torch.randn_like(conv.weight)
     update = orthogonalise(conv.weight.grad.reshape(6, 36), 5).view(6, 4, 3, 3)
@@ -154,8 +240,8 @@ def factors(schedule, total, **arguments):
 
 
 def test_triangle_points_by_hand():
-    # Warm-up over 0.3 * 10 = 3 steps: up along 1/4, 2/4, 3/4, then down to 0 along 8 eighths.
-    expected = [1 / 4, 2 / 4, 3 / 4, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]
+    # Warm-up over 0.3 * 10 = 3 steps: up along 1/4, 2/4, 3/4, then down to 0 along 7 sevenths.
+    expected = [1 / 4, 2 / 4, 3 / 4, 1, 6 / 7, 5 / 7, 4 / 7, 3 / 7, 2 / 7, 1 / 7]
     assert factors(Triangle, 10, warmup=0.3) == pytest.approx(expected)
 
 
