@@ -6,8 +6,10 @@ from typing import Any
 HOMES = {
     "CIFAR10DataModule": "cifar10.data.module",
     "Classifier": "cifar10.classifier",
+    "AirNet": "cifar10.models.airnet",
     "ConvNet": "cifar10.models.convnet",
     "Muon": "cifar10.optim",
+    "ResNet18": "cifar10.models.resnet",
 }
 
 __all__ = list(HOMES)

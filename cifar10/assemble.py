@@ -5,19 +5,22 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import lightning as L
+from annotated_types import Ge
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
 from cifar10.build import build, call
 from cifar10.callbacks import History, HyperparameterPage, Stopwatch
 from cifar10.classifier import Classifier
+from cifar10.data.edition import SIDE
 from cifar10.data.module import CIFAR10DataModule, Seed
 from cifar10.errors import SettingError
+from cifar10.hardware import Hardware
+from cifar10.memory import require_room
 from cifar10.optim import Fraction
-from cifar10.precision import Precision, choose
 from cifar10.terminal import ProgressBar
 
 # Lightning's notices about devices and its makers' other products; a run states its own.
@@ -36,7 +39,7 @@ class Parts:
     trainer: L.Trainer
     stopwatch: Stopwatch
     history: History
-    precision: Precision
+    hardware: Hardware
 
 
 def assemble(settings: Group, folder: Path) -> Parts:
@@ -54,6 +57,10 @@ def build_parts(
     page: HyperparameterPage,
     seed: Seed,
     label_smoothing: Fraction,
+    test_views: bool,
+    threads: Annotated[int, Ge(1)] | None,
+    keep_memory: bool,
+    compile: bool,
     data: Group,
     model: Group,
     optimizer: Group,
@@ -62,9 +69,16 @@ def build_parts(
     logger: Group | None = None,
     callbacks: Group | None = None,
 ) -> Parts:
+    hardware = Hardware.choose(
+        precision=trainer.get("precision", "auto"),
+        accelerator=str(trainer.get("accelerator", "auto")),
+        threads=threads,
+        keep_memory=keep_memory,
+        compile=compile,
+    )
     data_module = build(data, "data", CIFAR10DataModule)
     L.seed_everything(seed, verbose=False)
-    classifier = Classifier(model, optimizer, scheduler, label_smoothing)
+    classifier = Classifier(model, optimizer, scheduler, label_smoothing, test_views)
     classifier.build_optimizer(total_steps=1)  # a bad setting ends here, before data is fetched
 
     for key in ("max_epochs", "log_every_n_steps"):  # Lightning lets -1 and 0 pass
@@ -75,40 +89,46 @@ def build_parts(
         raise SettingError(
             f"trainer.strategy={strategy}: must start processes of its own, as ddp does"
         )
-    precision = choose(trainer.get("precision", "auto"), str(trainer.get("accelerator", "auto")))
-    classifier.lay_out(precision.channels_last)
+    classifier.lay_out(hardware.channels_last)
 
     stopwatch, history = Stopwatch(), History()
     built: list[Callback] = [stopwatch, history, page]
     for name, spec in chosen(callbacks, "callbacks"):
         if str(spec.get("monitor")).startswith("val/") and not data_module.has_validation:
             continue  # there is nothing to monitor, and the last epoch is the result
-        built.append(build({"dirpath": str(folder)} | spec, f"callbacks.{name}", Callback))
+        place = {} if "dirpath" in spec else {"dirpath": str(folder)}
+        built.append(build(spec, f"callbacks.{name}", Callback, **place))
     on_terminal = sys.stdout is not None and sys.stdout.isatty()
     if on_terminal:
         built.append(ProgressBar(refresh_rate=5, leave=False))
-    loggers = [
-        build({"save_dir": str(folder)} | spec, f"logger.{name}", Logger)
-        for name, spec in chosen(logger, "logger")
-    ]
+    loggers = []
+    for name, spec in chosen(logger, "logger"):
+        place = {} if "save_dir" in spec else {"save_dir": str(folder)}
+        loggers.append(build(spec, f"logger.{name}", Logger, **place))
     defaults: Group = {"enable_progress_bar": on_terminal}
     if not data_module.has_validation:
         defaults["limit_val_batches"] = 0
-    return Parts(
-        data_module,
-        classifier,
-        build(
-            defaults | trainer | {"precision": precision.value},
-            "trainer",
-            L.Trainer,
-            callbacks=built,
-            logger=loggers,
-            default_root_dir=str(folder),
-        ),
-        stopwatch,
-        history,
-        precision,
+    built_trainer = build(
+        defaults | trainer | {"precision": hardware.precision.value},
+        "trainer",
+        L.Trainer,
+        callbacks=built,
+        logger=loggers,
+        default_root_dir=str(folder),
     )
+    device = built_trainer.strategy.root_device
+    # Processes on one machine share its memory; a GPU has its own.
+    sharing = built_trainer.num_nodes * (1 if device.type == "cpu" else built_trainer.num_devices)
+    require_room(
+        classifier,
+        -(-data_module.batch_size // sharing),
+        max(data_module.sizes or [SIDE]),
+        hardware.precision.value,
+        device,
+    )
+    if hardware.compile.value != "eager":
+        classifier.network.compile()  # in place, so that checkpoints keep their keys
+    return Parts(data_module, classifier, built_trainer, stopwatch, history, hardware)
 
 
 def chosen(group: Group | None, where: str) -> Iterator[tuple[str, Group]]:
@@ -125,7 +145,7 @@ def hyperparameters(settings: Group) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for group, values in settings.items():
         if not isinstance(values, dict):
-            flat[group] = values
+            flat[group] = str(values) if isinstance(values, list) else values
         elif group in ("data", "model", "optimizer", "scheduler", "trainer"):
             for key, value in values.items():
                 if key == "_target_":

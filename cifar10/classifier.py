@@ -1,7 +1,7 @@
 """The LightningModule: normalise, network, loss, top-k."""
 
 import math
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
 import torch
@@ -16,6 +16,7 @@ from cifar10.build import build
 from cifar10.data import CLASSES, MEAN, STD
 from cifar10.errors import UserError
 from cifar10.optim import Fraction, parameter_groups
+from cifar10.views import over_views
 
 
 class NotFinite(UserError):
@@ -55,6 +56,14 @@ def metrics(prefix: str, tops: tuple[int, ...]) -> MetricCollection:
     )
 
 
+@runtime_checkable
+class LooksAtImages(Protocol):
+    """A network that sets some of its weights from training images, before training."""
+
+    def look_at(self, images: Tensor) -> None:
+        """Take normalised images, float (N, 3, 32, 32)."""
+
+
 class Classifier(L.LightningModule):
     """A network with all it needs to be trained, tested and used.
 
@@ -67,6 +76,8 @@ class Classifier(L.LightningModule):
         optimizer: specification of a torch optimizer; it is given `parameter_groups(network)`.
         scheduler: specification of a schedule that is stepped after every batch.
         label_smoothing: in [0, 1], of the training loss; val and test losses have none.
+        test_views: also score the test set on the mean logits of six views of each image (see
+            `cifar10.views`), under `test_views/`: a figure of its own, at six times the work.
 
     Raises:
         SettingError: a specification does not fit its class.
@@ -78,6 +89,7 @@ class Classifier(L.LightningModule):
         optimizer: dict[str, Any],
         scheduler: dict[str, Any],
         label_smoothing: Fraction,
+        test_views: bool,
     ):
         super().__init__()
         self.save_hyperparameters(logger=False)
@@ -88,11 +100,28 @@ class Classifier(L.LightningModule):
         self.train_metrics = metrics("train/", (1,))
         self.val_metrics = metrics("val/", (1, 3, 5))
         self.test_metrics = metrics("test/", (1, 3, 5))
+        self.test_views_metrics = metrics("test_views/", (1, 3, 5)) if test_views else None
 
     def forward(self, images: Tensor) -> Tensor:
         """Give logits, float (N, 10), for images, uint8 (N, 3, 32, 32)."""
-        x = (images - 255 * self.mean) / (255 * self.std)
-        return self.network(x.contiguous(memory_format=self.memory_format))
+        return self.network(self.normalise(images))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Bytes to floats of mean 0 and standard deviation 1 over the training set."""
+        scale, shift = 1 / (255 * self.std), -self.mean / self.std
+        x = images.to(scale.dtype, memory_format=self.memory_format, copy=True)
+        if self.memory_format == torch.contiguous_format:
+            return torch.addcmul(shift, x, scale, out=x)
+        # Over whole rows of pixels, since loops over three channels are slow.
+        rows = x.permute(0, 2, 3, 1).flatten(2)  # (N, H, 3 * W), in place
+        width = images.size(-1)
+        torch.addcmul(shift.view(3).repeat(width), rows, scale.view(3).repeat(width), out=rows)
+        return x
+
+    def setup(self, stage: str) -> None:
+        # Before a checkpoint is loaded, which then has the last word.
+        if stage == "fit" and isinstance(self.network, LooksAtImages):
+            self.network.look_at(self.normalise(self.trainer.datamodule.some_images()))
 
     def lay_out(self, channels_last: bool) -> None:
         """Choose the memory layout of weights and images; values and checkpoints stay the same."""
@@ -123,11 +152,16 @@ class Classifier(L.LightningModule):
 
     def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         images, labels = batch
-        self.test_metrics.update(self(images), labels)
+        logits = self(images)
+        self.test_metrics.update(logits, labels)
+        if self.test_views_metrics:
+            self.test_views_metrics.update(over_views(self, images, logits), labels)
 
     def on_test_epoch_end(self) -> None:
         self.require_finite(self.test_metrics["loss"].compute(), "test/loss")
         self.log_dict(self.test_metrics)
+        if self.test_views_metrics:
+            self.log_dict(self.test_views_metrics)
 
     def require_finite(self, loss: Tensor, name: str) -> None:
         value = float(loss.detach())

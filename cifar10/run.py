@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from cifar10 import results, terminal
+from cifar10 import memory, results, terminal
 from cifar10.assemble import Group, Parts, assemble, hyperparameters
 from cifar10.callbacks import plain
 from cifar10.errors import SettingError, one_line, raised_by
@@ -70,6 +70,13 @@ def run(
             if not raised_by(error, "lightning"):
                 raise
             raise SettingError(f"trainer or callbacks: {one_line(error)}") from error
+        except (MemoryError, RuntimeError) as error:
+            if not memory.ran_out(error):
+                raise
+            raise SettingError(
+                f"data.batch_size={parts.data.batch_size}: memory ran out, and a smaller batch "
+                f"needs less ({one_line(error)})"
+            ) from error
         result["status"] = "ok"
     except (KeyboardInterrupt, SystemExit) as stop:
         result.update(status="interrupted", error=one_line(stop))
@@ -91,7 +98,7 @@ def train_and_test(parts: Parts, folder: Path, result: dict[str, Any], started: 
     result.update(
         network=type(classifier.network).__name__,
         parameters=sum(p.numel() for p in classifier.network.parameters()),
-        precision=parts.precision._asdict(),
+        **{name: choice._asdict() for name, choice in parts.hardware._asdict().items()},
         device=device_name(trainer.strategy.root_device),
     )
     data.setup()
@@ -129,7 +136,11 @@ def train_and_test(parts: Parts, folder: Path, result: dict[str, Any], started: 
     )
     if not tested:
         raise SettingError("nothing was tested: the trainer's limits leave no test batch")
-    result["test"] = {k.removeprefix("test/"): v for k, v in plain(tested[0]).items()}
+    figures = plain(tested[0])
+    for split in ("test", "test_views"):
+        own = {k.partition("/")[2]: v for k, v in figures.items() if k.startswith(f"{split}/")}
+        if own:
+            result[split] = own
     result["seconds"]["evaluation"] = stopwatch.evaluation
 
 

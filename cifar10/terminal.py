@@ -10,6 +10,7 @@ from typing import Any
 from lightning.pytorch.callbacks import RichProgressBar
 
 from cifar10 import results
+from cifar10.hardware import Hardware
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +26,8 @@ class ProgressBar(RichProgressBar):
 
 def announce(result: dict[str, Any], folder: Path) -> None:
     """Log what is about to happen, a line each."""
-    data, precision = result["data"], result["precision"]
+    data = result["data"]
     sizes = ", ".join(f"{data[split]:,} {split}" for split in ("train", "val", "test"))
-    layout = "channels last" if precision["channels_last"] else "channels first"
     log.info("run folder: %s", folder)
     log.info("data: %s, %s images", data["name"], sizes)
     if data["validation"] == "test":
@@ -40,8 +40,9 @@ def announce(result: dict[str, Any], folder: Path) -> None:
     else:
         log.info("split: nothing held out, so the last epoch is the result")
     log.info("network: %s, %s parameters", result["network"], f"{result['parameters']:,}")
-    log.info("precision: %s, %s (%s)", precision["value"], layout, precision["reason"])
     log.info("device: %s", result["device"])
+    for choice in Hardware._fields:
+        log.info("%s: %s (%s)", choice, result[choice]["value"], result[choice]["reason"])
 
 
 def closing_table(result: dict[str, Any], folder: Path) -> str:
@@ -58,6 +59,8 @@ def closing_table(result: dict[str, Any], folder: Path) -> str:
         ("logs", logs(folder)),
         ("result", str(folder / results.NAME)),
     ]
+    if "test_views" in result:
+        rows.insert(2, ("  six views", f"{result['test_views']['top1']:.2%}"))
     if result["data"]["validation"] == "test":
         rows.insert(0, ("chosen on", "the test set"))
     return "\n".join(f"{name:<12} {value}" for name, value in rows)

@@ -19,7 +19,8 @@ from cifar10.data.module import CIFAR10DataModule
 def classifier(settings):
     def built(*overrides):
         s = settings(*overrides)
-        return Classifier(s["model"], s["optimizer"], s["scheduler"], s["label_smoothing"])
+        names = ("model", "optimizer", "scheduler", "label_smoothing", "test_views")
+        return Classifier(*(s[name] for name in names))
 
     return built
 

@@ -60,7 +60,7 @@ def test_the_original_is_what_it_says(settings, tmp_path):
     assert parts.data.validation == "test"
     assert parts.data.augment.flip == "none"
     assert (parts.data.augment.shift, parts.data.augment.cutout) == (0, 0)
-    assert parts.precision.value == "32-true"
+    assert parts.hardware.precision.value == "32-true"
     assert original["model"]["dropout"] == 0.5
     assert original["label_smoothing"] == 0
 
@@ -87,6 +87,19 @@ WRONG = {
     "label_smoothing=-0.1": "label_smoothing=-0.1: must be greater than or equal to 0",
     "seed=-1": "seed=-1: must be greater than or equal to 0",
     "seed=null": "seed=None: must be integer",
+    "threads=0": "threads=0: must be greater than or equal to 1",
+    "threads=100000": "threads=100000: must be at most ",
+    "compile=3": "compile=3: must be boolean",
+    "trainer.precision=transformer-engine": "trainer.precision=transformer-engine: needs an NVID",
+    "data.sizes=[]": "data.sizes=[]: must have at least 1 item",
+    "data.sizes=[64]": "data.sizes=[64]: must be less than or equal to 32",
+    "data.sizes=[8]": "data.sizes=[8]: must be",
+    "data.brightness=2": "data.brightness=2: must be less than or equal to 1",
+    "data.transform=[3]": "data.transform=[3]: must be dictionary",
+    "data.transform=[{_target_:torch.nn.Nothing}]": "data.transform.0._target_=torch.nn.Nothing",
+    "model=airnet model.widths=[8,8,8]": "model.widths=[8, 8, 8]: must be",
+    "model=airnet model.widths=[64]": "model.widths=[64]: must have at least 3 items",
+    "model=airnet model.activation=tanh": "model.activation='tanh': must be 'gelu' or 'silu'",
     "trainer.precision=float8": "trainer.precision=float8: must be one of auto, 32-true",
     "trainer.max_epochs=0": "trainer.max_epochs=0: must be a whole number from 1",
     "trainer.max_epochs=ten": "trainer.max_epochs=ten: must be a whole number from 1",
@@ -113,7 +126,7 @@ def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SettingError) as caught:
-        assemble(settings(override), tmp_path)
+        assemble(settings(*override.split(" ", 1)), tmp_path)
     assert str(caught.value).startswith(WRONG[override])
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -131,3 +144,10 @@ def test_callbacks_and_loggers_can_be_left_out(settings, tmp_path):
     parts = assemble(chosen, tmp_path)
     assert [callback.filename for callback in parts.trainer.checkpoint_callbacks] == ["last"]
     assert parts.trainer.loggers == []
+
+
+def test_a_callback_that_writes_nothing_can_be_added(settings, tmp_path):
+    stop = "lightning.pytorch.callbacks.EarlyStopping"
+    chosen = settings(f"+callbacks.stop._target_={stop}", "+callbacks.stop.monitor=val/loss")
+    parts = assemble(chosen, tmp_path)
+    assert [type(c).__name__ for c in parts.trainer.callbacks].count("EarlyStopping") == 1

@@ -168,7 +168,7 @@ def test_tensorboard_has_the_curves_and_an_hparams_page_with_val_and_test(tiny, 
     rates = [event.value for event in events.Scalars("train/lr")]
     assert len(rates) == 8
     peak = 0.2 * 8
-    expected = [0.07 * min((s + 1) / (peak + 1), (8 - s) / (8 - peak + 1)) for s in range(8)]
+    expected = [0.07 * min((s + 1) / (peak + 1), (8 - s) / (8 - peak)) for s in range(8)]
     assert rates == pytest.approx(expected, rel=1e-5)
 
     def page(tag):

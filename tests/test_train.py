@@ -68,7 +68,7 @@ assert not heavy, heavy
     )
     assert shown.returncode == 0, shown.stderr
     assert "python train.py experiment=original" in shown.stdout
-    assert "optimizer: adamw, muon, sgd" in shown.stdout
+    assert "optimizer: adamw, muon, muon_sgd, sgd" in shown.stdout
     assert "ns_steps: 3" in shown.stdout
     assert list(tmp_path.iterdir()) == []
 
