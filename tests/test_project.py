@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import train
+from benchmarks import tables
 from cifar10 import results
 
 README = (train.ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,15 +31,11 @@ def test_ci_runs_the_readmes_commands():
     assert workflow["jobs"]["test"]["steps"][-1]["run"] == ".ci/run"
 
 
-@pytest.mark.parametrize("page", ["README.md", "RESULTS.md"])
+@pytest.mark.parametrize("page", tables.PAGES)
 def test_tables_are_those_of_the_committed_results(page):
     text = (train.ROOT / page).read_text(encoding="utf-8")
-    tables = re.findall(
-        r"<!-- python -m cifar10\.results (\S+) -->\n(.*?)\n<!-- end -->", text, re.DOTALL
-    )
-    assert tables
-    for path, table in tables:
-        assert table.strip() == results.summarise(results.find([train.ROOT / path]))
+    assert tables.BLOCK.search(text)
+    assert tables.renewed(text) == text
 
 
 def test_committed_results_are_of_clean_commits():

@@ -1,0 +1,149 @@
+"""Augmented, normalised batches: ours, torchvision's ways, and the limit.
+
+python -m benchmarks.loader
+"""
+
+import time
+from collections.abc import Callable, Iterator
+
+from benchmarks.measure import alternate, claim, ratio, report
+from benchmarks.subjects import bare, parts, quiet, some_images
+
+BATCH, IMAGES, ROUNDS = 250, 5000, 7
+
+
+def ours(normalised: bool, *overrides: str) -> Iterator[float]:
+    """Images a second from our loader, as the step takes them: bytes, then normalised floats."""
+    built = parts(*quiet(f"data.batch_size={BATCH}", *overrides))
+    built.data.setup()
+    loader = built.data.train_dataloader()
+    while True:
+        seen, start = 0, time.perf_counter()
+        for images, labels in loader:
+            if normalised:
+                built.classifier.normalise(images)
+            seen += len(labels)
+            if seen >= IMAGES:
+                break
+        yield seen / (time.perf_counter() - start)
+
+
+class Images:
+    """A map-style data set whose images are made and changed when they are asked for.
+
+    Args:
+        items: arrays (32, 32, 3), of which PIL images are made, or tensors (3, 32, 32).
+    """
+
+    def __init__(self, items: list, labels: list[int], transform: Callable):
+        self.items, self.labels, self.transform = items, labels, transform
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int):
+        from PIL import Image
+
+        item = self.items[index]
+        image = item if hasattr(item, "dim") else Image.fromarray(item)
+        return self.transform(image), self.labels[index]
+
+
+def torchvisions(kind: str, workers: int) -> Iterator[float]:
+    """Images a second from torch's DataLoader with torchvision's transforms.
+
+    Args:
+        kind: `pil`, as `torchvision.datasets.CIFAR10` gives images; or `v2`, on uint8 tensors.
+    """
+    import torch
+    from torch.utils.data import DataLoader
+    from torchvision import transforms
+    from torchvision.transforms import v2
+
+    from cifar10.data import MEAN, STD
+
+    images, labels = some_images(IMAGES)
+    if kind == "pil":
+        items = [image.permute(1, 2, 0).contiguous().numpy() for image in images]
+        transform = transforms.Compose(
+            [
+                transforms.RandomCrop(32, padding=2, padding_mode="reflect"),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(MEAN, STD),
+            ]
+        )
+    else:
+        items = list(images.contiguous())
+        transform = v2.Compose(
+            [
+                v2.RandomCrop(32, padding=2, padding_mode="reflect"),
+                v2.RandomHorizontalFlip(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize(MEAN, STD),
+            ]
+        )
+
+    loader = DataLoader(
+        Images(items, labels, transform),
+        BATCH,
+        shuffle=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
+    while True:
+        # From the first batch on, so that starting workers and epochs does not count.
+        batches = iter(loader)
+        next(batches)
+        seen, start = 0, time.perf_counter()
+        for batch in batches:
+            seen += len(batch[1])
+        yield seen / (time.perf_counter() - start)
+
+
+def copying() -> Iterator[float]:
+    """Images a second if nothing is done but to copy a batch of floats: the limit."""
+    import torch
+
+    source, target = torch.randn(2, BATCH, 3, 32, 32)
+    while True:
+        start = time.perf_counter()
+        for _ in range(IMAGES // BATCH):
+            target.copy_(source)
+        yield IMAGES / (time.perf_counter() - start)
+
+
+def main() -> None:
+    pil = "torchvision DataLoader, PIL, 2 workers"
+    figures = alternate(
+        {
+            "ours": (ours, True),
+            "ours, before normalisation": (ours, False),
+            "ours, shrunk to 24": (ours, True, "data.sizes=[24]"),
+            "ours, data=torchvision": (ours, True, "data=torchvision"),
+            "torchvision DataLoader, PIL, 0 workers": (torchvisions, "pil", 0),
+            pil: (torchvisions, "pil", 2),
+            "torchvision v2 on tensors, 0 workers": (torchvisions, "v2", 0),
+            "torchvision v2 on tensors, 2 workers": (torchvisions, "v2", 2),
+            "copying the same bytes": (copying,),
+            "training step of convnet, bare loop": (bare, [f"data.batch_size={BATCH}"], 8),
+        },
+        ROUNDS,
+    )
+    step = "training step of convnet, bare loop"
+    claims = [
+        claim(
+            "loader over torchvision's DataLoader, PIL, 2 workers", ratio(figures, "ours", pil), 20
+        ),
+        claim(
+            "loader's share of a convnet training step",
+            ratio(figures, step, "ours"),
+            0.02,
+            at_most=True,
+        ),
+    ]
+    report("loader", "images/s", figures, base=pil, claims=claims, batch_size=BATCH)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Memory: the peak resident size of whole runs.
+
+python -m benchmarks.memory
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.measure import claim, report
+
+ROUNDS = 3
+ROOT = Path(__file__).parent.parent
+# Whole epochs change nothing: what a step needs is given back or used again by the next.
+FEW = ["trainer.max_epochs=1", "+trainer.limit_train_batches=12"]
+RUNS = {
+    "python train.py": [],
+    "python train.py keep_memory=false": ["keep_memory=false"],
+    "python train.py experiment=airnet94": ["experiment=airnet94", "test_views=false"],
+    "python train.py experiment=airbench94": ["experiment=airbench94", "test_views=false"],
+    "python train.py data.batch_size=1000": ["data.batch_size=1000"],
+}
+
+
+def peak(overrides: list[str]) -> float:
+    """Megabytes that a run's process held at most."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "train.py", *FEW, *overrides, f"hydra.run.dir={folder}/run"]
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        said = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            sys.exit(said.decode())
+        assert json.loads(Path(folder, "run", "result.json").read_text())["status"] == "ok"
+    return usage.ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
+
+
+def main() -> None:
+    figures: dict[str, list[float]] = {name: [] for name in RUNS}
+    for _ in range(ROUNDS):
+        for name, overrides in RUNS.items():
+            figures[name].append(peak(overrides))
+    worst = max(figures["python train.py"]) / 1000
+    claims = [claim("peak memory of a default run, GB", worst, 2.0, at_most=True)]
+    report("memory", "MB", figures, claims=claims)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The training step: under the Trainer, in a bare loop, in a naive one; and the processor's limit.
+
+python -m benchmarks.step
+"""
+
+from benchmarks.measure import alternate, claim, ratio, report
+from benchmarks.subjects import bare, matrix_product, naive, parts, training_flops, under_trainer
+
+BATCH = {"convnet": 250, "airnet": 500}
+STEPS = {"convnet": 8, "airnet": 2}
+ROUNDS = 5
+
+
+def main() -> None:
+    precision = parts("~logger").hardware.precision.value
+    contenders = {"matrix product, GFLOP/s": (matrix_product, precision)}
+    for model, batch in BATCH.items():
+        recipe = ["experiment=airnet94"] if model == "airnet" else []
+        ours = [*recipe, f"data.batch_size={batch}", "data.sizes=[32]"]
+        steps = STEPS[model]
+        contenders |= {
+            f"{model}: Trainer": (under_trainer, ours, steps),
+            f"{model}: bare loop": (bare, ours, steps),
+            f"{model}: naive fp32 NCHW": (naive, model, batch, steps),
+        }
+    ours = ["data.batch_size=250"]
+    contenders |= {
+        "convnet: bare, keep_memory=false": (bare, [*ours, "keep_memory=false"], STEPS["convnet"]),
+        "convnet: bare, compile=true": (bare, [*ours, "compile=true"], STEPS["convnet"]),
+    }
+    figures = alternate(contenders, ROUNDS)
+
+    flops = {model: training_flops(model) for model in BATCH}
+    for model in BATCH:
+        figures[f"{model}: bare loop, GFLOP/s"] = [
+            rate * flops[model] / 1e9 for rate in figures[f"{model}: bare loop"]
+        ]
+    peak = "matrix product, GFLOP/s"
+    claims = [
+        *(
+            claim(
+                f"{model}: Trainer over bare loop",
+                ratio(figures, f"{model}: Trainer", f"{model}: bare loop"),
+                0.98,
+            )
+            for model in BATCH
+        ),
+        *(
+            claim(
+                f"{model}: training arithmetic over the matrix product's, {precision}",
+                ratio(figures, f"{model}: bare loop, GFLOP/s", peak),
+                target,
+            )
+            for model, target in (("convnet", 0.85), ("airnet", 0.92))
+        ),
+        claim(
+            "convnet: ours over naive fp32 NCHW",
+            ratio(figures, "convnet: Trainer", "convnet: naive fp32 NCHW"),
+            3.2,
+        ),
+    ]
+    report("step", "images/s", figures, claims=claims, precision=precision, flops=flops)
+
+
+if __name__ == "__main__":
+    main()

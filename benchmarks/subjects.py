@@ -1,0 +1,160 @@
+"""What the benchmarks run: ours as it is used, and the plain loops beside it."""
+
+import itertools
+import time
+from collections.abc import Iterator
+
+WARM_STEPS = 2
+
+
+def settings(*overrides: str) -> dict:
+    """Settings as the command line composes them."""
+    from hydra import compose, initialize_config_dir
+
+    import train
+
+    with initialize_config_dir(str(train.CONFIGS), version_base="1.3"):
+        return train.plain(compose("train", list(overrides)))
+
+
+def parts(*overrides: str):
+    """The objects of a run of ours."""
+    import tempfile
+    from pathlib import Path
+
+    from cifar10.assemble import assemble
+
+    return assemble(settings(*overrides), Path(tempfile.gettempdir()))
+
+
+def some_images(count: int):
+    """The first training images, uint8 (count, 3, 32, 32), and their labels as a list."""
+    data = parts(*quiet()).data
+    data.setup()
+    return data.some_images(count), data.labels[:count].tolist()
+
+
+def quiet(*overrides: str) -> list[str]:
+    """A trainer's overrides that leave out files and validation."""
+    return [
+        *overrides,
+        "~logger",
+        "~callbacks",
+        "data.val_size=0",
+        "+trainer.enable_checkpointing=false",
+    ]
+
+
+def under_trainer(overrides: list[str], steps: int) -> Iterator[float]:
+    """Training images a second under Lightning's Trainer, with our metrics and logging."""
+    from lightning.pytorch.callbacks import Callback
+
+    class Clock(Callback):
+        def on_train_batch_start(self, trainer, module, batch, index):
+            if index == WARM_STEPS:
+                self.start, self.images = time.perf_counter(), 0
+            if index >= WARM_STEPS:
+                self.images += len(batch[1])
+
+        def on_train_batch_end(self, trainer, module, outputs, batch, index):
+            self.end = time.perf_counter()
+
+    while True:
+        total = steps + WARM_STEPS
+        built = parts(*quiet(*overrides, f"+trainer.limit_train_batches={total}"))
+        built.trainer.fit_loop.max_epochs = 1
+        clock = Clock()
+        built.trainer.callbacks.append(clock)
+        built.trainer.fit(built.classifier, datamodule=built.data)
+        yield clock.images / (clock.end - clock.start)
+
+
+def bare(overrides: list[str], steps: int) -> Iterator[float]:
+    """Training images a second of the same network, optimizer and batches in a loop of 10 lines."""
+    import torch
+    from torch.nn import functional as F
+
+    built = parts(*quiet(*overrides))
+    built.data.setup()
+    classifier = built.classifier.train()
+    if hasattr(classifier.network, "look_at"):
+        classifier.network.look_at(classifier.normalise(built.data.some_images()))
+    optimizer, scheduler = classifier.build_optimizer(1000)
+    smoothing = classifier.hparams.label_smoothing
+    bf16 = built.hardware.precision.value == "bf16-mixed"
+    loader = built.data.train_dataloader()
+    while True:
+        for step, (images, labels) in zip(range(steps + WARM_STEPS), loader, strict=False):
+            if step == WARM_STEPS:
+                start, seen = time.perf_counter(), 0
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                loss = F.cross_entropy(classifier(images), labels, label_smoothing=smoothing)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            seen = seen + len(labels) if step >= WARM_STEPS else 0
+        yield seen / (time.perf_counter() - start)
+
+
+def naive(model: str, batch_size: int, steps: int) -> Iterator[float]:
+    """Training images a second of the loop of a tutorial, on one ready batch."""
+    import torch
+
+    batch = torch.randn(batch_size, 3, 32, 32), torch.randint(10, (batch_size,))
+    yield from naive_steps(model, itertools.repeat(batch), steps)
+
+
+def naive_steps(model: str, batches: Iterator, steps: int) -> Iterator[float]:
+    """Training images a second of the loop of a tutorial: float32, NCHW, SGD."""
+    import torch
+    from torch.nn import functional as F
+
+    torch.manual_seed(0)
+    network = network_of(model)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
+    while True:
+        for step in range(steps + WARM_STEPS):
+            if step == WARM_STEPS:
+                start, seen = time.perf_counter(), 0
+            images, labels = next(batches)
+            optimizer.zero_grad()
+            F.cross_entropy(network(images), labels).backward()
+            optimizer.step()
+            seen = seen + len(labels) if step >= WARM_STEPS else 0
+        yield seen / (time.perf_counter() - start)
+
+
+def network_of(model: str):
+    from torch import nn
+
+    from cifar10.build import build
+
+    return build(settings(f"model={model}")["model"], "model", nn.Module)
+
+
+def matrix_product(precision: str, size: int = 2048) -> Iterator[float]:
+    """GFLOP/s of a large matrix product: what the processor can do."""
+    import torch
+
+    dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
+    left, right = torch.randn(2, size, size).to(dtype)
+    while True:
+        best = 0.0
+        for _ in range(5):
+            start = time.perf_counter()
+            left @ right
+            best = max(best, 2 * size**3 / (time.perf_counter() - start) / 1e9)
+        yield best
+
+
+def training_flops(model: str) -> float:
+    """Floating-point operations of one image's training step, forward and backward."""
+    import torch
+    from torch.nn import functional as F
+    from torch.utils.flop_counter import FlopCounterMode
+
+    network = network_of(model)
+    with FlopCounterMode(display=False) as counter:
+        F.cross_entropy(network(torch.randn(8, 3, 32, 32)), torch.zeros(8).long()).backward()
+    return counter.get_total_flops() / 8

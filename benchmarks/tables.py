@@ -1,0 +1,43 @@
+"""Write the tables of README.md and RESULTS.md anew, from the JSON files behind them.
+
+python -m benchmarks.tables
+
+A table stands between a comment with the command that prints it and `<!-- end -->`.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import measure
+from cifar10 import results
+
+ROOT = Path(__file__).parent.parent
+PAGES = ("README.md", "RESULTS.md")
+BLOCK = re.compile(r"(<!-- python -m (\S+) (.*?) -->\n)(.*?)(\n<!-- end -->)", re.DOTALL)
+
+
+def of_results(paths: Sequence[str]) -> str:
+    return results.summarise(results.find(ROOT / path for path in paths))
+
+
+def of_benchmarks(paths: Sequence[str]) -> str:
+    return measure.tables(sorted(file for path in paths for file in ROOT.glob(path)))
+
+
+PRINTERS = {"cifar10.results": of_results, "benchmarks.measure": of_benchmarks}
+
+
+def renewed(text: str) -> str:
+    """A page with every table as its command would print it now."""
+    return BLOCK.sub(lambda m: f"{m[1]}{PRINTERS[m[2]](m[3].split())}{m[5]}", text)
+
+
+def main() -> None:
+    for name in PAGES:
+        page = ROOT / name
+        page.write_text(renewed(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Seconds of training to a target accuracy: each recipe's work times its measured speed.
+
+python -m benchmarks.time_to_accuracy
+
+Accuracies are those of the result.json files in `results/` (see `benchmarks.recipes`). Speeds are
+measured here, in turns: trainings hours apart on a shared machine cannot be compared by their
+clocks. What a training's own clock said is kept beside them.
+"""
+
+import statistics
+import sys
+from collections.abc import Iterator
+
+from benchmarks.measure import alternate, claim, ratio, report
+from benchmarks.recipes import RECIPES, RESULTS
+from benchmarks.subjects import naive_steps, settings, some_images, under_trainer
+
+ROUNDS = 3
+STEPS = 2
+
+
+def phases(overrides: list[str]) -> dict[int, int]:
+    """For each side of training images in pixels, how many images a recipe trains on."""
+    chosen = settings(*overrides)
+    data, trainer = chosen["data"], chosen["trainer"]
+    held_out = data["val_size"] if data["validation"] == "held-out" else 0
+    left = trainer.get("max_steps", sys.maxsize)
+    images: dict[int, int] = {}
+    for epoch in range(trainer["max_epochs"]):
+        steps = min(left, -(-(50_000 - held_out) // data["batch_size"]))
+        size = data["sizes"][min(epoch, len(data["sizes"]) - 1)]
+        count = min(steps * data["batch_size"], 50_000 - held_out)
+        images[size] = images.get(size, 0) + count
+        left -= steps
+        if not left:
+            break
+    return images
+
+
+def original_way(steps: int) -> Iterator[float]:
+    """Training images a second of a tutorial's loop over torchvision's DataLoader, PIL images."""
+    from torch.utils.data import DataLoader
+    from torchvision import transforms
+
+    from benchmarks.loader import Images
+    from cifar10.data import MEAN, STD
+
+    chosen = settings("experiment=original")
+    batch_size = chosen["data"]["batch_size"]
+    images, labels = some_images(10_000)
+    arrays = [image.permute(1, 2, 0).contiguous().numpy() for image in images]
+    to_tensor = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
+    loader = DataLoader(Images(arrays, labels, to_tensor), batch_size, shuffle=True, num_workers=2)
+
+    def for_ever():
+        while True:
+            yield from loader
+
+    yield from naive_steps("convnet", for_ever(), steps)
+
+
+def epochs_to(run: dict, target: float) -> int | None:
+    """The first epoch after which a run that validates on the test set had reached a target."""
+    reached = (e["epoch"] for e in run["history"] if e.get("val/top1", 0) >= target)
+    return next(reached, None)
+
+
+def accuracies(runs: list[dict]) -> dict[str, float]:
+    """Means over a recipe's seeds, and the median of what its trainings' own clocks said."""
+    views = [run["test_views"]["top1"] for run in runs if "test_views" in run]
+    return {
+        "seeds": len(runs),
+        "test_top1": statistics.mean(run["test"]["top1"] for run in runs),
+        "test_views_top1": statistics.mean(views) if views else None,
+        "own_clock_seconds": statistics.median(run["seconds"]["training"] for run in runs),
+    }
+
+
+def main() -> None:
+    from cifar10 import results
+
+    work = {recipe: phases(RECIPES[recipe]) for recipe in RECIPES if recipe != "original"}
+    contenders = {
+        f"{recipe}, {size} pixels": (
+            *(under_trainer, [*RECIPES[recipe], f"data.sizes=[{size}]"]),
+            STEPS,
+        )
+        for recipe, images in work.items()
+        for size in images
+    }
+    way = "original, a tutorial's loop over torchvision's loader"
+    rates = alternate(contenders | {way: (original_way, STEPS)}, ROUNDS)
+    seconds = {
+        recipe: [
+            sum(count / rates[f"{recipe}, {size} pixels"][turn] for size, count in images.items())
+            for turn in range(ROUNDS)
+        ]
+        for recipe, images in work.items()
+    }
+    seconds["original, an epoch"] = [50_000 / rate for rate in rates[way]]
+    runs = {recipe: results.find([RESULTS / recipe]) for recipe in RECIPES}
+    reached = {recipe: accuracies(found) for recipe, found in runs.items() if found}
+
+    claims = []
+    if ours := reached.get("airnet94"):
+        views = "airnet94: mean test top-1, six views"
+        claims.append(claim("airnet94: mean test top-1", ours["test_top1"], 0.935))
+        claims.append(claim(views, ours["test_views_top1"], 0.94))
+    peers = {name: ratio(seconds, name, "airnet94") for name in ("airbench94", "speedrun94")}
+    claims.append(claim("better peer's time over airnet94's", min(peers.values()), 1.5))
+    needed = [epochs for run in runs["original"] if (epochs := epochs_to(run, 0.82))]
+    if needed:
+        times = statistics.median(needed) * ratio(seconds, "original, an epoch", "default")
+        claims.append(claim("original's time to 82 % over the default recipe's", times, 20))
+    more = dict(images_per_second=rates, accuracies=reached, original_epochs=needed)
+    report("time_to_accuracy", "seconds", seconds, base="default", claims=claims, **more)
+
+
+if __name__ == "__main__":
+    main()
