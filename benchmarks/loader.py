@@ -6,7 +6,7 @@ python -m benchmarks.loader
 import time
 from collections.abc import Callable, Iterator
 
-from benchmarks.measure import alternate, claim, ratio, report
+from benchmarks.measure import alternate, claim, output, ratio, report
 from benchmarks.subjects import bare, parts, quiet, some_images
 
 BATCH, IMAGES, ROUNDS = 250, 5000, 7
@@ -114,6 +114,7 @@ def copying() -> Iterator[float]:
 
 
 def main() -> None:
+    path = output("loader")
     pil = "torchvision DataLoader, PIL, 2 workers"
     figures = alternate(
         {
@@ -142,7 +143,7 @@ def main() -> None:
             at_most=True,
         ),
     ]
-    report("loader", "images/s", figures, base=pil, claims=claims, batch_size=BATCH)
+    report(path, "images/s", figures, base=pil, claims=claims, batch_size=BATCH)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def alternate(
                     figures[name].append(figure)
             print(f"\rround {turn + 1} of {warm_up + rounds}", end="", file=sys.stderr, flush=True)
         print(file=sys.stderr)
-    except EOFError:
+    except (EOFError, BrokenPipeError):
         sys.exit(f"error: the process of {name!r} ended; what it said stands above")
     finally:
         for pipe in pipes.values():
@@ -71,9 +71,11 @@ def alternate(
     return figures
 
 
-def claim(what: str, value: float, target: float, at_most: bool = False) -> dict[str, Any]:
-    """A measured ratio beside what was to be reached."""
-    met = value <= target if at_most else value >= target
+def claim(
+    what: str, value: float, target: float, at_most: bool = False, provided: bool = True
+) -> dict[str, Any]:
+    """A measured ratio beside what was to be reached; not met unless `provided` holds as well."""
+    met = provided and (value <= target if at_most else value >= target)
     return {"what": what, "value": value, "target": target, "at_most": at_most, "met": met}
 
 
@@ -84,17 +86,17 @@ def ratio(figures: Mapping[str, list[float]], one: str, other: str) -> float:
 
 
 def report(
-    name: str,
+    path: Path,
     unit: str,
     figures: Mapping[str, list[float]],
     base: str | None = None,
     claims: Sequence[dict[str, Any]] = (),
     **more: Any,
 ) -> dict[str, Any]:
-    """Print the table, and keep it as JSON in `benchmarks/results/`.
+    """Print the table, and keep it as JSON.
 
     Args:
-        name: of the benchmark.
+        path: the JSON file, named after the benchmark.
         unit: of the figures.
         figures: what each contender did, a figure for each round.
         base: the contender that the ratios are over; None for no ratios.
@@ -115,7 +117,7 @@ def report(
         for row, values in figures.items()
     ]
     record = {
-        "benchmark": name,
+        "benchmark": path.stem,
         "unit": unit,
         "base": base,
         "rows": rows,
@@ -123,7 +125,6 @@ def report(
         **more,
         **surroundings(),
     }
-    path = output(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(rounded(record), indent=1) + "\n", encoding="utf-8")
     print(table(rounded(record)))
@@ -132,6 +133,7 @@ def report(
 
 
 def output(name: str) -> Path:
+    """Where the command line wants a benchmark's JSON; ends the program where it is wrong."""
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
     parser.add_argument("--out", type=Path, default=FOLDER / f"{name}.json", help="JSON file")
     return parser.parse_args().out

@@ -6,7 +6,7 @@ python -m benchmarks.predict
 import time
 from collections.abc import Iterator
 
-from benchmarks.measure import alternate, report
+from benchmarks.measure import alternate, output, report
 from benchmarks.subjects import network_of, parts, quiet
 
 ROUNDS = 7
@@ -43,12 +43,13 @@ def naive(model: str, batch: int) -> Iterator[float]:
 
 
 def main() -> None:
+    path = output("predict")
     contenders = {}
     for model in ("convnet", "airnet"):
         for batch in IMAGES:
             contenders[f"{model}, batch {batch:,}: ours"] = (ours, model, batch)
             contenders[f"{model}, batch {batch:,}: naive fp32 NCHW"] = (naive, model, batch)
-    report("predict", "images/s", alternate(contenders, ROUNDS))
+    report(path, "images/s", alternate(contenders, ROUNDS))
 
 
 if __name__ == "__main__":

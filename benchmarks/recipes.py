@@ -2,8 +2,8 @@
 
 python -m benchmarks.recipes [--seeds 3] [RECIPE ...]
 
-Takes hours on a CPU. What is in `results/` already is not trained again, so that the same command
-goes on where it was stopped.
+Takes hours on a CPU. What `results/` holds with the same settings is not trained again, so that the
+same command goes on where it was stopped.
 """
 
 import argparse
@@ -11,6 +11,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from benchmarks.subjects import settings
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
@@ -24,9 +26,18 @@ RECIPES = {
 }
 
 
+def is_kept(file: Path, recipe: str, seed: int) -> bool:
+    """Whether a result.json is that of the recipe as it stands now."""
+    from cifar10 import results
+    from cifar10.assemble import hyperparameters
+
+    wanted = hyperparameters(settings(*RECIPES[recipe], f"seed={seed}"))
+    return file.exists() and results.read(file)["settings"] == wanted
+
+
 def train(recipe: str, seed: int) -> None:
     kept = RESULTS / recipe / f"seed{seed}" / "result.json"
-    if kept.exists():
+    if is_kept(kept, recipe, seed):
         return
     folder = ROOT / "outputs" / "recipes" / recipe / f"seed{seed}"
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was broken off

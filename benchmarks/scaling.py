@@ -10,9 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.measure import report
+from benchmarks.measure import output, report
 
-ROUNDS = 3
+ROUNDS = 2
 ROOT = Path(__file__).parent.parent
 PROCESSES = {
     "1 process, 2 threads": ["threads=2"],
@@ -40,6 +40,7 @@ def run(overrides: list[str]) -> dict:
 
 
 def main() -> None:
+    path = output("scaling")
     figures: dict[str, list[float]] = {}
     for _ in range(ROUNDS):
         for name, overrides in PROCESSES.items():
@@ -52,7 +53,7 @@ def main() -> None:
             seconds = run(none)["seconds"]["training"]
             figures.setdefault(f"one epoch of {size:,} images", []).append(size / seconds)
     small, *_, large = (statistics.median(figures[f"one epoch of {s:,} images"]) for s in SIZES)
-    report("scaling", "images/s", figures, large_over_small=large / small)
+    report(path, "images/s", figures, large_over_small=large / small)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lightning.pytorch.callbacks import Callback
 
-from benchmarks.measure import claim, ratio, report
+from benchmarks.measure import claim, output, ratio, report
 
 ROUNDS = 7
 ROOT = Path(__file__).parent.parent
@@ -45,6 +45,7 @@ def seconds(command: list[str]) -> float:
 
 
 def main() -> None:
+    path = output("startup")
     commands = {"import torch, lightning": IMPORTS, "train.py to the first step": TRAIN}
     figures: dict[str, list[float]] = {name: [] for name in commands}
     for turn in range(1 + ROUNDS):  # the first fills the disk's cache
@@ -54,7 +55,7 @@ def main() -> None:
                 figures[name].append(taken)
     base, ours = commands
     claims = [claim("start over the bare imports", ratio(figures, ours, base), 1.35, at_most=True)]
-    report("startup", "seconds", figures, base=base, claims=claims)
+    report(path, "seconds", figures, base=base, claims=claims)
 
 
 if __name__ == "__main__":

@@ -3,16 +3,25 @@
 python -m benchmarks.step
 """
 
-from benchmarks.measure import alternate, claim, ratio, report
-from benchmarks.subjects import bare, matrix_product, naive, parts, training_flops, under_trainer
+from benchmarks.measure import alternate, claim, output, ratio, report
+from benchmarks.subjects import (
+    bare,
+    matrix_product,
+    naive,
+    parts,
+    quiet,
+    training_flops,
+    under_trainer,
+)
 
 BATCH = {"convnet": 250, "airnet": 500}
 STEPS = {"convnet": 8, "airnet": 2}
-ROUNDS = 5
+ROUNDS = 3
 
 
 def main() -> None:
-    precision = parts("~logger").hardware.precision.value
+    path = output("step")
+    precision = parts(*quiet()).hardware.precision.value
     contenders = {"matrix product, GFLOP/s": (matrix_product, precision)}
     for model, batch in BATCH.items():
         recipe = ["experiment=airnet94"] if model == "airnet" else []
@@ -59,7 +68,7 @@ def main() -> None:
             3.2,
         ),
     ]
-    report("step", "images/s", figures, claims=claims, precision=precision, flops=flops)
+    report(path, "images/s", figures, claims=claims, precision=precision, flops=flops)
 
 
 if __name__ == "__main__":

@@ -29,15 +29,20 @@ def parts(*overrides: str):
 
 def some_images(count: int):
     """The first training images, uint8 (count, 3, 32, 32), and their labels as a list."""
-    data = parts(*quiet()).data
+    from cifar10.build import build
+    from cifar10.data.module import CIFAR10DataModule
+
+    # No more than the data: the peers' processes keep torch's own threads and allocator.
+    data = build(settings()["data"], "data", CIFAR10DataModule)
     data.setup()
     return data.some_images(count), data.labels[:count].tolist()
 
 
 def quiet(*overrides: str) -> list[str]:
-    """A trainer's overrides that leave out files and validation."""
+    """A trainer's overrides that leave out files and validation, and stay on the processor."""
     return [
         *overrides,
+        "trainer.accelerator=cpu",
         "~logger",
         "~callbacks",
         "data.val_size=0",
@@ -63,6 +68,13 @@ def under_trainer(overrides: list[str], steps: int) -> Iterator[float]:
         total = steps + WARM_STEPS
         built = parts(*quiet(*overrides, f"+trainer.limit_train_batches={total}"))
         built.trainer.fit_loop.max_epochs = 1
+        # As far from the end of training as the bare loop: what is frozen late, is not frozen here.
+        optimizer, scheduler = built.classifier.build_optimizer(1000)
+        by_step = {"scheduler": scheduler, "interval": "step"}
+        built.classifier.configure_optimizers = lambda o=optimizer, s=by_step: {
+            "optimizer": o,
+            "lr_scheduler": s,
+        }
         clock = Clock()
         built.trainer.callbacks.append(clock)
         built.trainer.fit(built.classifier, datamodule=built.data)

@@ -6,7 +6,6 @@ A table stands between a comment with the command that prints it and `<!-- end -
 """
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import measure
@@ -14,15 +13,16 @@ from cifar10 import results
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "RESULTS.md")
-BLOCK = re.compile(r"(<!-- python -m (\S+) (.*?) -->\n)(.*?)(\n<!-- end -->)", re.DOTALL)
+START = "<!-- python -m "
+BLOCK = re.compile(rf"({START}(\S+) (\S+) -->\n)((?:(?!<!--).)*)(<!-- end -->)", re.DOTALL)
 
 
-def of_results(paths: Sequence[str]) -> str:
-    return results.summarise(results.find(ROOT / path for path in paths))
+def of_results(path: str) -> str:
+    return results.summarise(results.find([ROOT / path]))
 
 
-def of_benchmarks(paths: Sequence[str]) -> str:
-    return measure.tables(sorted(file for path in paths for file in ROOT.glob(path)))
+def of_benchmarks(pattern: str) -> str:
+    return measure.tables(sorted(ROOT.glob(pattern)))
 
 
 PRINTERS = {"cifar10.results": of_results, "benchmarks.measure": of_benchmarks}
@@ -30,7 +30,7 @@ PRINTERS = {"cifar10.results": of_results, "benchmarks.measure": of_benchmarks}
 
 def renewed(text: str) -> str:
     """A page with every table as its command would print it now."""
-    return BLOCK.sub(lambda m: f"{m[1]}{PRINTERS[m[2]](m[3].split())}{m[5]}", text)
+    return BLOCK.sub(lambda m: f"{m[1]}{PRINTERS[m[2]](m[3])}\n{m[5]}", text)
 
 
 def main() -> None:

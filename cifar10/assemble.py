@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import lightning as L
-from annotated_types import Ge
+import torch
+from annotated_types import Ge, Len
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
 from cifar10.build import build, call
 from cifar10.callbacks import History, HyperparameterPage, Stopwatch
-from cifar10.classifier import Classifier
+from cifar10.classifier import GLANCE, Classifier
 from cifar10.data.edition import SIDE
 from cifar10.data.module import CIFAR10DataModule, Seed
 from cifar10.errors import SettingError
@@ -57,6 +58,7 @@ def build_parts(
     page: HyperparameterPage,
     seed: Seed,
     label_smoothing: Fraction,
+    keep_hardest: Annotated[list[Fraction], Len(1)],
     test_views: bool,
     threads: Annotated[int, Ge(1)] | None,
     keep_memory: bool,
@@ -73,12 +75,13 @@ def build_parts(
         precision=trainer.get("precision", "auto"),
         accelerator=str(trainer.get("accelerator", "auto")),
         threads=threads,
+        processes=trainer.get("devices", 1),
         keep_memory=keep_memory,
         compile=compile,
     )
     data_module = build(data, "data", CIFAR10DataModule)
     L.seed_everything(seed, verbose=False)
-    classifier = Classifier(model, optimizer, scheduler, label_smoothing, test_views)
+    classifier = Classifier(model, optimizer, scheduler, label_smoothing, keep_hardest, test_views)
     classifier.build_optimizer(total_steps=1)  # a bad setting ends here, before data is fetched
 
     for key in ("max_epochs", "log_every_n_steps"):  # Lightning lets -1 and 0 pass
@@ -89,6 +92,7 @@ def build_parts(
         raise SettingError(
             f"trainer.strategy={strategy}: must start processes of its own, as ddp does"
         )
+    require_sizes(classifier, data_module.sizes or [], keep_hardest)
     classifier.lay_out(hardware.channels_last)
 
     stopwatch, history = Stopwatch(), History()
@@ -116,19 +120,38 @@ def build_parts(
         logger=loggers,
         default_root_dir=str(folder),
     )
-    device = built_trainer.strategy.root_device
-    # Processes on one machine share its memory; a GPU has its own.
-    sharing = built_trainer.num_nodes * (1 if device.type == "cpu" else built_trainer.num_devices)
-    require_room(
-        classifier,
-        -(-data_module.batch_size // sharing),
-        max(data_module.sizes or [SIDE]),
-        hardware.precision.value,
-        device,
-    )
+    if built_trainer.strategy.root_device.type == "cpu":
+        require_room(
+            classifier,
+            data_module.batch_size,
+            built_trainer.num_nodes,
+            max(data_module.sizes or [SIDE]),
+            hardware.precision.value,
+        )
     if hardware.compile.value != "eager":
         classifier.network.compile()  # in place, so that checkpoints keep their keys
     return Parts(data_module, classifier, built_trainer, stopwatch, history, hardware)
+
+
+def require_sizes(classifier: Classifier, sizes: list[int], keep_hardest: list[float]) -> None:
+    """See whether the network takes images of other sizes than 32x32, where it will get any.
+
+    Raises:
+        SettingError: it does not.
+    """
+    wanted = {"data.sizes": sizes, "keep_hardest": [GLANCE] if min(keep_hardest) < 1 else []}
+    classifier.eval()
+    for setting, sides in wanted.items():
+        for side in set(sides) - {SIDE}:
+            try:
+                with torch.inference_mode():
+                    classifier(torch.zeros(1, 3, side, side, dtype=torch.uint8))
+            except RuntimeError as error:
+                network = type(classifier.network).__name__
+                raise SettingError(
+                    f"{setting}: {network} cannot take images of {side}x{side} pixels"
+                ) from error
+    classifier.train()
 
 
 def chosen(group: Group | None, where: str) -> Iterator[tuple[str, Group]]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
@@ -28,23 +29,23 @@ class Stopwatch(Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
         self.epoch_images = 0
         self.epoch_evaluation = self.evaluation
-        self.epoch_start = time.perf_counter()
+        self.epoch_start = now(trainer)
         self.first_epoch = self.first_epoch or self.epoch_start
 
     def on_train_batch_end(self, trainer, module, outputs, batch, index) -> None:
         self.epoch_images += len(batch[1])
 
     def on_validation_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
-        self.evaluation_start = time.perf_counter()
+        self.evaluation_start = now(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
-        self.evaluation += time.perf_counter() - self.evaluation_start
+        self.evaluation += now(trainer) - self.evaluation_start
 
     on_test_start, on_test_end = on_validation_start, on_validation_end
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         # Lightning validates inside the epoch.
-        seconds = time.perf_counter() - self.epoch_start
+        seconds = now(trainer) - self.epoch_start
         seconds -= self.evaluation - self.epoch_evaluation
         self.training += seconds
         self.images += self.epoch_images * trainer.world_size
@@ -53,6 +54,14 @@ class Stopwatch(Callback):
     @property
     def images_per_second(self) -> float | None:
         return self.images / self.training if self.training else None
+
+
+def now(trainer: L.Trainer) -> float:
+    """time.perf_counter() once a GPU has done all that was asked of it; a few times an epoch."""
+    device = trainer.strategy.root_device
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def plain(metrics: Mapping[str, Tensor | float]) -> dict[str, float]:

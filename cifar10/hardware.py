@@ -1,12 +1,13 @@
 """How this hardware computes fastest: number format, layout, threads, allocator."""
 
 import ctypes
+import functools
 import logging
 import math
 import os
 import platform
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -59,6 +60,7 @@ class Hardware(NamedTuple):
         precision: str | int,
         accelerator: str,
         threads: int | None,
+        processes: Any,
         keep_memory: bool,
         compile: bool,
     ) -> "Hardware":
@@ -66,14 +68,21 @@ class Hardware(NamedTuple):
 
         What is not known to pay on this hardware is left as torch has it.
 
+        Args:
+            precision, accelerator: Lightning's settings.
+            threads: that torch computes with; None for a core each.
+            processes: Lightning's `devices`; if a number, that many share a CPU's cores.
+            keep_memory, compile: whether to, where it works.
+
         Raises:
             SettingError: this hardware can't do what was asked for.
         """
         device = device_type(accelerator)
+        chosen = choose_precision(precision, device)
         return cls(
-            choose_precision(precision, device),
-            choose_layout(device),
-            set_threads(threads),
+            chosen,
+            choose_layout(device, chosen.value),
+            set_threads(threads, processes if type(processes) is int and processes > 0 else 1),
             keep_freed(keep_memory, device),
             flush_denormals(device),
             choose_compile(compile, device),
@@ -135,9 +144,9 @@ def choose_precision(precision: str | int, device: str) -> Choice:
     return Choice("32-true", "nothing faster is known to be safe on MPS")
 
 
-def choose_layout(device: str) -> Choice:
+def choose_layout(device: str, precision: str) -> Choice:
     """Channels last where convolutions are known to run faster so."""
-    if device == "cuda" and torch.cuda.get_device_capability() >= (7, 0):
+    if device == "cuda" and "16" in precision and torch.cuda.get_device_capability() >= (7, 0):
         return Choice("channels last", "tensor cores compute in it")
     if device == "cpu" and x86_64():
         return Choice("channels last", "oneDNN's convolutions are faster in it on x86-64")
@@ -173,18 +182,29 @@ def cores() -> int:
         return allowed
 
 
-def set_threads(threads: int | None) -> Choice:
+def set_threads(threads: int | None, processes: int = 1) -> Choice:
     """Set how many threads torch computes with; None takes torch's own number, a core each.
+
+    Args:
+        threads: of each process.
+        processes: that share the cores.
 
     Raises:
         SettingError: more threads than cores, which would only wait for each other.
     """
     available = cores()
-    if threads is not None and threads > available:
-        raise SettingError(f"threads={threads}: must be at most {available}, the cores there are")
-    chosen = threads or min(TORCHS_THREADS, available)
+    if threads is not None and threads * processes > available:
+        each = f" in each of {processes} processes" if processes > 1 else ""
+        raise SettingError(
+            f"threads={threads}: must be at most {max(1, available // processes)}{each}, "
+            f"for there are {available} cores"
+        )
+    chosen = threads or max(1, min(TORCHS_THREADS, available) // processes)
     torch.set_num_threads(chosen)
-    return Choice(str(chosen), "as set" if threads else f"{available} cores may be used")
+    if processes > 1:  # else Lightning sets a number of its own when it starts the others
+        os.environ["OMP_NUM_THREADS"] = str(chosen)
+    reason = f"{available} cores may be used" + (f" by {processes} processes" * (processes > 1))
+    return Choice(str(chosen), "as set" if threads else reason)
 
 
 # mallopt's parameters, numbered in glibc's malloc.h: never give the top of the heap back, take
@@ -218,7 +238,8 @@ def flush_denormals(device: str) -> Choice:
     """Count numbers below 1e-38 as zero, for the life of the process, on x86-64 processors.
 
     Many of them compute such numbers in microcode, up to a hundred times slower; averages of
-    squared gradients (Adam's) fall that low, and nothing here depends on them.
+    squared gradients (Adam's) fall that low, and nothing here depends on them. Torch's threads take
+    it over when they start, at its first larger computation.
     """
     if device != "cpu" or not x86_64():
         return Choice("computed", f"torch's own, nothing else was measured on {device}")
@@ -235,8 +256,15 @@ def choose_compile(wanted: bool, device: str) -> Choice:
     if not wanted:
         return Choice("eager", "compile=false")
     try:
-        torch.compile(torch.nn.Linear(8, 8).to(device))(torch.zeros(8, 8, device=device))
+        try_compiler(device)
     except Exception as error:  # a zoo of the compilers' own classes
         log.warning("compile=true: torch.compile does not work here, so eager: %s", one_line(error))
         return Choice("eager", "torch.compile does not work here")
     return Choice("torch.compile", "as set")
+
+
+@functools.cache
+def try_compiler(device: str) -> None:
+    """Have a kernel generated and run, forwards and backwards; raises whatever is missing."""
+    x = torch.ones(64, device=device, requires_grad=True)
+    torch.compile(lambda x: (x.sin() * 2).sum())(x).backward()

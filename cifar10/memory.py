@@ -12,38 +12,39 @@ from cifar10.classifier import Classifier
 from cifar10.errors import SettingError
 
 MACHINE = Path("/proc/meminfo")
-CONTAINER = Path("/sys/fs/cgroup")
+CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 # Peak memory over what autograd keeps: 1.0 was measured for ConvNet, 1.7 for ResNet-18.
 OVERHEAD = 1.7
 
 
 def require_room(
-    classifier: Classifier, images: int, size: int, precision: str, device: torch.device
+    classifier: Classifier, batch_size: int, nodes: int, size: int, precision: str
 ) -> None:
-    """See whether a training step fits into memory, before it is tried.
+    """See whether a training step fits into main memory, before it is tried.
 
-    Linux promises memory that it does not have, and later kills the process without a word.
+    Linux promises memory that it does not have, and later kills the process without a word. A GPU
+    says so itself (see `ran_out`).
 
     Args:
-        classifier: on the CPU, not trained yet.
-        images: of a batch that share one memory.
-        size: side in pixels of the largest.
+        classifier: not trained yet.
+        batch_size: images in a global batch.
+        nodes: machines that share it.
+        size: side in pixels of the largest image.
         precision: a value of Lightning's `Trainer(precision=...)`.
-        device: where it will be trained.
 
     Raises:
-        SettingError: it does not fit; it names how many images would.
+        SettingError: it does not fit; it names a batch size that would.
     """
-    free = available(device)
-    if free is None:
+    memory = capacity()
+    if memory is None:
         return
-    each = needed_per_image(classifier, size, half="16" in precision)
-    if images * each > free:
+    each = needed_per_image(classifier, size, half="16" in precision) / nodes
+    if batch_size * each > memory:
         raise SettingError(
-            f"data.batch_size: a training step on {images} images needs about "
-            f"{images * each / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
-            f"{two_digits(free / each)} would fit"
+            f"data.batch_size={batch_size}: a training step needs about "
+            f"{batch_size * each / 1e9:.1f} GB and there are {memory / 1e9:.1f} GB; "
+            f"{two_digits(memory / each)} would fit"
         )
 
 
@@ -78,21 +79,20 @@ def needed_per_image(classifier: Classifier, size: int, half: bool = False) -> f
         return OVERHEAD * (kept(4) - kept(2)) / 2
 
 
-def available(device: torch.device) -> int | None:
-    """Bytes of a device's memory this process can still take; None where nothing says."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    if device.type != "cpu":
-        return None
+def capacity() -> int | None:
+    """Bytes of main memory that this process may take at most; None where nothing says.
+
+    Not what is free just now: caches count as taken there, and so does the memory that an earlier
+    run of a multirun left to this one.
+    """
     try:
-        free = int(re.search(r"MemAvailable:\s+(\d+) kB", MACHINE.read_text())[1]) * 1024
+        total = int(re.search(r"MemTotal:\s+(\d+) kB", MACHINE.read_text())[1]) * 1024
     except (OSError, TypeError):  # not Linux
         return None
     try:  # as `docker run --memory=8g` sets it
-        limit = int((CONTAINER / "memory.max").read_text())
-        return min(free, limit - int((CONTAINER / "memory.current").read_text()))
+        return min(total, int(CONTAINER_LIMIT.read_text()))
     except (OSError, ValueError):  # no cgroup, or `max` for no limit
-        return free
+        return total
 
 
 def two_digits(count: float) -> int:
@@ -101,8 +101,12 @@ def two_digits(count: float) -> int:
     return max(1, int(count) // unit * unit)
 
 
+OUT_OF_MEMORY = re.compile(
+    "can't allocate memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"
+)
+
+
 def ran_out(error: BaseException) -> bool:
     """Whether an error says that memory could not be had, on a GPU or in main memory."""
-    return isinstance(
-        error, MemoryError | torch.OutOfMemoryError
-    ) or "can't allocate memory" in str(error)
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or OUT_OF_MEMORY.search(str(error)) is not None

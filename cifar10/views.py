@@ -25,10 +25,10 @@ def over_views(
     padded = F.pad(images.float(), (1, 1, 1, 1), "reflect").to(images.dtype)
     up_left = padded[..., :height, :width]
     down_right = padded[..., 2:, 2:]
-    middle = classify(images) if logits is None else logits
+    middle = (classify(images) if logits is None else logits).float()
 
     def mirrored(view: Tensor) -> Tensor:
-        return classify(view.flip(-1))
+        return classify(view.flip(-1)).float()
 
-    moved = sum(classify(view) + mirrored(view) for view in (up_left, down_right))
+    moved = sum(classify(view).float() + mirrored(view) for view in (up_left, down_right))
     return (middle + mirrored(images)) / 4 + moved / 8

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from cifar10.build import build
 from cifar10.classifier import Classifier, NotFinite, metrics
 from cifar10.data import MEAN, STD
+from cifar10.data.loader import shrink
 from cifar10.data.module import CIFAR10DataModule
 
 
@@ -19,7 +20,7 @@ from cifar10.data.module import CIFAR10DataModule
 def classifier(settings):
     def built(*overrides):
         s = settings(*overrides)
-        names = ("model", "optimizer", "scheduler", "label_smoothing", "test_views")
+        names = ("model", "optimizer", "scheduler", "label_smoothing", "keep_hardest", "test_views")
         return Classifier(*(s[name] for name in names))
 
     return built
@@ -154,3 +155,23 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(tiny,
     result = results.read(tmp_path / "bad" / "result.json")
     assert result["status"] == "failed"
     assert result["error"].startswith("NotFinite: the ")
+
+
+def test_the_hardest_images_of_an_epoch_are_kept(classifier, sample, monkeypatch):
+    model = classifier("model=airnet", "keep_hardest=[1.0,0.25]")
+    images, labels = sample.train_images[::50], sample.train_labels[::50]  # 20 of all classes
+    assert torch.equal(model.hardest(images, labels)[0], images)
+    monkeypatch.setattr(Classifier, "current_epoch", 7)
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    kept, theirs = model.hardest(images, labels)
+    assert model.network.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])  # running statistics among them
+    model.eval()
+    with torch.no_grad():
+        losses = F.cross_entropy(model(shrink(images, 20)), labels, reduction="none")
+    expected = losses.argsort(descending=True)[:5]
+    assert len(kept) == 5
+    assert torch.equal(theirs, labels[expected])
+    assert torch.equal(kept, images[expected])

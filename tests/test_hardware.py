@@ -1,5 +1,6 @@
 """What `auto` picks on hardware that this machine need not have."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -53,7 +54,8 @@ def hardware(monkeypatch):
 def test_auto_picks_what_the_hardware_multiplies(hardware, machine, value, channels_last):
     hardware(**machine)
     device = device_type("auto")
-    picked, layout = choose_precision("auto", device), choose_layout(device)
+    picked = choose_precision("auto", device)
+    layout = choose_layout(device, picked.value)
     assert picked.value == value
     assert (layout.value == "channels last") == channels_last
     assert picked.reason and layout.reason
@@ -113,6 +115,21 @@ def test_threads_are_set_and_null_gives_back_torchs_own():
         torch.set_num_threads(own)
 
 
+def test_processes_share_the_cores(monkeypatch):
+    own = torch.get_num_threads()
+    monkeypatch.setattr("cifar10.hardware.cores", lambda: 4)
+    monkeypatch.setattr("cifar10.hardware.TORCHS_THREADS", 4)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    try:
+        assert set_threads(None, 2).value == "2"
+        assert os.environ["OMP_NUM_THREADS"] == "2"  # for the processes that Lightning starts
+        assert set_threads(None, 8).value == "1"
+        with pytest.raises(SettingError, match=r"^threads=3: must be at most 2 in each of 2 "):
+            set_threads(3, 2)
+    finally:
+        torch.set_num_threads(own)
+
+
 def test_a_containers_share_of_time_counts(monkeypatch, tmp_path):
     share = tmp_path / "cpu.max"
     monkeypatch.setattr("cifar10.hardware.CPU_SHARE", share)
@@ -154,12 +171,20 @@ def test_kept_memory_is_not_mapped_anew():
     assert faults("keep") < 100 < 10_000 < faults("return")
 
 
+DENORMALS = """
+import torch
+from cifar10.hardware import flush_denormals
+print(flush_denormals("cpu").value)
+print(int((torch.full((1 << 22,), 2e-38) * 0.1).count_nonzero()))
+"""
+
+
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="x86-64")
 def test_denormals_are_flushed_in_all_threads():
-    tiny = torch.full((1 << 22,), 1e-40)
+    command = [sys.executable, "-c", DENORMALS]
+    run = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert run.stdout.split("\n")[:2] == ["flushed to zero", "0"]
     assert flush_denormals("cuda").value == "computed"
-    assert flush_denormals("cpu").value == "flushed to zero"
-    assert (tiny * 0.5).count_nonzero() == 0
 
 
 def test_compile_falls_back_to_eager_with_one_warning(monkeypatch, caplog):
@@ -167,7 +192,7 @@ def test_compile_falls_back_to_eager_with_one_warning(monkeypatch, caplog):
         raise RuntimeError("no C++ compiler\nand much more")
 
     monkeypatch.setattr(torch, "compile", no_compiler)
-    chosen = Hardware.choose("auto", "cpu", None, keep_memory=False, compile=True)
+    chosen = Hardware.choose("auto", "cpu", None, 1, keep_memory=False, compile=True)
     assert chosen.compile.value == "eager"
     assert [r.getMessage().count("\n") for r in caplog.records] == [0]
     assert "no C++ compiler" in caplog.text

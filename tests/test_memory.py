@@ -7,8 +7,6 @@ from cifar10 import memory
 from cifar10.assemble import assemble
 from cifar10.errors import SettingError
 
-CPU = torch.device("cpu")
-
 
 def test_what_autograd_keeps_is_counted_by_hand(settings, tmp_path):
     """A network of known activations: a convolution keeps its input, a ReLU its output."""
@@ -41,9 +39,9 @@ def test_counting_changes_nothing(settings, tmp_path):
 def test_a_batch_too_large_for_memory_is_refused_with_one_that_fits(
     settings, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(memory, "available", lambda device: 2_000_000_000)
+    monkeypatch.setattr(memory, "capacity", lambda: 2_000_000_000)
     with pytest.raises(
-        SettingError, match=r"^data\.batch_size: .* 2\.0 GB are free; (\d+) would fit$"
+        SettingError, match=r"^data\.batch_size=10000: .* 2\.0 GB; (\d+) would fit$"
     ) as caught:
         assemble(settings("data.batch_size=10000"), tmp_path)
     fits = str(caught.value).split()[-3]
@@ -51,18 +49,16 @@ def test_a_batch_too_large_for_memory_is_refused_with_one_that_fits(
 
 
 def test_a_containers_limit_counts(monkeypatch, tmp_path):
-    (tmp_path / "meminfo").write_text("MemTotal: 100 kB\nMemAvailable:   2000 kB\n")
+    (tmp_path / "meminfo").write_text("MemTotal:       2000 kB\nMemAvailable:   1000 kB\n")
+    limit = tmp_path / "memory.max"
     monkeypatch.setattr(memory, "MACHINE", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "CONTAINER", tmp_path)
-    assert memory.available(CPU) == 2_048_000
-    (tmp_path / "memory.max").write_text("max\n")
-    (tmp_path / "memory.current").write_text("1000\n")
-    assert memory.available(CPU) == 2_048_000
-    (tmp_path / "memory.max").write_text("5000\n")
-    assert memory.available(CPU) == 4000
+    monkeypatch.setattr(memory, "CONTAINER_LIMIT", limit)
+    assert memory.capacity() == 2_048_000
+    for text, expected in (("max", 2_048_000), ("5000", 5000), ("9000000", 2_048_000)):
+        limit.write_text(f"{text}\n")
+        assert memory.capacity() == expected
     monkeypatch.setattr(memory, "MACHINE", tmp_path / "none")
-    assert memory.available(CPU) is None
-    assert memory.available(torch.device("mps")) is None
+    assert memory.capacity() is None
 
 
 @pytest.mark.parametrize(("count", "shown"), [(0.4, 1), (7.9, 7), (23.9, 23), (2345.6, 2300)])

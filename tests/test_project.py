@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import train
-from benchmarks import tables
+from benchmarks import recipes, tables
 from cifar10 import results
 
 README = (train.ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,8 +34,16 @@ def test_ci_runs_the_readmes_commands():
 @pytest.mark.parametrize("page", tables.PAGES)
 def test_tables_are_those_of_the_committed_results(page):
     text = (train.ROOT / page).read_text(encoding="utf-8")
-    assert tables.BLOCK.search(text)
+    assert len(tables.BLOCK.findall(text)) == text.count(tables.START) > 0
     assert tables.renewed(text) == text
+
+
+@pytest.mark.parametrize(
+    "file", sorted((train.ROOT / "results").glob("*/seed*/result.json")), ids=lambda f: f.parts[-3]
+)
+def test_committed_results_are_of_the_recipes_as_they_stand(file):
+    recipe, seed = file.parts[-3], int(file.parts[-2].removeprefix("seed"))
+    assert recipes.is_kept(file, recipe, seed)
 
 
 def test_committed_results_are_of_clean_commits():

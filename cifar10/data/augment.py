@@ -1,5 +1,6 @@
 """Flips, shifts, cutout and colour on whole batches."""
 
+import functools
 from typing import Literal, NamedTuple
 
 import torch
@@ -126,11 +127,17 @@ def recolour(images: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
         brightness, contrast: float (B,); 0 and 1 change nothing.
     """
     brightness, contrast = brightness.view(-1, 1, 1, 1), contrast.view(-1, 1, 1, 1)
-    mean = 255 * torch.tensor(MEAN, device=images.device).view(3, 1, 1)
-    std = 255 * torch.tensor(STD, device=images.device).view(3, 1, 1)
+    mean, std = colours(images.device)
     # ((image - mean) / std + brightness) * contrast * std + mean, in one multiplication
     offset = (brightness * std - mean) * contrast + mean + 0.5  # to the nearest byte
     return torch.addcmul(offset, images.float(), contrast).clamp_(0, 255).to(torch.uint8)
+
+
+@functools.cache  # a GPU would wait for each copy from the host
+def colours(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the set's pixels in bytes, float (3, 1, 1)."""
+    mean, std = (255 * torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    return mean.to(device), std.to(device)
 
 
 def reflect(places: Tensor, size: int) -> Tensor:

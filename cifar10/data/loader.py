@@ -1,6 +1,7 @@
 """One epoch of in-memory batches."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -8,6 +9,8 @@ from torch.nn import functional as F
 
 from cifar10.data.augment import Augment, Draw, generator, unpack
 from cifar10.errors import SettingError
+
+T = TypeVar("T")
 
 
 class Loader:
@@ -79,15 +82,23 @@ class Loader:
             start = batch * self.batch_size
             places = order[start : start + self.batch_size][self.rank :: self.world_size]
             if self.transform and self.augment:
-                key = (self.seed, self.epoch, batch, self.rank)
-                images = one_by_one(self.transform, unpack(self.pixels[places]), key)
+                keys = [
+                    (self.seed, self.epoch, start + self.rank + place * self.world_size, 3)
+                    for place in range(len(places))
+                ]
+                images = one_by_one(self.transform, unpack(self.pixels[places]), keys)
             elif self.augment:
                 images = self.augment.apply(self.pixels, places, draw)
             else:
                 images = unpack(self.pixels[places])
             if self.sizes:
-                images = shrink(images, self.sizes[min(self.epoch, len(self.sizes) - 1)])
+                images = shrink(images, of_epoch(self.sizes, self.epoch))
             yield images, self.labels[places]
+
+
+def of_epoch(values: Sequence[T], epoch: int) -> T:
+    """A setting that is given epoch by epoch; the last value goes on."""
+    return values[min(epoch, len(values) - 1)]
 
 
 def shrink(images: Tensor, size: int) -> Tensor:
@@ -102,15 +113,19 @@ def shrink(images: Tensor, size: int) -> Tensor:
 
 
 def one_by_one(
-    transform: Callable[[Tensor], Tensor], images: Tensor, key: tuple[int, ...]
+    transform: Callable[[Tensor], Tensor], images: Tensor, keys: Sequence[tuple[int, ...]]
 ) -> Tensor:
-    """Transform images, uint8 (n, 3, S, S), each by itself, with torch's chance set by the key."""
+    """Transform images, uint8 (n, 3, S, S), each by itself, with torch's chance set by its key."""
+    made = []
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator(*key, 3).initial_seed())
-        made = [transform(image) for image in images.contiguous()]
-    if made and (made[0].shape != images.shape[1:] or made[0].dtype != torch.uint8):
-        raise SettingError(
-            f"data.transform: must give uint8 of shape {tuple(images.shape[1:])} for an image; "
-            f"it gave {str(made[0].dtype).removeprefix('torch.')} {tuple(made[0].shape)}"
-        )
+        for image, key in zip(images.contiguous(), keys, strict=True):
+            torch.default_generator.manual_seed(generator(*key).initial_seed())
+            result = transform(image)
+            if result.shape != image.shape or result.dtype != torch.uint8:
+                dtype = str(result.dtype).removeprefix("torch.")
+                raise SettingError(
+                    f"data.transform: must give uint8 of shape {tuple(image.shape)} for an image; "
+                    f"it gave {dtype} {tuple(result.shape)}"
+                )
+            made.append(result)
     return torch.stack(made)

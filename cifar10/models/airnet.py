@@ -55,7 +55,7 @@ class AirNet(nn.Module):
     64, 256 and 256 channels.
 
     After Jordan (2024), "94% on CIFAR-10 in 3.29 Seconds on a Single GPU",
-    https://arxiv.org/abs/2404.00498. Takes normalised images, float (N, 3, H, W), H and W from 22;
+    https://arxiv.org/abs/2404.00498. Takes normalised images, float (N, 3, H, W), H and W from 9;
     returns logits (N, num_classes). The last pooling is over all that is left of the image, so
     that any size fits; at 32x32 it is the publication's 3x3.
 
