@@ -26,27 +26,35 @@ RECIPES = {
 }
 
 
-def is_kept(file: Path, recipe: str, seed: int) -> bool:
-    """Whether a result.json is that of the recipe as it stands now."""
+def is_of(file: Path, recipe: str, seed: int) -> bool:
+    """Whether a result.json is that of a recipe as it stands now."""
     from cifar10 import results
     from cifar10.assemble import hyperparameters
 
+    if not file.exists():
+        return False
+    result = results.read(file)
     wanted = hyperparameters(settings(*RECIPES[recipe], f"seed={seed}"))
-    return file.exists() and results.read(file)["settings"] == wanted
+    return result["status"] == "ok" and result["settings"] == wanted
+
+
+def kept(recipe: str, seed: int) -> Path:
+    return RESULTS / recipe / f"seed{seed}" / "result.json"
+
+
+def trained(recipe: str, seed: int) -> Path:
+    return ROOT / "outputs" / "recipes" / recipe / f"seed{seed}" / "result.json"
 
 
 def train(recipe: str, seed: int) -> None:
-    kept = RESULTS / recipe / f"seed{seed}" / "result.json"
-    if is_kept(kept, recipe, seed):
+    if any(is_of(place(recipe, seed), recipe, seed) for place in (kept, trained)):
         return
-    folder = ROOT / "outputs" / "recipes" / recipe / f"seed{seed}"
+    folder = trained(recipe, seed).parent
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was broken off
     overrides = [*RECIPES[recipe], f"seed={seed}", f"hydra.run.dir={folder}"]
     print(f"training {recipe}, seed {seed}", flush=True)
     if subprocess.run([sys.executable, "train.py", *overrides], check=False, cwd=ROOT).returncode:
         sys.exit(f"error: {recipe} with seed {seed} failed; what it said stands above")
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(folder / "result.json", kept)
 
 
 def main() -> None:
@@ -57,9 +65,13 @@ def main() -> None:
     for name in arguments.recipes:
         if name not in RECIPES:
             parser.error(f"{name}: there are {', '.join(RECIPES)}")
-    for seed in range(arguments.seeds):
-        for recipe in arguments.recipes or RECIPES:
-            train(recipe, seed)
+    jobs = [(r, s) for s in range(arguments.seeds) for r in arguments.recipes or RECIPES]
+    for job in jobs:
+        train(*job)
+    for job in jobs:  # only now, so that all were trained on a clean checkout
+        if trained(*job).exists():
+            kept(*job).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(trained(*job), kept(*job))
 
 
 if __name__ == "__main__":

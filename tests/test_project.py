@@ -43,7 +43,7 @@ def test_tables_are_those_of_the_committed_results(page):
 )
 def test_committed_results_are_of_the_recipes_as_they_stand(file):
     recipe, seed = file.parts[-3], int(file.parts[-2].removeprefix("seed"))
-    assert recipes.is_kept(file, recipe, seed)
+    assert recipes.is_of(file, recipe, seed)
 
 
 def test_committed_results_are_of_clean_commits():
