@@ -258,7 +258,8 @@ def choose_compile(wanted: bool, device: str) -> Choice:
     try:
         try_compiler(device)
     except Exception as error:  # a zoo of the compilers' own classes
-        log.warning("compile=true: torch.compile does not work here, so eager: %s", one_line(error))
+        why = one_line(error).partition(" Set TORCH")[0]  # then come hints for debugging torch
+        log.warning("compile=true: torch.compile does not work here, so eager: %s", why)
         return Choice("eager", "torch.compile does not work here")
     return Choice("torch.compile", "as set")
 
