@@ -217,7 +217,7 @@ def keep_freed(wanted: bool, device: str) -> Choice:
     """Have malloc keep what is freed for the next step, for the life of the process.
 
     Activations of tens of megabytes are otherwise mapped, zeroed page by page and unmapped in
-    every step: ConvNet's training step takes 1.2 to 1.35 times as long (`benchmarks/step.py`).
+    every step; `benchmarks/step.py` measures what that costs.
 
     Args:
         device: kind of device that computes: `cpu`, `cuda`, `mps`.
@@ -237,7 +237,7 @@ def keep_freed(wanted: bool, device: str) -> Choice:
 def flush_denormals(device: str) -> Choice:
     """Count numbers below 1e-38 as zero, for the life of the process, on x86-64 processors.
 
-    Many of them compute such numbers in microcode, up to a hundred times slower; averages of
+    Many of them compute such numbers in microcode, many times slower; averages of
     squared gradients (Adam's) fall that low, and nothing here depends on them. Torch's threads take
     it over when they start, at its first larger computation.
     """
@@ -251,7 +251,7 @@ def flush_denormals(device: str) -> Choice:
 def choose_compile(wanted: bool, device: str) -> Choice:
     """See, if it is wanted, whether `torch.compile` works here: it needs a C++ compiler or Triton.
 
-    It is off by default: on the CPUs measured it was slower than eager (`benchmarks/step.py`).
+    It is off by default; `benchmarks/step.py` measures it beside eager.
     """
     if not wanted:
         return Choice("eager", "compile=false")
