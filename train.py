@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import re
-import signal
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -20,6 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cifar10.errors import Interrupted, SettingError, UserError, clear_errors, end
+from cifar10.signals import signals
 
 STARTED = time.perf_counter()
 ROOT = Path(__file__).resolve().parent
@@ -32,9 +33,35 @@ OmegaConf.register_new_resolver(
 
 
 def plain(cfg: DictConfig) -> dict:
-    """The job's settings as plain values."""
-    job = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+    """The job's settings as plain values, without how it is run."""
+    job = OmegaConf.masked_copy(cfg, [key for key in cfg if key not in ("hydra", "resume")])
     return OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
+
+
+def settled(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[dict, dict | None]:
+    """A run's settings, and the result.json of the run that it goes on with, if it does."""
+    from cifar10 import results, resume
+
+    there = os.path.lexists(folder / results.NAME)
+    if cfg.resume is None or (cfg.resume == "auto" and not there):
+        return plain(cfg), None
+    if not there:
+        raise SettingError(f"resume={cfg.resume}: there is no {results.NAME}, so no run to resume")
+    earlier = results.read(folder / results.NAME)
+    return resume.merge(results.config(earlier, folder), plain(cfg), overrides), earlier
+
+
+def typed(config: DictConfig, start: str) -> bool:
+    """Whether the command line sets one of Hydra's own settings."""
+    return any(word.lstrip("+").startswith(start) for word in config.hydra.overrides.hydra)
+
+
+def resume_command(folder: Path) -> str:
+    """What to type to go on with a run, quoted for Hydra where it has to be, and for the shell."""
+    name = str(folder)
+    if not re.fullmatch(r"[\w./+-]+", name):
+        name = '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return shlex.join(["python", "train.py", f"resume={name}"])
 
 
 class Check(Callback):
@@ -45,12 +72,20 @@ class Check(Callback):
         from cifar10.assemble import assemble
 
         try:
+            if config.resume not in (None, "auto"):
+                config.hydra.run.dir = str(config.resume)
+            elif config.resume and not typed(config, "hydra.run.dir="):
+                raise SettingError("resume=auto: needs hydra.run.dir=FOLDER, the same each time")
             if not config.hydra.run.dir:
                 raise SettingError("hydra.run.dir='': must name a folder")
             folder = Path(config.hydra.run.dir)
-            assemble(plain(config), folder)
+            settings, earlier = settled(config, folder, list(config.hydra.overrides.task))
+            assemble(settings, folder)
+            if earlier:
+                config.hydra.output_subdir = None  # the run has its own
             if "LOCAL_RANK" not in os.environ:  # else the first of several processes has it
-                results.refuse_used(folder)
+                if not earlier:
+                    results.refuse_used(folder)
                 folder.mkdir(parents=True, exist_ok=True)
                 TemporaryFile(dir=folder).close()  # fails where nothing can be written
         except Exception as error:  # Hydra would only warn about it
@@ -63,6 +98,7 @@ def main(cfg: DictConfig) -> float:
     started = time.perf_counter()
     from lightning.pytorch.utilities import rank_zero_only
 
+    from cifar10 import results
     from cifar10.run import run
     from cifar10.terminal import closing_table
 
@@ -71,18 +107,23 @@ def main(cfg: DictConfig) -> float:
     folder = Path(hydra_config.runtime.output_dir)
     overrides = list(hydra_config.overrides.task)
     try:
-        settings = plain(cfg)
+        if not single and cfg.resume not in (None, "auto"):
+            raise SettingError("resume: must be auto in a multirun, with hydra.sweep.dir=FOLDER")
+        settings, earlier = settled(cfg, folder, overrides)
         if not single and settings["trainer"].get("devices") != 1:
             # Lightning starts its other processes with the same command line: the whole sweep.
             raise SettingError("trainer.devices: must be 1 in a multirun")
-        result = run(settings, folder, overrides, STARTED if single else started)
+        if earlier and results.is_finished(earlier, settings):
+            print(f"{folder} is finished; a higher trainer.max_epochs trains on")
+            return earlier["val"].get("loss", math.nan)
+        result = run(settings, folder, overrides, STARTED if single else started, earlier)
     except UserError as error:
         if single:
             end(error, CONFIGS)
         logging.getLogger(__name__).error("error: %s", error)
         raise error.with_traceback(None) from None  # the frames would keep the run's data alive
     except Interrupted as stop:
-        print(f"{stop}; what it has so far is in {folder}", file=sys.stderr)
+        print(f"{stop}; go on with: {resume_command(folder)}", file=sys.stderr)
         raise
     if rank_zero_only.rank == 0:
         print(closing_table(result, folder), flush=True)
@@ -95,17 +136,7 @@ def cli() -> None:
     for name in ("matplotlib", "httpx"):  # they tell of font caches and of every request
         logging.getLogger(name).setLevel(logging.WARNING)
 
-    stopping = False
-
-    def stop(number: int, _: object) -> None:
-        nonlocal stopping
-        if stopping:  # a second signal ends the program at once
-            os._exit(128 + number)
-        stopping = True
-        raise Interrupted(number)
-
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    signals.listen()
     with clear_errors(CONFIGS):
         main()
 

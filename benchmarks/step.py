@@ -14,9 +14,9 @@ from benchmarks.subjects import (
     under_trainer,
 )
 
-BATCH = {"convnet": 250, "airnet": 500}
-STEPS = {"convnet": 8, "airnet": 2}
-ROUNDS = 3
+BATCH = {"convnet": 512, "airnet": 1000}
+STEPS = {"convnet": 12, "airnet": 4}
+ROUNDS = 5
 
 
 def main() -> None:
@@ -30,12 +30,17 @@ def main() -> None:
         contenders |= {
             f"{model}: Trainer": (under_trainer, ours, steps),
             f"{model}: bare loop": (bare, ours, steps),
-            f"{model}: naive fp32 NCHW": (naive, model, batch, steps),
+            f"{model}: naive fp32 NCHW": (naive, model, batch, steps // 2),
         }
-    ours = ["data.batch_size=250"]
+    variants = {
+        "convnet: bare, batch 250": "data.batch_size=250",
+        "convnet: bare, batch 1,000": "data.batch_size=1000",
+        "convnet: bare, keep_memory=false": "keep_memory=false",
+        "convnet: bare, compile=true": "compile=true",
+    }
+    ours = f"data.batch_size={BATCH['convnet']}"
     contenders |= {
-        "convnet: bare, keep_memory=false": (bare, [*ours, "keep_memory=false"], STEPS["convnet"]),
-        "convnet: bare, compile=true": (bare, [*ours, "compile=true"], STEPS["convnet"]),
+        name: (bare, [ours, override], STEPS["convnet"]) for name, override in variants.items()
     }
     figures = alternate(contenders, ROUNDS)
 

@@ -1,6 +1,7 @@
 """The objects of a run, built from settings that are checked first."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,11 +16,13 @@ from lightning.pytorch.loggers import Logger
 
 from cifar10.build import build, call
 from cifar10.callbacks import History, HyperparameterPage, Stopwatch
+from cifar10.checkpoint import WholeCheckpointIO
 from cifar10.classifier import GLANCE, Classifier
 from cifar10.data.edition import SIDE
 from cifar10.data.module import CIFAR10DataModule, Seed
 from cifar10.errors import SettingError
 from cifar10.hardware import Hardware
+from cifar10.last import RandomStates
 from cifar10.memory import require_room
 from cifar10.optim import Fraction
 from cifar10.terminal import ProgressBar
@@ -63,6 +66,7 @@ def build_parts(
     threads: Annotated[int, Ge(1)] | None,
     keep_memory: bool,
     compile: bool,
+    deterministic: bool,
     data: Group,
     model: Group,
     optimizer: Group,
@@ -71,6 +75,8 @@ def build_parts(
     logger: Group | None = None,
     callbacks: Group | None = None,
 ) -> Parts:
+    if deterministic:  # cuBLAS reads it when CUDA starts, which the next line may do
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     hardware = Hardware.choose(
         precision=trainer.get("precision", "auto"),
         accelerator=str(trainer.get("accelerator", "auto")),
@@ -96,7 +102,7 @@ def build_parts(
     classifier.lay_out(hardware.channels_last)
 
     stopwatch, history = Stopwatch(), History()
-    built: list[Callback] = [stopwatch, history, page]
+    built: list[Callback] = [stopwatch, history, page, RandomStates()]
     for name, spec in chosen(callbacks, "callbacks"):
         if str(spec.get("monitor")).startswith("val/") and not data_module.has_validation:
             continue  # there is nothing to monitor, and the last epoch is the result
@@ -109,7 +115,7 @@ def build_parts(
     for name, spec in chosen(logger, "logger"):
         place = {} if "save_dir" in spec else {"save_dir": str(folder)}
         loggers.append(build(spec, f"logger.{name}", Logger, **place))
-    defaults: Group = {"enable_progress_bar": on_terminal}
+    defaults: Group = {"enable_progress_bar": on_terminal, "deterministic": deterministic}
     if not data_module.has_validation:
         defaults["limit_val_batches"] = 0
     built_trainer = build(
@@ -117,6 +123,7 @@ def build_parts(
         "trainer",
         L.Trainer,
         callbacks=built,
+        plugins=[WholeCheckpointIO()],
         logger=loggers,
         default_root_dir=str(folder),
     )

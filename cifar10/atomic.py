@@ -27,3 +27,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed while they wrote in a folder."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)

@@ -17,20 +17,36 @@ class Stopwatch(Callback):
     Logs `train/images_per_second` each epoch.
 
     Attributes:
-        training, evaluation: seconds so far.
-        first_epoch: time.perf_counter() at which the first epoch began.
+        training, evaluation: seconds so far, those before a resume included.
+        images: trained on so far.
+        started: time.perf_counter() at which training began or went on.
     """
 
+    KEPT = ("training", "evaluation", "images", "epoch_images", "epoch_evaluation")
+
     def __init__(self):
-        self.training = self.evaluation = 0.0
-        self.images = 0
-        self.first_epoch: float | None = None
+        self.training = self.evaluation = self.epoch_evaluation = 0.0
+        self.images = self.epoch_images = 0
+        self.started: float | None = None
+        self.epoch_start: float | None = None  # None between epochs
+
+    def state_dict(self) -> dict[str, Any]:
+        spent = time.perf_counter() - self.epoch_start if self.epoch_start is not None else None
+        return {key: getattr(self, key) for key in self.KEPT} | {"epoch_spent": spent}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for key in self.KEPT:
+            setattr(self, key, state_dict[key])
+        spent = state_dict["epoch_spent"]
+        self.epoch_start = None if spent is None else time.perf_counter() - spent
+
+    def on_train_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
+        self.started = now(trainer)
 
     def on_train_epoch_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
         self.epoch_images = 0
         self.epoch_evaluation = self.evaluation
         self.epoch_start = now(trainer)
-        self.first_epoch = self.first_epoch or self.epoch_start
 
     def on_train_batch_end(self, trainer, module, outputs, batch, index) -> None:
         self.epoch_images += len(batch[1])
@@ -46,6 +62,7 @@ class Stopwatch(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         # Lightning validates inside the epoch.
         seconds = now(trainer) - self.epoch_start
+        self.epoch_start = None
         seconds -= self.evaluation - self.epoch_evaluation
         self.training += seconds
         self.images += self.epoch_images * trainer.world_size
@@ -86,6 +103,12 @@ class History(Callback):
         self.epochs: list[dict[str, Any]] = []
         self.by_step: dict[int, dict[str, Any]] = {}
         self.fresh: dict[str, float] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epochs": self.epochs, "by_step": self.by_step, "fresh": self.fresh}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        vars(self).update(state_dict)
 
     def on_train_epoch_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
         self.fresh = {}

@@ -135,6 +135,24 @@ class Classifier(L.LightningModule):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network.to(memory_format=self.memory_format)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the sums of an epoch that is not over, of all ranks together."""
+        sums = {}
+        for name, metric in self.train_metrics.items():
+            with metric.sync_context(should_unsync=True):
+                sums[name] = {key: getattr(metric, key).clone() for key in metric._defaults}
+        checkpoint["train_metrics"] = sums
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._trainer is None or self.trainer.global_rank > 0:  # the sums count once
+            return
+        for name, metric in self.train_metrics.items():
+            for key, value in checkpoint.get("train_metrics", {}).get(name, {}).items():
+                setattr(metric, key, value.to(self.device))
+
+    def on_train_epoch_start(self) -> None:
+        self.train_metrics.reset()  # a checkpoint of an epoch's end still has its sums
+
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         images, labels = self.hardest(*batch)
         logits = self(images)

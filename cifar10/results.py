@@ -1,5 +1,6 @@
 """result.json: write, read, summarise."""
 
+import hashlib
 import json
 import logging
 import math
@@ -13,7 +14,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from cifar10.atomic import replacing
+from filelock import FileLock, Timeout
+
+from cifar10.atomic import remove_leftovers, replacing
 from cifar10.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -26,29 +29,43 @@ def refuse_used(folder: Path) -> None:
     """Raise a UserError if the folder belongs to another run."""
     if (folder / NAME).exists():
         raise UserError(
-            f"{folder} already holds a run: give this one another folder with hydra.run.dir=..."
+            f"{folder} already holds a run: go on with it by resume=FOLDER, or give this one "
+            f"another folder with hydra.run.dir=FOLDER"
         )
 
 
-def claim(folder: Path, result: dict[str, Any]) -> None:
-    """Put the first result.json, of status `running`, into a folder that holds none.
+def claim(folder: Path, result: dict[str, Any], fresh: bool = True) -> FileLock:
+    """Take a folder for this process alone, and put a result.json of status `running` into it.
+
+    Args:
+        fresh: the folder must hold no run yet.
+
+    Returns:
+        The lock, which the system lets go of when the process ends, however it does.
 
     Raises:
-        UserError: the folder belongs to another run, or cannot be written to.
+        UserError: the folder belongs to another run or process, or cannot be written to.
     """
-    path = folder / NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("x", encoding="utf-8")  # of two runs, one gets it
+        lock = FileLock(folder / ".run.lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{folder} is in use by another process that is running it") from None
     except OSError as error:
-        refuse_used(folder)
         raise UserError(f"{folder} cannot be written to: {error.strerror}") from error
     try:
-        with file:
-            file.write(dumps(result))
+        if fresh:
+            refuse_used(folder)
+        remove_leftovers(folder)
+        write(folder, result)
     except OSError as error:
-        path.unlink()
+        lock.release()
         raise UserError(f"{folder} cannot be written to: {error.strerror}") from error
+    except UserError:
+        lock.release()
+        raise
+    return lock
 
 
 def write(folder: Path, result: dict[str, Any]) -> None:
@@ -59,6 +76,31 @@ def write(folder: Path, result: dict[str, Any]) -> None:
 
 def dumps(result: dict[str, Any]) -> str:
     return json.dumps(finite(result), indent=2, allow_nan=False) + "\n"
+
+
+def config(result: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The settings of a run that is to be resumed, as they were.
+
+    Raises:
+        UserError: they are not those that the run wrote.
+    """
+    if digest(result.get("config", {})) != result.get("config_digest"):
+        raise UserError(
+            f"{folder / NAME} has other settings than its run wrote: it is damaged or was changed, "
+            f"so the run cannot go on"
+        )
+    return result["config"]
+
+
+def is_finished(result: dict[str, Any], settings: dict[str, Any]) -> bool:
+    """Whether a run has done all that its settings, which may have changed since, ask for."""
+    more = settings["trainer"]["max_epochs"] > result.get("epochs", 0)
+    return result["status"] == "ok" and not (more and settings != result["config"])
+
+
+def digest(config: dict[str, Any]) -> str:
+    """SHA-256 of a run's settings; a resumed run must find them as they were."""
+    return hashlib.sha256(json.dumps(finite(config), sort_keys=True).encode()).hexdigest()
 
 
 def finite(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """One training run, from settings to result.json."""
 
+import logging
 import os
 import pickle
 import time
@@ -14,22 +15,30 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from cifar10 import memory, results, terminal
+from cifar10 import checkpoint, memory, results, resume, terminal
 from cifar10.assemble import Group, Parts, assemble, hyperparameters
 from cifar10.callbacks import plain
-from cifar10.errors import SettingError, one_line, raised_by
+from cifar10.errors import SettingError, UserError, one_line, raised_by
+from cifar10.signals import signals
+
+log = logging.getLogger(__name__)
 
 NOTICES = (
     "The number of training batches .* is smaller than the logging interval",
     "Checkpoint directory .* exists and is not empty",  # Hydra has put the settings there
     "Experiment logs directory .* exists and is not empty",
+    "You're resuming from a checkpoint that ended before the epoch ended",  # LastCheckpoint seeks
     "It is recommended to use .*sync_dist=True",  # speed is counted over all processes already
     "`isinstance.treespec, LeafSpec.` is deprecated",  # Lightning's own use of torch
 )
 
 
 def run(
-    settings: Group, folder: Path, overrides: Sequence[str] = (), started: float | None = None
+    settings: Group,
+    folder: Path,
+    overrides: Sequence[str] = (),
+    started: float | None = None,
+    earlier: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train, test the best checkpoint, and leave a result.json whatever happens.
 
@@ -40,6 +49,7 @@ def run(
         folder: for checkpoints, logs and result.json; made if missing.
         overrides: what the user changed, for the record.
         started: time.perf_counter() from which set-up is counted; now by default.
+        earlier: the result.json of the run in `folder`, to go on with it; None for a fresh run.
 
     Returns:
         What stands in result.json.
@@ -55,17 +65,20 @@ def run(
         "overrides": list(overrides),
         "seed": settings.get("seed"),
         "settings": hyperparameters(settings),
+        "config": settings,
+        "config_digest": results.digest(settings),
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         **results.surroundings(),
     }
-    if first:
-        results.claim(folder, result)
+    if earlier:
+        result.update({key: earlier[key] for key in ("overrides", "started")})
+    lock = results.claim(folder, result, fresh=earlier is None) if first else None
     for notice in NOTICES:
         warnings.filterwarnings("ignore", notice)
     try:
         parts = assemble(settings, folder)
         try:
-            train_and_test(parts, folder, result, started)
+            train_and_test(parts, folder, result, started, resuming=earlier is not None)
         except (MisconfigurationException, ValueError) as error:
             if not raised_by(error, "lightning"):
                 raise
@@ -85,13 +98,28 @@ def run(
         result.update(status="failed", error=f"{type(error).__name__}: {one_line(error)}")
         raise
     finally:
+        signals.release()
         result["seconds"] = result.get("seconds", {}) | {"total": time.perf_counter() - started}
-        if first:
-            results.write(folder, result)
+        if lock:
+            put_down(folder, result)
+            lock.release()
     return result
 
 
-def train_and_test(parts: Parts, folder: Path, result: dict[str, Any], started: float) -> None:
+def put_down(folder: Path, result: dict[str, Any]) -> None:
+    """Write the result; where it cannot be, that must not hide what else went wrong."""
+    try:
+        results.write(folder, result)
+    except OSError as error:
+        message = f"{folder / results.NAME} cannot be written: {error.strerror}"
+        if result["status"] == "ok":
+            raise UserError(message) from error
+        log.warning("%s", message)
+
+
+def train_and_test(
+    parts: Parts, folder: Path, result: dict[str, Any], started: float, resuming: bool
+) -> None:
     """Fit, then score the test set once; fills in `result` as it goes."""
     trainer, classifier, data = parts.trainer, parts.classifier, parts.data
     stopwatch, history = parts.stopwatch, parts.history
@@ -104,6 +132,7 @@ def train_and_test(parts: Parts, folder: Path, result: dict[str, Any], started: 
     data.setup()
     result["data"] = {
         "name": data.name,
+        "digest": data.digest,
         "train": len(data.train_indices),
         "val": len(data.val_indices) if data.has_validation else 0,
         "validation": data.validation if data.has_validation else None,
@@ -112,27 +141,31 @@ def train_and_test(parts: Parts, folder: Path, result: dict[str, Any], started: 
     }
     if trainer.is_global_zero:
         terminal.announce(result, folder)
+    path = None
+    if resuming and (found := checkpoint.newest(folder)):
+        path, step = found
+        resume.continue_logs(trainer.loggers, step)
     try:
-        trainer.fit(classifier, datamodule=data)
+        trainer.fit(classifier, datamodule=data, ckpt_path=path, weights_only=True)
     finally:
-        checkpoint = chosen_checkpoint(trainer)
-        best = history.by_step.get(step_of(checkpoint), {})
+        chosen = chosen_checkpoint(trainer)
+        best = history.by_step.get(step_of(chosen), {})
         result.update(
             epochs=len(history.epochs),
-            checkpoint=os.path.relpath(checkpoint, folder) if checkpoint else None,
+            checkpoint=os.path.relpath(chosen, folder) if chosen else None,
             best_epoch=best.get("epoch"),
             val={k.removeprefix("val/"): v for k, v in best.items() if k.startswith("val/")},
             history=history.epochs,
             images_per_second=stopwatch.images_per_second,
             seconds={
-                "set_up": (stopwatch.first_epoch or time.perf_counter()) - started,
+                "set_up": (stopwatch.started or time.perf_counter()) - started,
                 "training": stopwatch.training,
             },
         )
     if not stopwatch.images:
         raise SettingError("no step was trained: the trainer's limits leave no batch")
     tested = trainer.test(
-        classifier, datamodule=data, ckpt_path=checkpoint, verbose=False, weights_only=True
+        classifier, datamodule=data, ckpt_path=chosen, verbose=False, weights_only=True
     )
     if not tested:
         raise SettingError("nothing was tested: the trainer's limits leave no test batch")

@@ -20,6 +20,12 @@ from cifar10.data.archive import Dataset
 from cifar10.data.edition import NAMES, Edition
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    faults = parser.getgroup("faults", "tests/faults")
+    faults.addoption("--faults", choices=["short", "long"], default="short", help="many rounds")
+    faults.addoption("--fault-seed", type=int, default=0, help="of the random moments")
+
+
 @pytest.fixture(scope="session")
 def sample() -> Dataset:
     return shipped.read()

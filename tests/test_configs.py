@@ -144,7 +144,7 @@ def test_other_optimizers_ranges_are_named_as_well(settings, tmp_path):
 
 
 def test_callbacks_and_loggers_can_be_left_out(settings, tmp_path):
-    chosen = settings("callbacks.best=null", "~logger", "+callbacks.last.monitor=null")
+    chosen = settings("callbacks.best=null", "~logger")
     parts = assemble(chosen, tmp_path)
     assert [callback.filename for callback in parts.trainer.checkpoint_callbacks] == ["last"]
     assert parts.trainer.loggers == []

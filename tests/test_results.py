@@ -60,7 +60,7 @@ def test_writing_replaces_whole_files(tmp_path):
     with pytest.raises(TypeError, match="not JSON serializable"):
         results.write(tmp_path, {"status": object()})
     assert results.read(tmp_path / "result.json") == whole
-    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".run.lock", "result.json"]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"status": "ok"}', "\x00\x01"])
@@ -94,7 +94,7 @@ def test_a_claim_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "dumps", full)
     with pytest.raises(UserError, match="cannot be written to: No space left on device"):
         results.claim(tmp_path, {"status": "running"})
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".run.lock"]
 
 
 def test_what_cannot_be_read_is_passed_over_by_name(tmp_path, caplog):

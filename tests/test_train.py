@@ -167,7 +167,11 @@ def test_a_signal_ends_the_run_and_keeps_what_it_has(number, tmp_path):
     assert result["epochs"] >= 2
     assert (tmp_path / "run" / "last.ckpt").is_file()
     where = tmp_path / "run"
-    assert err == f"stopped by {number.name}; what it has so far is in {where}\n"
+    assert err.splitlines() == [
+        "",
+        "stopping after this step; again to stop at once",
+        f"stopped by {number.name}; go on with: python train.py resume={where}",
+    ]
 
 
 def test_a_multirun_goes_over_its_values_in_folders_of_their_own(tmp_path):

@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from cifar10.atomic import replacing
+from cifar10.atomic import remove_leftovers, replacing
 from cifar10.data.download import SourceFailed, download
 from cifar10.data.edition import CIFAR10, RECORD, SIDE, Damaged, Edition, verify
 from cifar10.data.forms import read_archive, read_folder
@@ -64,6 +64,7 @@ def prepare(
     try:
         if dataset := open_if_whole(prepared, edition):  # made while this process waited
             return dataset
+        remove_leftovers(directory)
         faults: list[str] = []
         if prepared.exists():
             log.warning("%s is damaged; building it again", prepared)

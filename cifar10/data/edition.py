@@ -34,6 +34,11 @@ class Edition:
     md5: Sequence[str]
     archives: Mapping[str, str]
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the six batches' SHA-256, as hexadecimal text one after the other."""
+        return hashlib.sha256("".join(self.sha256).encode()).hexdigest()
+
 
 CIFAR10 = Edition(
     records=(10_000,) * 6,

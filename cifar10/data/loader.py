@@ -56,6 +56,7 @@ class Loader:
         self.sizes, self.transform = sizes, transform
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
+        self.start = 0  # the batch that the next epoch begins with, once
         if augment:
             self.sampler = self  # Lightning calls set_epoch on `loader.sampler` only
 
@@ -78,7 +79,8 @@ class Loader:
             draw = self.augment.draw(*self.pixels.shape[:2], self.seed, self.epoch)
             draw = Draw(*(decision.to(self.pixels.device) for decision in draw))
         order = order.to(self.pixels.device)
-        for batch in range(len(self)):
+        first, self.start = self.start, 0
+        for batch in range(first, len(self)):
             start = batch * self.batch_size
             places = order[start : start + self.batch_size][self.rank :: self.world_size]
             if self.transform and self.augment:

@@ -1,0 +1,106 @@
+"""Go on with a run where it stopped."""
+
+import csv
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from cifar10.errors import SettingError
+
+# What a run may be resumed with: how long, where, and what it shows; never what it computes.
+MAY_CHANGE = (
+    *(f"trainer.{key}" for key in ("max_epochs", "log_every_n_steps", "enable_progress_bar")),
+    *(f"trainer.{key}" for key in ("devices", "num_nodes", "strategy", "accelerator")),
+    *(f"data.{key}" for key in ("dir", "sources", "download")),
+    *("threads", "keep_memory", "compile", "logger", "callbacks.last", "test_views"),
+)
+# Where things are is the present machine's affair, whether it was typed or not.
+PLACES = ("data.dir", "data.sources", "data.download")
+
+
+def leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted key and value; an empty group is a value."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            flat |= leaves(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `leaves`."""
+    settings: dict[str, Any] = {}
+    for dotted, value in flat.items():
+        *groups, key = dotted.split(".")
+        group = settings
+        for name in groups:
+            group = group.setdefault(name, {})
+        group[key] = value
+    return settings
+
+
+def within(key: str, places: Iterable[str]) -> bool:
+    """Whether a dotted key is one of some places or lies in one."""
+    return any(key == place or key.startswith(f"{place}.") for place in places)
+
+
+def merge(
+    recorded: Mapping[str, Any], now: Mapping[str, Any], overrides: Iterable[str]
+) -> dict[str, Any]:
+    """A run's own settings, with what the command line changes of them now.
+
+    Args:
+        recorded: nested settings of the run.
+        now: nested settings as the command line composes them at present.
+        overrides: what was typed; only that counts of `now`, since defaults may have moved on.
+
+    Raises:
+        SettingError: something typed is not as recorded, and would make it another run.
+    """
+    typed = {word.lstrip("+~").partition("=")[0] for word in overrides}
+    typed = {key.partition("@")[0].replace("/", ".") for key in typed}
+    before, after = leaves(recorded), leaves(now)
+    everything = "experiment" in typed  # it may change any setting
+    touched = [
+        key
+        for key in before.keys() | after.keys()
+        if (everything or within(key, typed) or within(key, PLACES))
+        and before.get(key, ...) != after.get(key, ...)
+    ]
+    for key in sorted(touched):
+        if not within(key, MAY_CHANGE):
+            was = f"{key}={before[key]}" if key in before else f"no {key}"
+            wants = f"{key}={after[key]}" if key in after else f"no {key}"
+            raise SettingError(
+                f"{wants}: the run has {was}, and resuming keeps that; leave it out, or start "
+                f"another run"
+            )
+    kept = {key: value for key, value in before.items() if key not in touched}
+    return nested(kept | {key: after[key] for key in touched if key in after})
+
+
+def continue_logs(loggers: Iterable[Any], step: int) -> None:
+    """Have curves go on at a step: what was drawn from there on is drawn anew.
+
+    A run that was killed has logged steps that its last checkpoint knows nothing of.
+    """
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            # TensorBoard then drops the points of other event files from this step on.
+            logger._kwargs["purge_step"] = step
+        elif isinstance(logger, CSVLogger):
+            kept = rows_before(Path(logger.log_dir, "metrics.csv"), step)
+            logger.experiment.metrics = kept  # making it has removed the file
+            logger.save()
+
+
+def rows_before(path: Path, step: int) -> list[dict[str, str]]:
+    """The rows of a CSV file whose `step` is lower, or none where there is no such file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if int(row["step"]) < step]

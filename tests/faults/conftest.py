@@ -1,0 +1,58 @@
+"""The short and the long form of the fault suite, and the record of the long one."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.faults import harness
+from tests.faults.table import RECORD
+
+tried: dict[str, list[int]] = {}
+
+
+@pytest.fixture(scope="session")
+def long(request) -> bool:
+    return request.config.getoption("--faults") == "long"
+
+
+@pytest.fixture(scope="session")
+def seed(request) -> int:
+    return request.config.getoption("--fault-seed")
+
+
+@pytest.fixture
+def chance(request, seed) -> random.Random:
+    """Random numbers of this test's own, so that each can be repeated alone."""
+    return random.Random(f"{seed} {request.node.name}")
+
+
+@pytest.fixture(scope="session")
+def survived() -> Callable[[str], None]:
+    """Counts what was tried and what survived, for the table in RESULTS.md."""
+
+    def count(what: str, good: bool) -> None:
+        counts = tried.setdefault(what, [0, 0])
+        counts[0] += 1
+        counts[1] += good
+
+    return count
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory) -> tuple[dict, float]:
+    """What the small run computes when nothing disturbs it, and the seconds that takes."""
+    folder = tmp_path_factory.mktemp("reference")
+    harness.reference(folder / "first")  # starts the server, which takes longer
+    return harness.reference(folder / "run")
+
+
+def pytest_sessionfinish(session) -> None:
+    if tried and session.config.getoption("--faults") == "long":
+        from cifar10.results import surroundings
+
+        record = {"seed": session.config.getoption("--fault-seed"), "tried": tried}
+        rows = json.loads(RECORD.read_text()) if RECORD.exists() else []
+        Path(RECORD).write_text(json.dumps([*rows, record | surroundings()], indent=1) + "\n")

@@ -1,0 +1,69 @@
+"""Bad overrides, made up by the hundred: one line each, before anything is touched."""
+
+import signal
+import sys
+
+import pytest
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+
+import train
+from cifar10.data import archive
+
+NUMBERS = ("data.batch_size", "data.val_size", "trainer.max_epochs", "optimizer.lr", "seed")
+RANGED = ("data.batch_size", "data.val_size", "trainer.max_epochs", "seed", "data.shift")
+GROUPS = ("data", "model", "optimizer", "scheduler", "trainer", "logger", "experiment")
+words = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=3, max_size=12).map(lambda w: f"q{w}q")
+BAD = st.one_of(
+    st.builds("{}={}".format, words, st.integers()),
+    st.builds("{}.{}={}".format, st.sampled_from(GROUPS[:5]), words, st.integers()),
+    st.builds("{}={}".format, st.sampled_from(GROUPS), words),
+    st.builds("{}={}".format, st.sampled_from(NUMBERS), words),
+    st.builds("{}=[{}]".format, st.sampled_from(NUMBERS), st.integers(0, 9)),
+    st.builds("{}={}".format, st.sampled_from(RANGED), st.integers(-(10**6), -1)),
+    st.builds("{}=nan".format, st.sampled_from(RANGED)),
+    st.builds("model._target_={}.{}".format, words, words),
+    st.builds("optimizer._target_=os.{}".format, words),
+    st.builds("{}={}".format, words, st.sampled_from(["[", "{", "${", '"', "'", "(1"])),
+    st.builds("~{}".format, words),
+    st.builds("resume={}".format, words),
+    st.builds("trainer.precision={}".format, words),
+    st.builds("data.sizes={}".format, st.sampled_from(["[]", "[7]", "32", "[33]", "[a]"])),
+)
+
+
+def test_bad_overrides_end_in_one_line(tmp_path, monkeypatch, capsys, long, request, survived):
+    def forbidden(*_):
+        raise AssertionError("the data must not be touched")
+
+    monkeypatch.setattr(archive, "prepare", forbidden)
+    monkeypatch.chdir(tmp_path)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    @seed(request.config.getoption("--fault-seed"))
+    @settings(
+        max_examples=200 if long else 20,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(BAD)
+    def try_one(override: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["train.py", override])
+        with pytest.raises(SystemExit) as end:
+            train.cli()
+        stderr = capsys.readouterr().err
+        good = (
+            end.value.code == 2
+            and stderr.startswith("error: ")
+            and stderr.count("\n") == 1
+            and not list(tmp_path.iterdir())
+        )
+        survived("bad override: one line, exit code 2, nothing touched", good)
+        assert good, (override, end.value.code, stderr)
+
+    try:
+        try_one()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -1,0 +1,32 @@
+"""Many processes that prepare the data at once, one of which is killed."""
+
+import multiprocessing
+import time
+
+from cifar10.data import archive
+from tests.faults.harness import SERVER
+
+
+def prepare(folder, edition) -> None:
+    archive.prepare(folder, [], False, edition)
+
+
+def test_eight_processes_prepare_at_once_and_one_is_killed(forms, tmp_path, chance, long, survived):
+    for round in range(20 if long else 2):
+        folder = tmp_path / f"data {round}"
+        folder.mkdir()
+        forms.write("cifar-10-python.tar.gz", folder)
+        processes: list[multiprocessing.Process] = [
+            SERVER.Process(target=prepare, args=(folder, forms.edition)) for _ in range(8)
+        ]
+        for process in processes:
+            process.start()
+        time.sleep(chance.uniform(0, 0.3))
+        processes[0].kill()
+        for process in processes:
+            process.join(60)
+        ended = [process.exitcode for process in processes[1:]]
+        whole = archive.open_if_whole(folder / archive.PREPARED, forms.edition)
+        good = ended == [0] * 7 and whole is not None and not list(folder.glob(".*.tmp"))
+        survived("eight processes preparing, one killed: one good file", good)
+        assert good, (ended, sorted(folder.iterdir()))
