@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import sys
+import threading
 import time
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -20,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cifar10.errors import Interrupted, SettingError, UserError, clear_errors, end
-from cifar10.signals import signals
+from cifar10.signals import pre_emption, requeue, signals
 
 STARTED = time.perf_counter()
 ROOT = Path(__file__).resolve().parent
@@ -57,11 +58,24 @@ def typed(config: DictConfig, start: str) -> bool:
 
 
 def resume_command(folder: Path) -> str:
-    """What to type to go on with a run, quoted for Hydra where it has to be, and for the shell."""
+    """What to type to go on with a run."""
+    return shlex.join(["python", "train.py", f"resume={quoted(folder)}"])
+
+
+def sweep_command(folder: Path) -> str:
+    """What to type to go on with a multirun."""
+    again = ("resume=", "hydra.sweep.dir=")
+    typed = [word for word in sys.argv[1:] if not word.startswith(again)]
+    place = f"hydra.sweep.dir={quoted(folder)}"
+    return shlex.join(["python", "train.py", *typed, "resume=auto", place])
+
+
+def quoted(folder: Path) -> str:
+    """A folder as Hydra's override grammar takes it."""
     name = str(folder)
-    if not re.fullmatch(r"[\w./+-]+", name):
-        name = '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return shlex.join(["python", "train.py", f"resume={name}"])
+    if re.fullmatch(r"[\w./+-]+", name):
+        return name
+    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 class Check(Callback):
@@ -117,17 +131,30 @@ def main(cfg: DictConfig) -> float:
             print(f"{folder} is finished; a higher trainer.max_epochs trains on")
             return earlier["val"].get("loss", math.nan)
         result = run(settings, folder, overrides, STARTED if single else started, earlier)
-    except UserError as error:
+    except (UserError, OSError) as error:
         if single:
             end(error, CONFIGS)
         logging.getLogger(__name__).error("error: %s", error)
         raise error.with_traceback(None) from None  # the frames would keep the run's data alive
     except Interrupted as stop:
-        print(f"{stop}; go on with: {resume_command(folder)}", file=sys.stderr)
+        again = resume_command(folder) if single else sweep_command(Path(hydra_config.sweep.dir))
+        if rank_zero_only.rank == 0:
+            print(f"{stop}; go on with: {again}", file=sys.stderr)
+            if stop.number in pre_emption():
+                requeue()
         raise
     if rank_zero_only.rank == 0:
         print(closing_table(result, folder), flush=True)
     return result["val"].get("loss", math.nan)  # never the test loss: a sweep would tune on it
+
+
+def in_thread(thread: threading.ExceptHookArgs) -> None:
+    """Leave out a thread's own traceback where the error comes back to the main one.
+
+    TensorBoard's writer is a thread, and tells of a full disk at the next point it is given.
+    """
+    if not isinstance(thread.exc_value, OSError):
+        threading.__excepthook__(thread)
 
 
 def cli() -> None:
@@ -136,6 +163,7 @@ def cli() -> None:
     for name in ("matplotlib", "httpx"):  # they tell of font caches and of every request
         logging.getLogger(name).setLevel(logging.WARNING)
 
+    threading.excepthook = in_thread
     signals.listen()
     with clear_errors(CONFIGS):
         main()

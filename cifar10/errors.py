@@ -25,7 +25,7 @@ class Interrupted(SystemExit):
 
     def __init__(self, number: int):
         super().__init__(128 + number)
-        self.name = signal.Signals(number).name
+        self.number, self.name = number, signal.Signals(number).name
 
     def __str__(self) -> str:
         return f"stopped by {self.name}"

@@ -79,6 +79,10 @@ def run(
         parts = assemble(settings, folder)
         try:
             train_and_test(parts, folder, result, started, resuming=earlier is not None)
+        except (OSError, UserError) as error:
+            if folder.is_dir():
+                raise
+            raise UserError(f"{folder} was removed while the run was writing to it") from error
         except (MisconfigurationException, ValueError) as error:
             if not raised_by(error, "lightning"):
                 raise
@@ -114,7 +118,8 @@ def put_down(folder: Path, result: dict[str, Any]) -> None:
         message = f"{folder / results.NAME} cannot be written: {error.strerror}"
         if result["status"] == "ok":
             raise UserError(message) from error
-        log.warning("%s", message)
+        if folder.is_dir():
+            log.warning("%s", message)
 
 
 def train_and_test(

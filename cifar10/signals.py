@@ -1,14 +1,18 @@
 """Signals that ask the program to stop."""
 
+import logging
 import os
 import signal
+import subprocess
 import sys
 
 from cifar10.errors import Interrupted
 
+log = logging.getLogger(__name__)
+
 
 class Signals:
-    """SIGINT and SIGTERM: the first stops the program when it can, a second one at once.
+    """SIGINT, SIGTERM and SLURM's: the first stops the program when it can, a second at once.
 
     Attributes:
         asked: the number of the signal that came, if one did.
@@ -19,10 +23,10 @@ class Signals:
         self.listening = self.held = False
 
     def listen(self) -> None:
-        """Take over both signals from whoever has them."""
+        """Take over the signals from whoever has them."""
         self.listening = True
-        signal.signal(signal.SIGINT, self.stop)
-        signal.signal(signal.SIGTERM, self.stop)
+        for number in (signal.SIGINT, signal.SIGTERM, *pre_emption()):
+            signal.signal(number, self.stop)
 
     def stop(self, number: int, _: object) -> None:
         if self.asked is not None:
@@ -36,10 +40,26 @@ class Signals:
         """Have signals wait until someone looks at `asked`: a broken-off step is half done."""
         self.held = True
         if self.listening:
-            self.listen()  # while it trains, Lightning handles SIGTERM, and then exits with 0
+            self.listen()  # while it trains, Lightning has SIGTERM, and would exit with 0
 
     def release(self) -> None:
         self.held = False
+
+
+def pre_emption() -> list[signal.Signals]:
+    """The signal by which SLURM says that a job's time is nearly up (`--signal=SIGUSR1@90`)."""
+    return [signal.SIGUSR1] if "SLURM_JOB_ID" in os.environ else []
+
+
+def requeue() -> None:
+    """Put this SLURM job back into its queue, as Lightning's own handler does."""
+    job = os.environ["SLURM_JOB_ID"]
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        log.error("error: scontrol requeue %s: %s", job, getattr(error, "stderr", None) or error)
 
 
 signals = Signals()  # a process has one handler for each

@@ -15,11 +15,11 @@ from cifar10.data import archive
 TINY = ("data=sample", "trainer.max_epochs=1", "+trainer.limit_train_batches=4")
 
 
-def start(folder: Path, *overrides: str) -> subprocess.Popen:
+def start(folder: Path, *overrides: str, environment: dict | None = None) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, str(train.ROOT / "train.py"), *overrides],
         cwd=folder,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        env=os.environ | {"PYTHONUNBUFFERED": "1"} | (environment or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -172,6 +172,24 @@ def test_a_signal_ends_the_run_and_keeps_what_it_has(number, tmp_path):
         "stopping after this step; again to stop at once",
         f"stopped by {number.name}; go on with: python train.py resume={where}",
     ]
+
+
+def test_slurms_signal_saves_and_queues_the_job_again(tmp_path):
+    """With a stand-in for scontrol that notes what it was called with."""
+    tool = tmp_path / "scontrol"
+    tool.write_text(f'#!/bin/sh\necho "$@" >> "{tmp_path}/called"\n')
+    tool.chmod(0o755)
+    environment = {"SLURM_JOB_ID": "42", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    line = (*TINY, "trainer.max_epochs=1000", "hydra.run.dir=run", "resume=auto")
+    process = start(tmp_path, *line, environment=environment)
+    for shown in process.stdout:
+        if shown.split()[:2] == ["epoch", "2/1000"]:
+            process.send_signal(signal.SIGUSR1)
+            break
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGUSR1
+    assert err.splitlines()[-1].startswith("stopped by SIGUSR1; go on with: ")
+    assert (tmp_path / "called").read_text() == "requeue 42\n"
 
 
 def test_a_multirun_goes_over_its_values_in_folders_of_their_own(tmp_path):
