@@ -31,7 +31,8 @@ def phases(overrides: list[str]) -> dict[tuple[int, float], int]:
     images: dict[tuple[int, float], int] = {}
     for epoch in range(trainer["max_epochs"]):
         steps = min(left, math.ceil(total / data["batch_size"]))
-        phase = of_epoch(data["sizes"], epoch), of_epoch(chosen["keep_hardest"], epoch)
+        side = min(of_epoch(data["crops"], epoch), of_epoch(data["sizes"], epoch))
+        phase = side, of_epoch(chosen["keep_hardest"], epoch)
         images[phase] = images.get(phase, 0) + min(steps * data["batch_size"], total)
         left -= steps
     return {phase: count for phase, count in images.items() if count}
@@ -88,7 +89,12 @@ def main() -> None:
     contenders = {
         phase_name(recipe, size, keep): (
             under_trainer,
-            [*RECIPES[recipe], f"data.sizes=[{size}]", f"keep_hardest=[{keep}]"],
+            [
+                *RECIPES[recipe],
+                f"data.sizes=[{size}]",
+                "data.crops=[32]",
+                f"keep_hardest=[{keep}]",
+            ],
             STEPS,
         )
         for recipe, images in work.items()

@@ -98,7 +98,7 @@ def build_parts(
         raise SettingError(
             f"trainer.strategy={strategy}: must start processes of its own, as ddp does"
         )
-    require_sizes(classifier, data_module.sizes or [], keep_hardest)
+    require_sizes(classifier, data_module.sides, keep_hardest)
     classifier.lay_out(hardware.channels_last)
 
     stopwatch, history = Stopwatch(), History()
@@ -132,7 +132,7 @@ def build_parts(
             classifier,
             data_module.batch_size,
             built_trainer.num_nodes,
-            max(data_module.sizes or [SIDE]),
+            max(data_module.sides),
             hardware.precision.value,
         )
     if hardware.compile.value != "eager":
@@ -140,16 +140,16 @@ def build_parts(
     return Parts(data_module, classifier, built_trainer, stopwatch, history, hardware)
 
 
-def require_sizes(classifier: Classifier, sizes: list[int], keep_hardest: list[float]) -> None:
+def require_sizes(classifier: Classifier, sides: list[int], keep_hardest: list[float]) -> None:
     """See whether the network takes images of other sizes than 32x32, where it will get any.
 
     Raises:
         SettingError: it does not.
     """
-    wanted = {"data.sizes": sizes, "keep_hardest": [GLANCE] if min(keep_hardest) < 1 else []}
+    wanted = {"data.sizes": sides, "keep_hardest": [GLANCE] if min(keep_hardest) < 1 else []}
     classifier.eval()
-    for setting, sides in wanted.items():
-        for side in set(sides) - {SIDE}:
+    for setting, wanted_sides in wanted.items():
+        for side in set(wanted_sides) - {SIDE}:
             try:
                 with torch.inference_mode():
                     classifier(torch.zeros(1, 3, side, side, dtype=torch.uint8))

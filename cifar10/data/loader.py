@@ -30,8 +30,9 @@ class Loader:
         chosen: which images of the set are this loader's, int64 (M,).
         batch_size: images in a global batch; the last one of an epoch may be smaller.
         augment: what happens to training images; None makes an evaluation loader.
-        sizes: side s in pixels of the images of each epoch, which are shrunk to it after they were
-            augmented; the last one is that of all later epochs. None leaves them at S.
+        crops: side in pixels of the central part that is left of augmented images, for each epoch;
+            the last one is that of all later epochs. None leaves all of them.
+        sizes: side s in pixels that what is larger is then shrunk to, likewise.
         transform: a function that takes and gives one image, uint8 (3, S, S); if given, it is
             applied in place of `augment`, image by image, which is slow.
         seed: of order and augmentation.
@@ -50,10 +51,11 @@ class Loader:
         world_size: int = 1,
         sizes: Sequence[int] | None = None,
         transform: Callable[[Tensor], Tensor] | None = None,
+        crops: Sequence[int] | None = None,
     ):
         self.pixels, self.labels, self.chosen = pixels, labels, chosen
         self.batch_size, self.augment, self.seed = batch_size, augment, seed
-        self.sizes, self.transform = sizes, transform
+        self.crops, self.sizes, self.transform = crops, sizes, transform
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
         self.start = 0  # the batch that the next epoch begins with, once
@@ -93,6 +95,8 @@ class Loader:
                 images = self.augment.apply(self.pixels, places, draw)
             else:
                 images = unpack(self.pixels[places])
+            if self.crops:
+                images = centre(images, of_epoch(self.crops, self.epoch))
             if self.sizes:
                 images = shrink(images, of_epoch(self.sizes, self.epoch))
             yield images, self.labels[places]
@@ -103,9 +107,16 @@ def of_epoch(values: Sequence[T], epoch: int) -> T:
     return values[min(epoch, len(values) - 1)]
 
 
+def centre(images: Tensor, size: int) -> Tensor:
+    """The central `size` x `size` pixels of images (n, 3, S, S)."""
+    start = (images.size(-1) - size) // 2
+    part = images[..., start : start + size, start : start + size]
+    return part.contiguous(memory_format=torch.channels_last)
+
+
 def shrink(images: Tensor, size: int) -> Tensor:
-    """Resize images, uint8 (n, 3, S, S), to `size` pixels a side, antialiased."""
-    if images.size(-1) == size:
+    """Resize images, uint8 (n, 3, S, S), to `size` pixels a side, antialiased; never enlarge."""
+    if images.size(-1) <= size:
         return images
     # torch has fast code for bytes on CPUs alone, and none for bytes on GPUs.
     whole = images.contiguous(memory_format=torch.channels_last)

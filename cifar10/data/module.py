@@ -15,12 +15,13 @@ from cifar10.build import build
 from cifar10.data import archive, sample
 from cifar10.data.augment import Augment, pack, unpack
 from cifar10.data.edition import CIFAR10, SIDE
-from cifar10.data.loader import Loader
+from cifar10.data.loader import Loader, of_epoch
 from cifar10.errors import SettingError
 
 # Training images; known without opening the data, so that settings are checked before a download.
 SIZES = {"cifar10": 50_000, "sample": sample.TRAIN * 10}
 
+Sides = Annotated[list[Annotated[int, Interval(ge=16, le=SIDE)]], Len(1)]
 Seed = Annotated[int, Interval(ge=0, lt=2**32)]
 
 
@@ -44,7 +45,9 @@ class CIFAR10DataModule(L.LightningDataModule):
         val_seed: of the split; apart from `seed`, so that all seeds share one validation set.
         flip, shift, cutout, brightness, contrast: see `cifar10.data.augment.Augment`; they touch
             `train` alone.
-        sizes: side in pixels of the training images of each epoch; the last one goes on.
+        crops: side in pixels of the central part of each training image that is left after the
+            shift, for each epoch; the last one goes on.
+        sizes: side in pixels that training images are shrunk to, where they are larger, likewise.
         transform: torchvision transforms in place of all those, as specifications (see
             `cifar10.build`): each image goes through them by itself, uint8 (3, 32, 32) to the
             same. null for none.
@@ -69,7 +72,8 @@ class CIFAR10DataModule(L.LightningDataModule):
         cutout: Annotated[int, Interval(ge=0, le=SIDE)],
         brightness: Annotated[float, Interval(ge=0, le=1)],
         contrast: Annotated[float, Interval(ge=0, le=1)],
-        sizes: Annotated[list[Annotated[int, Interval(ge=16, le=SIDE)]], Len(1)],
+        crops: Sides,
+        sizes: Sides,
         transform: list[dict[str, Any]] | None,
         seed: Seed,
     ):
@@ -89,6 +93,7 @@ class CIFAR10DataModule(L.LightningDataModule):
         self.batch_size, self.seed = batch_size, seed
         self.validation, self.val_size, self.val_seed = validation, held_out, val_seed
         self.augment = Augment(flip, shift, cutout, brightness, contrast)
+        self.crops = None if set(crops) == {SIDE} else list(crops)
         self.sizes = None if set(sizes) == {SIDE} else list(sizes)
         self.transform = compose(transform) if transform else None
         self.pixels: Tensor | None = None
@@ -130,6 +135,13 @@ class CIFAR10DataModule(L.LightningDataModule):
         """SHA-256 of the validation images' indices: equal digests, equal splits."""
         return hashlib.sha256(self.val_indices.numpy().astype("<i8").tobytes()).hexdigest()
 
+    @property
+    def sides(self) -> list[int]:
+        """Sides in pixels of the images that training will see."""
+        crops, sizes = self.crops or [SIDE], self.sizes or [SIDE]
+        epochs = range(max(len(crops), len(sizes)))
+        return [min(of_epoch(crops, epoch), of_epoch(sizes, epoch)) for epoch in epochs]
+
     def some_images(self, count: int = 5000) -> Tensor:
         """The first training images as they are, uint8 (count, 3, 32, 32)."""
         return unpack(self.pixels[self.train_indices[:count]])
@@ -139,6 +151,7 @@ class CIFAR10DataModule(L.LightningDataModule):
             self.train_indices,
             augment=self.augment,
             seed=self.seed,
+            crops=self.crops,
             sizes=self.sizes,
             transform=self.transform,
         )

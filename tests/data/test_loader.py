@@ -97,6 +97,21 @@ def test_images_have_the_size_of_their_epoch(numbered):
             assert torch.equal(images[:, 1, size // 2, 3].long(), own)
 
 
+def test_the_centre_is_cut_out_after_the_shift_and_then_shrunk(sample, numbered):
+    pixels = pack(sample.train_images[:40].contiguous())
+    shifted = Augment("none", 2, 0)
+    whole = Loader(pixels, numbered[1][:40], torch.arange(40), 40, shifted)
+    part = Loader(pixels, numbered[1][:40], torch.arange(40), 40, shifted, crops=[28])
+    small = Loader(
+        pixels, numbered[1][:40], torch.arange(40), 40, shifted, crops=[28], sizes=[32, 20]
+    )
+    (images, _), (cut, _), (kept, _) = next(iter(whole)), next(iter(part)), next(iter(small))
+    assert torch.equal(cut, images[..., 2:30, 2:30])
+    assert torch.equal(kept, cut)  # 28 is not enlarged to 32
+    small.set_epoch(1)
+    assert next(iter(small))[0].shape == (40, 3, 20, 20)
+
+
 def test_shrinking_is_antialiased(sample):
     images = sample.test_images[:20]
     small = shrink(images, 16)
