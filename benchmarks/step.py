@@ -16,7 +16,7 @@ from benchmarks.subjects import (
 
 BATCH = {"convnet": 512, "airnet": 1000}
 STEPS = {"convnet": 12, "airnet": 4}
-ROUNDS = 5
+ROUNDS = 3
 
 
 def main() -> None:
