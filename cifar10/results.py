@@ -193,12 +193,13 @@ def find(paths: Iterable[Path]) -> list[dict[str, Any]]:
     return found
 
 
-# Heading, key in result.json, how to print it.
+# Heading, where it stands in result.json, how to print it.
 COLUMNS = (
-    ("test top-1", "top1", "{:.2%}"),
-    ("test top-3", "top3", "{:.2%}"),
-    ("test top-5", "top5", "{:.2%}"),
-    ("test loss", "loss", "{:.4f}"),
+    ("test top-1", "test", "top1", "{:.2%}"),
+    ("six views", "test_views", "top1", "{:.2%}"),
+    ("test top-3", "test", "top3", "{:.2%}"),
+    ("test top-5", "test", "top5", "{:.2%}"),
+    ("test loss", "test", "loss", "{:.4f}"),
 )
 
 
@@ -214,14 +215,15 @@ def summarise(results: Sequence[dict[str, Any]]) -> str:
         if result["status"] == "ok":
             recipe = json.dumps([result["settings"] | {"seed": None}, place(result)])
             recipes.setdefault(recipe, {})[result["seed"]] = result
-    head = ["recipe", "epochs", "training", *(heading for heading, _, _ in COLUMNS), "seeds"]
+    columns = [column for column in COLUMNS if any(column[1] in result for result in results)]
+    head = ["recipe", "epochs", "training", *(column[0] for column in columns), "seeds"]
     lines = [head, ["---"] * len(head)]
     for runs in (list(seeds.values()) for seeds in recipes.values()):
         seconds = statistics.median(run["seconds"]["training"] for run in runs)
         cells = [f"`{command(runs[0])}`", str(runs[0]["epochs"]), f"{seconds:.0f} s"]
-        for _, key, form in COLUMNS:
-            values = [run["test"][key] for run in runs]
-            cell = form.format(statistics.mean(values))
+        for _, split, key, form in columns:
+            values = [run[split][key] for run in runs if split in run]
+            cell = form.format(statistics.mean(values)) if values else ""
             if len(values) > 1:
                 cell += f" ± {form.format(statistics.stdev(values))}"
             cells.append(cell)
