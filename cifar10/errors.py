@@ -79,6 +79,8 @@ def clear_errors(configs: Path) -> Iterator[None]:
 
 def end(error: Exception, configs: Path) -> NoReturn:
     """Print an error's line and exit; an error that is no user's raises again."""
+    if raised_by(error, "logging") and isinstance(error.__cause__, OSError):
+        error = error.__cause__  # "unable to configure handler", whose file cannot be opened
     if isinstance(error, OSError) and error.strerror:  # a full disk, a folder that is a file, ...
         error = UserError(f"{error.filename or 'a file'}: {error.strerror}")
     elif not isinstance(error, UserError):

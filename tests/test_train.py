@@ -140,6 +140,13 @@ def test_a_folder_below_a_file_is_one_line(type_in, tmp_path):
     assert stderr == "error: file/run: Not a directory\n"
 
 
+def test_a_log_that_cannot_be_written_is_one_line(type_in, tmp_path):
+    (tmp_path / "run" / "train.log").mkdir(parents=True)
+    code, stderr = type_in(*TINY, "hydra.run.dir=run")
+    assert code == 1
+    assert stderr == f"error: {tmp_path / 'run' / 'train.log'}: Is a directory\n"
+
+
 def test_a_folder_that_holds_a_run_is_left_alone(type_in, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "result.json").write_text("precious")

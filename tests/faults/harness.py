@@ -32,7 +32,8 @@ SMALL = (
     "threads=1",
     "seed=7",
 )
-TIMES = ("started", "seconds", "images_per_second", "overrides")
+# What may differ: times, what was typed, and the state of the checkout.
+TIMES = ("started", "seconds", "images_per_second", "overrides", "commit", "clean")
 
 
 def command_line(arguments: Sequence[str], output: str, prepare: Callable[[], None] | None) -> None:
