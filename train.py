@@ -166,7 +166,13 @@ def cli() -> None:
     threading.excepthook = in_thread
     signals.listen()
     with clear_errors(CONFIGS):
-        main()
+        try:
+            main()
+        except Exception:
+            if signals.asked is None:
+                raise
+            # Hydra makes an error of its own of whatever is raised while it composes.
+            raise Interrupted(signals.asked) from None
 
 
 if __name__ == "__main__":
