@@ -164,6 +164,7 @@ def cli() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
     threading.excepthook = in_thread
+    sys.unraisablehook = signals.ignored
     signals.listen()
     with clear_errors(CONFIGS):
         try:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 from cifar10.errors import Interrupted
 
@@ -35,6 +36,17 @@ class Signals:
         if not self.held:
             raise Interrupted(number)
         print("\nstopping after this step; again to stop at once", file=sys.stderr, flush=True)
+
+    def ignored(self, what: "sys.UnraisableHookArgs") -> None:
+        """For sys.unraisablehook: where Python dropped `Interrupted`, have the signal come again.
+
+        It does so in a finaliser, which may run at any moment.
+        """
+        if isinstance(what.exc_value, Interrupted):
+            self.asked = None
+            threading.Timer(0.05, os.kill, (os.getpid(), what.exc_value.number)).start()
+        else:
+            sys.__unraisablehook__(what)
 
     def hold(self) -> None:
         """Have signals wait until someone looks at `asked`: a broken-off step is half done."""
