@@ -80,9 +80,11 @@ def read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is no whole checkpoint: {why}") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise UserError(f"{path} is no checkpoint of a run")
-    for state in checkpoint.get("callbacks", {}).values():
-        if isinstance(state, dict) and state.get("dirpath"):
-            state.update(moved(state, Path(path).parent))
+    states = checkpoint.get("callbacks", {})
+    last = [state["dirpath"] for key, state in states.items() if key.startswith("LastCheckpoint")]
+    for state in states.values():  # a callback's own folder elsewhere stays where it is
+        if isinstance(state, dict) and state.get("dirpath") in last:
+            state.update(moved(state, path.parent.resolve()))
     return checkpoint
 
 

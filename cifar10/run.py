@@ -157,7 +157,7 @@ def train_and_test(
         best = history.by_step.get(step_of(chosen), {})
         result.update(
             epochs=len(history.epochs),
-            checkpoint=os.path.relpath(chosen, folder) if chosen else None,
+            checkpoint=os.path.relpath(chosen, folder.resolve()) if chosen else None,
             best_epoch=best.get("epoch"),
             val={k.removeprefix("val/"): v for k, v in best.items() if k.startswith("val/")},
             history=history.epochs,

@@ -89,7 +89,8 @@ def test_a_moved_run_goes_on_in_its_new_place(tiny, tmp_path, ask_to_stop):
     settings = tiny("trainer.max_epochs=2")
     earlier = interrupt(ask_to_stop, 6, settings, tmp_path / "here")
     (tmp_path / "here").rename(tmp_path / "there")
-    result = run(settings, tmp_path / "there", earlier=earlier)
+    (tmp_path / "link").symlink_to(tmp_path / "there")  # Lightning compares resolved paths
+    result = run(settings, tmp_path / "link", earlier=earlier)
     assert result["checkpoint"] == "best.ckpt"
     assert not (tmp_path / "here").exists()
     state = torch.load(tmp_path / "there" / "last.ckpt")["callbacks"]
