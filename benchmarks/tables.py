@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks import measure
 from cifar10 import results
+from tests.faults import table as faults
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "RESULTS.md")
@@ -25,7 +26,11 @@ def of_benchmarks(pattern: str) -> str:
     return measure.tables(sorted(ROOT.glob(pattern)))
 
 
-PRINTERS = {"cifar10.results": of_results, "benchmarks.measure": of_benchmarks}
+PRINTERS = {
+    "cifar10.results": of_results,
+    "benchmarks.measure": of_benchmarks,
+    "tests.faults.table": lambda path: faults.table(ROOT / path),
+}
 
 
 def renewed(text: str) -> str:

@@ -4,7 +4,10 @@ import hashlib
 import io
 import json
 import pickle
+import signal
+import sys
 import tarfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 import train
+from cifar10.data import archive
 from cifar10.data import sample as shipped
 from cifar10.data.archive import Dataset
 from cifar10.data.edition import NAMES, Edition
@@ -137,3 +141,30 @@ def tiny(settings: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any
         return settings(*fast, *overrides)
 
     return composed
+
+
+@pytest.fixture
+def type_in(tmp_path, monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
+    """Runs a command line in this process, with data out of reach; gives exit code and stderr."""
+
+    def forbidden(*_: object) -> None:
+        raise AssertionError("the data must not be touched")
+
+    def run(*overrides: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["train.py", *overrides])
+        code = 0
+        try:
+            train.cli()
+        except SystemExit as end:
+            code = end.code
+        return code, capsys.readouterr().err
+
+    monkeypatch.setattr(archive, "prepare", forbidden)
+    monkeypatch.chdir(tmp_path)
+    # The command line takes these over for the life of its process.
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

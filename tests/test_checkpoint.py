@@ -103,3 +103,19 @@ def test_weights_alone_cannot_be_trained_on(tmp_path):
     WholeCheckpointIO().save_checkpoint({"state_dict": {}, "callbacks": {}}, tmp_path / "last.ckpt")
     with pytest.raises(UserError, match="holds weights alone: it lacks optimizer_states"):
         checkpoint.newest(tmp_path)
+
+
+def test_a_moved_runs_own_files_are_found_and_a_callbacks_own_folder_stays(tmp_path):
+    here, elsewhere = str(tmp_path / "before"), str(tmp_path / "elsewhere")
+
+    def state(folder):
+        best = f"{folder}/best.ckpt"
+        paths = dict(best_model_path=best, last_model_path="", kth_best_model_path=best)
+        return {"dirpath": folder, "best_k_models": {best: 0.5}, **paths}
+
+    callbacks = {"LastCheckpoint": state(here), "Best": state(here), "Other": state(elsewhere)}
+    path = tmp_path / "last.ckpt"
+    WholeCheckpointIO().save_checkpoint(STATE | {"callbacks": callbacks}, path)
+    moved = checkpoint.read(path)["callbacks"]
+    assert moved["Other"] == state(elsewhere)
+    assert moved["Best"] == state(str(tmp_path.resolve()))

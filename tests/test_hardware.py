@@ -20,6 +20,7 @@ from cifar10.hardware import (
     keep_freed,
     set_threads,
 )
+from cifar10.run import run
 
 
 @pytest.fixture
@@ -196,3 +197,20 @@ def test_compile_falls_back_to_eager_with_one_warning(monkeypatch, caplog):
     assert chosen.compile.value == "eager"
     assert [r.getMessage().count("\n") for r in caplog.records] == [0]
     assert "no C++ compiler" in caplog.text
+
+
+def test_deterministic_sets_what_a_gpu_needs_before_it_starts(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    choose = Hardware.choose  # where CUDA may be asked for the first time
+
+    def look(**settings):
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        return choose(**settings)
+
+    monkeypatch.setattr(Hardware, "choose", look)
+    try:
+        run(tiny("deterministic=true"), tmp_path)
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)

@@ -1,5 +1,6 @@
 """README, continuous integration and committed results say the same."""
 
+import json
 import os
 import re
 import subprocess
@@ -44,6 +45,17 @@ def test_tables_are_those_of_the_committed_results(page):
 def test_committed_results_are_of_the_recipes_as_they_stand(file):
     recipe, seed = file.parts[-3], int(file.parts[-2].removeprefix("seed"))
     assert recipes.is_of(file, recipe, seed)
+
+
+def test_a_result_stays_its_recipes_when_settings_that_do_nothing_are_added(tmp_path):
+    result = results.read(train.ROOT / "results/default/seed0/result.json")
+    file = tmp_path / "result.json"
+    later = dict(result["settings"])
+    later.popitem()
+    file.write_text(json.dumps(result | {"settings": later}))
+    assert recipes.is_of(file, "default", 0)
+    file.write_text(json.dumps(result | {"settings": later | {"no such setting": 1}}))
+    assert not recipes.is_of(file, "default", 0)
 
 
 def test_committed_results_are_of_clean_commits():

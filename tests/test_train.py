@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import train
-from cifar10.data import archive
 
 TINY = ("data=sample", "trainer.max_epochs=1", "+trainer.limit_train_batches=4")
 
@@ -71,30 +70,6 @@ assert not heavy, heavy
     assert "optimizer: adamw, muon, muon_sgd, sgd" in shown.stdout
     assert "ns_steps: 3" in shown.stdout
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.fixture
-def type_in(tmp_path, monkeypatch, capsys):
-    """Runs a command line in this process, with data out of reach; gives exit code and stderr."""
-
-    def forbidden(*arguments):
-        raise AssertionError("the data must not be touched")
-
-    def run(*overrides):
-        monkeypatch.setattr(sys, "argv", ["train.py", *overrides])
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            train.cli()
-        except SystemExit as end:
-            return end.code, capsys.readouterr().err
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-        return 0, capsys.readouterr().err
-
-    monkeypatch.setattr(archive, "prepare", forbidden)
-    monkeypatch.chdir(tmp_path)
-    return run
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ The heavy imports happen once, in a server process; each run is a fork of it.
 """
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
@@ -16,6 +17,8 @@ from typing import Any
 import torch
 
 from cifar10 import results
+from cifar10.data import archive
+from cifar10.data.edition import Edition
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["train", "cifar10.run"])
@@ -32,6 +35,8 @@ SMALL = (
     "threads=1",
     "seed=7",
 )
+# The same from data that a run must prepare first; see `use_edition`.
+PREPARING = ("data=cifar10", "data.val_size=200", "data.download=false", *SMALL[1:])
 # What may differ: times, what was typed, and the state of the checkout.
 TIMES = ("started", "seconds", "images_per_second", "overrides", "commit", "clean")
 
@@ -85,6 +90,16 @@ class Run:
         return self.output.read_text(errors="replace") if self.output.exists() else ""
 
 
+def use_edition(edition: Edition, then: Callable[[], None] | None = None) -> None:
+    """Have the process take a small edition for CIFAR-10, so that it prepares its data first."""
+    from cifar10.data import module
+
+    module.SIZES["cifar10"] = sum(edition.records[:5])
+    module.archive.prepare = functools.partial(archive.prepare, edition=edition)
+    if then:
+        then()
+
+
 def die_after_saves(count: int = 6) -> None:
     """Have the process be killed right after it has put its sixth file in place."""
     rename, done = Path.replace, 0
@@ -131,9 +146,13 @@ def same(one: Any, other: Any) -> bool:
     return one == other
 
 
-def reference(folder: Path, arguments: Sequence[str] = SMALL) -> tuple[dict[str, Any], float]:
+def reference(
+    folder: Path,
+    arguments: Sequence[str] = SMALL,
+    prepare: Callable[[], None] | None = None,
+) -> tuple[dict[str, Any], float]:
     """What an uninterrupted run computes, and the seconds it took."""
     start = time.perf_counter()
-    run = Run([*arguments, f"hydra.run.dir={folder}"], folder.with_suffix(".log"))
+    run = Run([*arguments, f"hydra.run.dir={folder}"], folder.with_suffix(".log"), prepare)
     assert run.wait() == 0, run.said
     return outcome(folder), time.perf_counter() - start

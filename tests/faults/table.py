@@ -1,6 +1,10 @@
-"""What the long form of the fault suite tried, and what survived, as a table."""
+"""What the long form of the fault suite tried, and what survived, as a table.
+
+python -m tests.faults.table [results/faults.json]
+"""
 
 import json
+import sys
 from pathlib import Path
 
 RECORD = Path(__file__).parents[2] / "results" / "faults.json"
@@ -15,3 +19,7 @@ def table(path: Path = RECORD) -> str:
         counts = (one["tried"].get(fault, [0, 0]) for one in passes)
         lines.append([fault, *(f"{good} of {tried}" for tried, good in counts)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    print(table(*map(Path, sys.argv[1:])))

@@ -1,9 +1,19 @@
 """Files that were damaged: seen, or of no consequence; never another result."""
 
+import functools
+import itertools
 import shutil
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import torch
 
+from cifar10.data import archive
+from cifar10.data import sample as shipped
+from cifar10.data.archive import Dataset
+from cifar10.errors import UserError
+from tests.conftest import FORMS
 from tests.faults.harness import SMALL, Run, die_after_saves, outcome, same
 
 DAMAGES = ("empty", "half", "bit", "random", "directory", "link")
@@ -53,3 +63,38 @@ def test_every_file_of_a_run_damaged_in_turn(
         good = code != 0 or same(outcome(folder), expected)
         survived("file of a run damaged: seen or of no consequence", good)
         assert good, what
+
+
+def same_data(one: Dataset, other: Dataset) -> bool:
+    return all(map(torch.equal, one, other))
+
+
+def test_every_data_file_damaged_in_turn(forms, tmp_path, sample, chance, survived):
+    def try_out(path: Path, kind: str, whole: Dataset, read: Callable[[], Dataset]) -> None:
+        damage(path, kind, chance)
+        try:
+            good = same_data(read(), whole)
+        except UserError as error:
+            good = str(path.name) in str(error)
+        survived("data file damaged: seen or of no consequence", good)
+        assert good, (path, kind)
+
+    (tmp_path / "whole").mkdir()
+    forms.write("cifar-10-binary.tar.gz", tmp_path / "whole")
+    whole = archive.prepare(tmp_path / "whole", [], False, forms.edition)
+    for form in FORMS:
+        written = forms.write(form, tmp_path)
+        names = [path.name for path in written.iterdir()] if written.is_dir() else [None]
+        for name, kind in itertools.product(names, DAMAGES):
+            folder = tmp_path / f"{form} {name} {kind}"
+            folder.mkdir()
+            path = forms.write(form, folder)
+            read = functools.partial(archive.prepare, folder, [], False, forms.edition)
+            try_out(path / name if name else path, kind, whole, read)
+    for kind in DAMAGES:
+        folder = tmp_path / f"prepared {kind}"
+        shutil.copytree(tmp_path / "whole", folder)
+        read = functools.partial(archive.prepare, folder, [], False, forms.edition)
+        try_out(folder / archive.PREPARED, kind, whole, read)
+        picture = shutil.copy(shipped.PATH, folder / "sample.png")
+        try_out(picture, kind, sample, functools.partial(shipped.read, picture))
