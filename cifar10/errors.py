@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,7 +85,7 @@ def end(error: Exception, configs: Path) -> NoReturn:
     if isinstance(error, OSError) and error.strerror:  # a full disk, a folder that is a file, ...
         error = UserError(f"{error.filename or 'a file'}: {error.strerror}")
     elif not isinstance(error, UserError):
-        if not raised_by(error, "hydra", "omegaconf"):
+        if not raised_by(error, "hydra", "omegaconf", "yaml"):
             raise error
         error = explain(error, configs)
     print(f"error: {error}", file=sys.stderr)
@@ -95,10 +96,10 @@ def raised_by(error: Exception, *packages: str) -> bool:
     """Whether the code of one of the packages raised it, so that it is about their settings."""
     if type(error).__module__.split(".")[0] in packages:
         return True
-    traceback = error.__traceback__
-    while traceback.tb_next:
-        traceback = traceback.tb_next
-    module = traceback.tb_frame.f_globals.get("__name__", "")
+    module = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        name = frame.f_globals.get("__name__", "")
+        module = module if name == "codecs" else name  # that decodes for whoever reads
     return module.split(".")[0] in packages
 
 
@@ -107,6 +108,10 @@ def explain(error: Exception, configs: Path) -> SettingError:
     from hydra.errors import MissingConfigException, OverrideParseException
 
     message = str(error)
+    if mark := getattr(error, "problem_mark", None):  # of PyYAML's errors
+        return SettingError(f"{mark.name}, line {mark.line + 1}: no valid YAML: {error.problem}")
+    if isinstance(error, UnicodeDecodeError):
+        return SettingError(f"a YAML file in {configs} is no UTF-8 text: {error}")
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         return SettingError(f"{group}={name}: there are {', '.join(error.options)}")

@@ -1,7 +1,15 @@
-"""Bad overrides, made up by the hundred: one line each, before anything is touched."""
+"""Bad settings, made up by the hundred: one line each, before anything is touched."""
 
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
+
+import train
+from tests.faults.test_damage import damage
 
 NUMBERS = ("data.batch_size", "data.val_size", "trainer.max_epochs", "optimizer.lr", "seed")
 RANGED = ("data.batch_size", "data.val_size", "trainer.max_epochs", "seed", "data.shift")
@@ -46,3 +54,21 @@ def test_bad_overrides_end_in_one_line(type_in, tmp_path, long, request, survive
         assert good, (override, code, stderr)
 
     try_one()
+
+
+@pytest.mark.parametrize("kind", ["random", "directory", "link", "colon"])
+def test_a_damaged_configuration_ends_in_one_line(kind, type_in, tmp_path, chance, long, survived):
+    files = sorted(path.relative_to(train.CONFIGS) for path in train.CONFIGS.rglob("*.yaml"))
+    for file in files if long else chance.sample(files, 2):
+        with tempfile.TemporaryDirectory() as place:
+            copy = shutil.copytree(train.CONFIGS, Path(place, "configs"))
+            if kind == "colon":
+                (copy / file).write_text("a: b: c\n")
+            else:
+                damage(copy / file, kind, chance)
+            group = [f"{file.parent}={file.stem}"] if file.parent.name else []
+            code, stderr = type_in(f"--config-path={copy}", *group)
+        good = code == 2 and stderr.startswith("error: ") and stderr.count("\n") == 1
+        good = good and not list(tmp_path.iterdir())
+        survived("configuration file damaged: one line, exit code 2, nothing touched", good)
+        assert good, (file, code, stderr)
