@@ -18,25 +18,13 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from cifar10.errors import Interrupted, SettingError, UserError, clear_errors, end
+from cifar10.settings import CONFIGS, plain
 from cifar10.signals import pre_emption, requeue, signals
 
 STARTED = time.perf_counter()
-ROOT = Path(__file__).resolve().parent
-CONFIGS = ROOT / "configs"
-OmegaConf.register_new_resolver("project", lambda name: str(ROOT / name), replace=True)
-# Part of a file name that every system takes.
-OmegaConf.register_new_resolver(
-    "filename", lambda text: re.sub(r"[^\w.,+-]+", "-", str(text))[:100], replace=True
-)
-
-
-def plain(cfg: DictConfig) -> dict:
-    """The job's settings as plain values, without how it is run."""
-    job = OmegaConf.masked_copy(cfg, [key for key in cfg if key not in ("hydra", "resume")])
-    return OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
 
 
 def settled(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[dict, dict | None]:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.subjects import settings
+from cifar10.settings import composed
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
@@ -34,7 +34,7 @@ def is_of(file: Path, recipe: str, seed: int) -> bool:
     if not file.exists():
         return False
     result = results.read(file)
-    wanted = hyperparameters(settings(*RECIPES[recipe], f"seed={seed}"))
+    wanted = hyperparameters(composed(*RECIPES[recipe], f"seed={seed}"))
     # A setting that came later does nothing by default, or it would have changed the recipe.
     return result["status"] == "ok" and result["settings"].items() <= wanted.items()
 

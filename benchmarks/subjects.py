@@ -4,17 +4,9 @@ import itertools
 import time
 from collections.abc import Iterator
 
+from cifar10.settings import composed
+
 WARM_STEPS = 2
-
-
-def settings(*overrides: str) -> dict:
-    """Settings as the command line composes them."""
-    from hydra import compose, initialize_config_dir
-
-    import train
-
-    with initialize_config_dir(str(train.CONFIGS), version_base="1.3"):
-        return train.plain(compose("train", list(overrides)))
 
 
 def parts(*overrides: str):
@@ -24,7 +16,7 @@ def parts(*overrides: str):
 
     from cifar10.assemble import assemble
 
-    return assemble(settings(*overrides), Path(tempfile.gettempdir()))
+    return assemble(composed(*overrides), Path(tempfile.gettempdir()))
 
 
 def some_images(count: int):
@@ -33,7 +25,7 @@ def some_images(count: int):
     from cifar10.data.module import CIFAR10DataModule
 
     # No more than the data: the peers' processes keep torch's own threads and allocator.
-    data = build(settings()["data"], "data", CIFAR10DataModule)
+    data = build(composed()["data"], "data", CIFAR10DataModule)
     data.setup()
     return data.some_images(count), data.labels[:count].tolist()
 
@@ -142,7 +134,7 @@ def network_of(model: str):
 
     from cifar10.build import build
 
-    return build(settings(f"model={model}")["model"], "model", nn.Module)
+    return build(composed(f"model={model}")["model"], "model", nn.Module)
 
 
 def matrix_product(precision: str, size: int = 2048) -> Iterator[float]:

@@ -15,8 +15,9 @@ from collections.abc import Iterator
 
 from benchmarks.measure import alternate, claim, output, ratio, report
 from benchmarks.recipes import RECIPES, RESULTS
-from benchmarks.subjects import naive_steps, settings, some_images, under_trainer
+from benchmarks.subjects import naive_steps, some_images, under_trainer
 from cifar10.data.loader import of_epoch
+from cifar10.settings import composed
 
 ROUNDS = 3
 STEPS = 2
@@ -24,7 +25,7 @@ STEPS = 2
 
 def phases(overrides: list[str]) -> dict[tuple[int, float], int]:
     """How many images a recipe goes through in each size in pixels, each share of them kept."""
-    chosen = settings(*overrides)
+    chosen = composed(*overrides)
     data, trainer = chosen["data"], chosen["trainer"]
     total = 50_000 - (data["val_size"] if data["validation"] == "held-out" else 0)
     left = trainer.get("max_steps", sys.maxsize)
@@ -50,7 +51,7 @@ def original_way(steps: int) -> Iterator[float]:
     from benchmarks.loader import Images
     from cifar10.data import MEAN, STD
 
-    chosen = settings("experiment=original")
+    chosen = composed("experiment=original")
     batch_size = chosen["data"]["batch_size"]
     images, labels = some_images(10_000)
     arrays = [image.permute(1, 2, 0).contiguous().numpy() for image in images]

@@ -10,6 +10,8 @@ HOMES = {
     "ConvNet": "cifar10.models.convnet",
     "Muon": "cifar10.optim",
     "ResNet18": "cifar10.models.resnet",
+    "CLASSES": "cifar10.data",
+    "load": "cifar10.trained",
 }
 
 __all__ = list(HOMES)

@@ -16,6 +16,7 @@ from cifar10.build import build
 from cifar10.data import CLASSES, MEAN, STD
 from cifar10.data.loader import of_epoch, shrink
 from cifar10.errors import UserError
+from cifar10.hardware import autocast
 from cifar10.optim import Fraction, parameter_groups
 from cifar10.views import over_views
 
@@ -113,6 +114,19 @@ class Classifier(L.LightningModule):
         """Give logits, float (N, 10), for images, uint8 (N, 3, 32, 32)."""
         return self.network(self.normalise(images))
 
+    @torch.inference_mode()
+    def predict(self, images: Tensor, batch_size: int = 500) -> Tensor:
+        """Give probabilities, float (N, 10) in the order of `CLASSES`, of images as they are.
+
+        Args:
+            images: uint8 (N, 3, 32, 32), on any device.
+            batch_size: images that go through the network at once.
+        """
+        self.eval()
+        with autocast(self.device.type):
+            logits = [self(part.to(self.device)) for part in images.split(batch_size)]
+        return torch.cat(logits).float().softmax(1).cpu()
+
     def normalise(self, images: Tensor) -> Tensor:
         """Bytes to floats of mean 0 and standard deviation 1 over the training set."""
         scale, shift = 1 / (255 * self.std), -self.mean / self.std
@@ -192,12 +206,13 @@ class Classifier(L.LightningModule):
         self.require_finite(self.val_metrics["loss"].compute(), "val/loss")
         self.log_dict(self.val_metrics)
 
-    def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+    def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         images, labels = batch
         logits = self(images)
         self.test_metrics.update(logits, labels)
         if self.test_views_metrics:
             self.test_views_metrics.update(over_views(self, images, logits), labels)
+        return logits
 
     def on_test_epoch_end(self) -> None:
         self.require_finite(self.test_metrics["loss"].compute(), "test/loss")

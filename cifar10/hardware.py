@@ -144,6 +144,17 @@ def choose_precision(precision: str | int, device: str) -> Choice:
     return Choice("32-true", "nothing faster is known to be safe on MPS")
 
 
+def autocast(device: str, precision: str = "auto") -> torch.autocast:
+    """The context in which a device predicts in a precision, as a Trainer's would be.
+
+    Raises:
+        SettingError: there is no such precision, or not on this device.
+    """
+    value = choose_precision(precision, device).value
+    dtype = torch.bfloat16 if value.startswith("bf16") else torch.float16
+    return torch.autocast(device, dtype, enabled=value.endswith("-mixed"))
+
+
 def choose_layout(device: str, precision: str) -> Choice:
     """Channels last where convolutions are known to run faster so."""
     if device == "cuda" and "16" in precision and torch.cuda.get_device_capability() >= (7, 0):

@@ -14,7 +14,15 @@ MAY_CHANGE = (
     *(f"trainer.{key}" for key in ("max_epochs", "log_every_n_steps", "enable_progress_bar")),
     *(f"trainer.{key}" for key in ("devices", "num_nodes", "strategy", "accelerator")),
     *(f"data.{key}" for key in ("dir", "sources", "download")),
-    *("threads", "keep_memory", "compile", "logger", "callbacks.last", "test_views"),
+    *(
+        "threads",
+        "keep_memory",
+        "compile",
+        "logger",
+        "callbacks.last",
+        "callbacks.gallery",
+        "test_views",
+    ),
 )
 # Where things are is the present machine's affair, whether it was typed or not.
 PLACES = ("data.dir", "data.sources", "data.download")

@@ -19,6 +19,7 @@ from cifar10 import checkpoint, memory, results, resume, terminal
 from cifar10.assemble import Group, Parts, assemble, hyperparameters
 from cifar10.callbacks import plain
 from cifar10.errors import SettingError, UserError, one_line, raised_by
+from cifar10.gallery import Gallery
 from cifar10.signals import signals
 
 log = logging.getLogger(__name__)
@@ -107,6 +108,9 @@ def run(
         if lock:
             put_down(folder, result)
             lock.release()
+    for callback in parts.trainer.callbacks:
+        if first and isinstance(callback, Gallery):
+            callback.draw(parts.trainer, folder, result)
     return result
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 from PIL import Image
 
 import train
@@ -22,6 +21,7 @@ from cifar10.data import archive
 from cifar10.data import sample as shipped
 from cifar10.data.archive import Dataset
 from cifar10.data.edition import NAMES, Edition
+from cifar10.settings import composed
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -124,11 +124,6 @@ def forms(sample: Dataset) -> Forms:
 @pytest.fixture
 def settings() -> Callable[..., dict[str, Any]]:
     """Composes settings as the command line does."""
-
-    def composed(*overrides: str) -> dict[str, Any]:
-        with initialize_config_dir(str(train.CONFIGS), version_base="1.3"):
-            return train.plain(compose("train", list(overrides)))
-
     return composed
 
 
@@ -136,11 +131,22 @@ def settings() -> Callable[..., dict[str, Any]]:
 def tiny(settings: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
     """Settings of a run on the sample that takes a second or two."""
 
-    def composed(*overrides: str) -> dict[str, Any]:
+    def small(*overrides: str) -> dict[str, Any]:
         fast = ["data=sample", "trainer.max_epochs=1", "+trainer.limit_train_batches=4"]
         return settings(*fast, *overrides)
 
-    return composed
+    return small
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Path:
+    """The folder of a finished run of a few steps on the sample."""
+    from cifar10.run import run
+
+    folder = tmp_path_factory.mktemp("trained") / "a run"
+    typed = ["data=sample", "trainer.max_epochs=2", "+trainer.limit_train_batches=8"]
+    run(composed(*typed), folder, typed)
+    return folder
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-import train
 from cifar10.assemble import assemble
 from cifar10.errors import SettingError
+from cifar10.settings import CONFIGS
 
-FILES = sorted(train.CONFIGS.rglob("*.yaml"))
-NAMES = [file.relative_to(train.CONFIGS).with_suffix("").as_posix() for file in FILES]
+FILES = sorted(CONFIGS.rglob("*.yaml"))
+NAMES = [file.relative_to(CONFIGS).with_suffix("").as_posix() for file in FILES]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -22,7 +22,7 @@ def test_every_file_composes_and_builds(name, settings, tmp_path):
     chosen = settings(*([f"{group}={option}"] if group else []))
     parts = assemble(chosen, tmp_path)
     assert list(tmp_path.iterdir()) == []
-    own = OmegaConf.to_container(OmegaConf.load(train.CONFIGS / f"{name}.yaml"), resolve=False)
+    own = OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{name}.yaml"), resolve=False)
     if group in chosen:  # what the file says is what was built from
         for key, value in own.items():
             if key != "defaults" and "${" not in str(value):

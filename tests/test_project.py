@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-import train
 from benchmarks import recipes, tables
 from cifar10 import results
+from cifar10.settings import ROOT
 
-README = (train.ROOT / "README.md").read_text(encoding="utf-8")
-CI = (train.ROOT / ".ci" / "run").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
 def commands(text: str) -> list[str]:
@@ -28,19 +28,19 @@ def test_ci_runs_the_readmes_commands():
     assert install == "pip install -e . && python train.py"
     assert test in CI.splitlines()
     assert re.search(r"^python train\.py trainer\.max_epochs=1 ", CI, re.MULTILINE)
-    workflow = yaml.safe_load((train.ROOT / ".github/workflows/ci.yml").read_text())
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
     assert workflow["jobs"]["test"]["steps"][-1]["run"] == ".ci/run"
 
 
 @pytest.mark.parametrize("page", tables.PAGES)
 def test_tables_are_those_of_the_committed_results(page):
-    text = (train.ROOT / page).read_text(encoding="utf-8")
+    text = (ROOT / page).read_text(encoding="utf-8")
     assert len(tables.BLOCK.findall(text)) == text.count(tables.START) > 0
     assert tables.renewed(text) == text
 
 
 @pytest.mark.parametrize(
-    "file", sorted((train.ROOT / "results").glob("*/seed*/result.json")), ids=lambda f: f.parts[-3]
+    "file", sorted((ROOT / "results").glob("*/seed*/result.json")), ids=lambda f: f.parts[-3]
 )
 def test_committed_results_are_of_the_recipes_as_they_stand(file):
     recipe, seed = file.parts[-3], int(file.parts[-2].removeprefix("seed"))
@@ -48,7 +48,7 @@ def test_committed_results_are_of_the_recipes_as_they_stand(file):
 
 
 def test_a_result_stays_its_recipes_when_settings_that_do_nothing_are_added(tmp_path):
-    result = results.read(train.ROOT / "results/default/seed0/result.json")
+    result = results.read(ROOT / "results/default/seed0/result.json")
     file = tmp_path / "result.json"
     later = dict(result["settings"])
     later.popitem()
@@ -59,7 +59,7 @@ def test_a_result_stays_its_recipes_when_settings_that_do_nothing_are_added(tmp_
 
 
 def test_committed_results_are_of_clean_commits():
-    committed = results.find([train.ROOT / "results"])
+    committed = results.find([ROOT / "results"])
     for result in committed:
         assert result["status"] == "ok"
         assert result["clean"] is True
@@ -81,7 +81,7 @@ def test_the_readmes_settings_exist(command, settings, tmp_path):
 
 def test_the_readmes_map_has_every_file_and_no_other():
     listed = re.findall(r"^(cifar10/\S+\.py) ", README, re.MULTILINE)
-    files = [path.relative_to(train.ROOT).as_posix() for path in train.ROOT.glob("cifar10/**/*.py")]
+    files = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("cifar10/**/*.py")]
     assert sorted(listed) == sorted(name for name in files if not name.endswith("__init__.py"))
     for line in re.findall(r"^cifar10/\S+\.py +(.*)$", README, re.MULTILINE):
         assert len(line.split()) <= 7
@@ -93,5 +93,5 @@ def test_the_readmes_python_runs(tiny, tmp_path):
     run(tiny(), tmp_path / "outputs" / "run")
     code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1].replace("<run>", "run")
     code += "assert logits.shape == (1, 10)\n"
-    environment = os.environ | {"PYTHONPATH": str(Path(train.ROOT))}
+    environment = os.environ | {"PYTHONPATH": str(Path(ROOT))}
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)

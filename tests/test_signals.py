@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 
-import train
+from cifar10.settings import ROOT
 
 
 def test_a_signal_in_a_finaliser_is_not_lost():
@@ -22,7 +22,7 @@ del_me = Dying()
 del del_me
 time.sleep(30)
 """
-    environment = os.environ | {"PYTHONPATH": str(train.ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code]
     shown = subprocess.run(
         command, check=False, env=environment, capture_output=True, text=True, timeout=25

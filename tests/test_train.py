@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-import train
+from cifar10.settings import ROOT
 
 TINY = ("data=sample", "trainer.max_epochs=1", "+trainer.limit_train_batches=4")
 
 
 def start(folder: Path, *overrides: str, environment: dict | None = None) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, str(train.ROOT / "train.py"), *overrides],
+        [sys.executable, str(ROOT / "train.py"), *overrides],
         cwd=folder,
         env=os.environ | {"PYTHONUNBUFFERED": "1"} | (environment or {}),
         stdout=subprocess.PIPE,
@@ -56,7 +56,7 @@ for flags in (["--help"], ["--cfg", "job"], ["--info", "config"]):
 heavy = {"torch", "lightning", "matplotlib", "numpy"} & set(sys.modules)
 assert not heavy, heavy
 """
-    environment = os.environ | {"PYTHONPATH": str(train.ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     shown = subprocess.run(
         [sys.executable, "-c", code],
         check=False,

@@ -144,7 +144,11 @@ class CIFAR10DataModule(L.LightningDataModule):
 
     def some_images(self, count: int = 5000) -> Tensor:
         """The first training images as they are, uint8 (count, 3, 32, 32)."""
-        return unpack(self.pixels[self.train_indices[:count]])
+        return self.images(self.train_indices[:count])
+
+    def images(self, indices: Tensor) -> Tensor:
+        """Images of the set as they are, uint8 (len(indices), 3, 32, 32)."""
+        return unpack(self.pixels[indices])
 
     def train_dataloader(self) -> Loader:
         return self.loader(

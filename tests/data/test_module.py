@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-import train
 from cifar10.build import build
 from cifar10.data import MEAN, STD, archive
 from cifar10.data.edition import CIFAR10
 from cifar10.data.module import CIFAR10DataModule, hold_out
 from cifar10.data.sample import choose
+from cifar10.settings import ROOT
 
-DATA = Path(os.environ.get("CIFAR10_DATA_DIR", train.ROOT / "data")) / archive.PREPARED
+DATA = Path(os.environ.get("CIFAR10_DATA_DIR", ROOT / "data")) / archive.PREPARED
 
 
 def real_data(test):
@@ -102,7 +102,7 @@ def test_sources_come_from_the_environment_where_it_names_some(settings, monkeyp
 
 def test_the_data_folder_is_the_projects_or_the_environments(settings, monkeypatch):
     monkeypatch.delenv("CIFAR10_DATA_DIR", raising=False)
-    assert settings()["data"]["dir"] == str(train.ROOT / "data")
+    assert settings()["data"]["dir"] == str(ROOT / "data")
     monkeypatch.setenv("CIFAR10_DATA_DIR", "/some where/else")
     assert settings()["data"]["dir"] == "/some where/else"
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-import train
+from cifar10.settings import CONFIGS
 from tests.faults.test_damage import damage
 
 NUMBERS = ("data.batch_size", "data.val_size", "trainer.max_epochs", "optimizer.lr", "seed")
@@ -58,10 +58,10 @@ def test_bad_overrides_end_in_one_line(type_in, tmp_path, long, request, survive
 
 @pytest.mark.parametrize("kind", ["random", "directory", "link", "colon"])
 def test_a_damaged_configuration_ends_in_one_line(kind, type_in, tmp_path, chance, long, survived):
-    files = sorted(path.relative_to(train.CONFIGS) for path in train.CONFIGS.rglob("*.yaml"))
+    files = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml"))
     for file in files if long else chance.sample(files, 2):
         with tempfile.TemporaryDirectory() as place:
-            copy = shutil.copytree(train.CONFIGS, Path(place, "configs"))
+            copy = shutil.copytree(CONFIGS, Path(place, "configs"))
             if kind == "colon":
                 (copy / file).write_text("a: b: c\n")
             else:

@@ -1,0 +1,269 @@
+"""The command `cifar10`: use what was trained.
+
+Thin over functions that a notebook can call; torch is imported only once a command needs it.
+"""
+
+import csv
+import json
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from cifar10.errors import Interrupted, UserError
+from cifar10.signals import signals
+
+if TYPE_CHECKING:
+    from cifar10.classifier import Classifier
+
+app = typer.Typer(
+    help="Use CIFAR-10 classifiers. Training is `python train.py`.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+data = typer.Typer(help="The data set, by hand.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+BATCH = 500  # pictures that are read ahead while as many go through the network
+BAR = 20  # characters of a probability of 1
+
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A shipped model, a run's folder or a checkpoint.")
+]
+Answer = tuple[str, float]  # a class and its probability
+
+
+class Split(StrEnum):
+    test = "test"
+    val = "val"
+
+
+class Format(StrEnum):
+    onnx = "onnx"
+    torch = "torch"
+
+
+@app.command()
+def predict(
+    paths: Annotated[list[str], typer.Argument(help="Pictures, folders of pictures, or globs.")],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="A shipped model, a run's folder or a checkpoint.")
+    ] = "airnet",
+    top: Annotated[int, typer.Option(min=1, max=10, help="Classes to show.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print a line for each class.")] = False,
+) -> None:
+    """Say what is on pictures.
+
+    Any picture that Pillow reads, of any size: the short side is shrunk to 32 pixels and the middle
+    kept. Pictures of 32x32 pixels go through untouched.
+    """
+    if as_json and as_csv:
+        raise UserError("--json and --csv: choose one of them")
+    from cifar10 import pictures
+    from cifar10.trained import load
+
+    files, others = pictures.find(paths)
+    classifier = load(model)
+    failed: list[Path] = []
+    show = print_json if as_json else print_csv if as_csv else print_bars
+    show(answers(files, classifier, top, failed))
+    if others:
+        print(f"{others} files of other kinds were passed over", file=sys.stderr)
+    if failed:
+        print(f"{len(failed)} of {len(files)} files gave no picture", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def answers(
+    files: list[Path], classifier: "Classifier", top: int, failed: list[Path]
+) -> Iterator[tuple[Path, list[Answer]]]:
+    """Each picture's most probable classes; files that give none are named and collected."""
+    import torch
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from cifar10 import pictures
+    from cifar10.data import CLASSES
+
+    console = Console(stderr=True)
+    many = len(files) > BATCH and console.is_terminal and not sys.stdout.isatty()
+    with Progress(console=console, transient=True, disable=not many) as progress:
+        task = progress.add_task("predicting", total=len(files))
+        for batch in pictures.read_ahead(files, BATCH):
+            good = [(path, read) for path, read in batch if isinstance(read, torch.Tensor)]
+            for path, read in batch:
+                if isinstance(read, UserError):
+                    failed.append(path)
+                    print(f"error: {read}", file=sys.stderr)
+            if good:
+                best = classifier.predict(torch.stack([read for _, read in good])).topk(top)
+                for (path, _), chances, places in zip(good, *best, strict=True):
+                    names = [CLASSES[place] for place in places]
+                    yield path, list(zip(names, chances.tolist(), strict=True))
+            progress.advance(task, len(batch))
+
+
+def print_bars(rows: Iterable[tuple[Path, list[Answer]]]) -> None:
+    bars = sys.stdout.isatty()
+    for path, classes in rows:
+        print(path)
+        for name, p in classes:
+            bar = "  " + "█" * round(BAR * p) if bars else ""
+            print(f"  {name:<10} {p:7.2%}{bar}".rstrip())
+
+
+def print_json(rows: Iterable[tuple[Path, list[Answer]]]) -> None:
+    before = "[\n"
+    for path, classes in rows:
+        predictions = [{"class": name, "probability": round(p, 6)} for name, p in classes]
+        row = json.dumps({"path": str(path), "predictions": predictions}, ensure_ascii=False)
+        print(before + row, end="")
+        before = ",\n"
+    print("[]" if before == "[\n" else "\n]")
+
+
+def print_csv(rows: Iterable[tuple[Path, list[Answer]]]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["path", "rank", "class", "probability"])
+    for path, classes in rows:
+        for rank, (name, p) in enumerate(classes, 1):
+            writer.writerow([path, rank, name, f"{p:.6f}"])
+
+
+@app.command()
+def evaluate(
+    model: ModelArgument,
+    split: Annotated[Split, typer.Option(help="Images to score.")] = Split.test,
+    views: Annotated[
+        bool, typer.Option("--views", help="Also with mirrored and six views, named apart.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for evaluation.json and the pictures.")
+    ] = None,
+) -> None:
+    """Score a model: loss, top-1/3/5, each class, calibration, confusion; with pictures.
+
+    The test split gives the digits of the run's own result.json.
+    """
+    from cifar10 import evaluation, gallery
+    from cifar10.trained import load
+
+    classifier = load(model)
+    settings, precision = evaluation.origin(model)
+    module, batches = evaluation.split_of(settings, split.value)
+    scores, said = evaluation.evaluate(classifier, batches, precision, views)
+    print_scores(scores)
+    folder = out or evaluation.place(model, split.value)
+    record = {"model": model, "split": split.value, "data": module.digest, "precision": precision}
+    evaluation.write(folder, record | scores)
+    indices = module.test_indices if split is Split.test else module.val_indices
+    gallery.save(gallery.of_answers(scores, said, module.images(indices)), folder)
+    print(f"{'written to':<18} {folder}")
+
+
+def print_scores(scores: dict) -> None:
+    def line(name: str, value: str) -> None:
+        print(f"{name:<18} {value}")
+
+    line("images", f"{scores['images']:,}")
+    line("loss", f"{scores['loss']:.4f}")
+    for k in (1, 3, 5):
+        line(f"top-{k}", f"{scores[f'top{k}']:.2%}")
+    for name in ("mirrored", "six_views"):
+        if name in scores:
+            line(f"top-1, {name.replace('_', ' ')}", f"{scores[name]['top1']:.2%}")
+    line("calibration error", f"{scores['calibration_error']:.2%}")
+    for name, value in scores["per_class"].items():
+        line(f"  {name}", f"{value:.2%}")
+
+
+@app.command()
+def export(
+    model: ModelArgument,
+    to: Annotated[Format, typer.Option(help="onnx, or torch for a torch.export program.")],
+    out: Annotated[Path | None, typer.Option(help="The file to write.")] = None,
+) -> None:
+    """Write a model as one file that needs none of this code.
+
+    It takes uint8 images (N, 3, 32, 32) and gives probabilities (N, 10); normalisation, softmax and
+    the names of the classes are inside. It is compared with PyTorch on 1,000 test images before it
+    is put in place.
+    """
+    from cifar10 import evaluation, export
+    from cifar10.trained import load
+
+    classifier = load(model, "cpu")
+    module, _ = evaluation.split_of(evaluation.origin(model)[0], "test")
+    images = module.images(module.test_indices[:1000])
+    name = model if Path(model).name == model else Path(model).stem
+    path = out or Path(f"{name}.{'onnx' if to is Format.onnx else 'pt2'}")
+    figures = export.export(classifier, to.value, path, images)
+    print(f"{'written to':<18} {path}")
+    for key, value in figures.items():
+        print(f"{key:<18} {value}")
+
+
+@data.command()
+def fetch() -> None:
+    """Find or fetch CIFAR-10 and prepare it, as training does by itself."""
+    from cifar10.evaluation import split_of
+    from cifar10.settings import composed
+
+    split_of(composed()["data"], "test")
+    where()
+
+
+@data.command()
+def verify() -> None:
+    """Compare the prepared data with its published SHA-256; touch no network."""
+    from cifar10.data import archive
+    from cifar10.data.edition import CIFAR10
+
+    path = prepared()
+    if archive.open_if_whole(path, CIFAR10) is None:
+        what = "is damaged" if path.exists() else "is not there"
+        raise UserError(f"{path} {what}: `cifar10 data fetch` prepares it")
+    print(f"{path}: all six batches have their published SHA-256")
+
+
+@data.command()
+def where() -> None:
+    """Say where the prepared data is, or would be."""
+    print(prepared())
+
+
+def prepared() -> Path:
+    from cifar10.data import archive
+    from cifar10.settings import composed
+
+    return Path(composed()["data"]["dir"]).expanduser() / archive.PREPARED
+
+
+def main() -> None:
+    """The console script: what a user can mend ends in one line."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    signals.listen()
+    try:
+        sys.exit(app(standalone_mode=False))
+    except TyperException as error:
+        complain(error.format_message(), 2)
+    except UserError as error:
+        complain(str(error), 2)
+    except OSError as error:
+        complain(f"{error.filename or 'a file'}: {error.strerror or error}", 2)
+    except (Interrupted, typer.Abort) as stop:
+        complain(str(stop) or "stopped", getattr(stop, "code", 130))
+
+
+def complain(line: str, code: int) -> None:
+    print(f"error: {line}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,33 @@
+"""The settings of configs/, composed into plain values."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+PACKAGE = Path(__file__).resolve().parent
+# A checkout has configs/ beside the package, a wheel has them in it.
+CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "train.py").exists() else None
+CONFIGS = CHECKOUT / "configs" if CHECKOUT else PACKAGE / "configs"
+ROOT = CHECKOUT or Path.home() / ".cache" / "cifar10-trainer"
+
+OmegaConf.register_new_resolver("project", lambda name: str(ROOT / name), replace=True)
+# Part of a file name that every system takes.
+OmegaConf.register_new_resolver(
+    "filename", lambda text: re.sub(r"[^\w.,+-]+", "-", str(text))[:100], replace=True
+)
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """A job's settings as plain values, without how it is run."""
+    job = OmegaConf.masked_copy(cfg, [key for key in cfg if key not in ("hydra", "resume")])
+    return OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    """The settings that `python train.py OVERRIDES` would train with."""
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return plain(compose("train", list(overrides)))

@@ -1,0 +1,140 @@
+"""Put a run's network among the shipped models, with its card.
+
+python -m cifar10.zoo.ship RUN NAME
+"""
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+from torch import Tensor
+
+from cifar10 import checkpoint, evaluation, report, results, zoo
+from cifar10.atomic import replacing
+from cifar10.errors import UserError
+from cifar10.trained import checkpoint_of, load
+
+LOSS = 0.0002  # of top-1 that half precision may cost
+
+
+def ship(run: Path, name: str, place: Path = zoo.PLACE) -> None:
+    """Write a model's weights, halved, its card for programs and its card for people.
+
+    Args:
+        run: folder of a finished run.
+        name: of the model.
+        place: folder to write to.
+
+    Raises:
+        UserError: the run is not finished, or half precision costs more than 0.02 points of top-1.
+    """
+    result = results.read(run / results.NAME)
+    if result["status"] != "ok":
+        raise UserError(f"{run} is not finished: its status is {result['status']}")
+    state = checkpoint.read(checkpoint_of(run))
+    data = save(halved(state["state_dict"]))
+    known = {
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "hyper_parameters": state["hyper_parameters"],
+        "result": {key: value for key, value in result.items() if key != "history"},
+    }
+    place.mkdir(parents=True, exist_ok=True)
+    with replacing(place / f"{name}.safetensors") as file:
+        file.write(data)
+    with replacing(place / f"{name}.json") as file:
+        file.write(results.dumps(known).encode())
+
+
+def halved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Matrices and convolutions in half precision; all that is small or sums as it is."""
+    return {
+        key: (value.half() if value.is_floating_point() and value.ndim > 1 else value).contiguous()
+        for key, value in weights.items()
+    }
+
+
+def scores(model: str | Path) -> dict[str, Any]:
+    """A model's figures on the test split of its own data, with views, in full precision."""
+    settings, _ = evaluation.origin(model)
+    _, batches = evaluation.split_of(settings, "test")
+    return evaluation.evaluate(load(model, "cpu"), batches, "32-true", views=True)[0]
+
+
+def card(name: str, shipped: dict[str, Any]) -> str:
+    """A model's card for people, in Markdown, of its run's record and its own scores.
+
+    Args:
+        shipped: what `scores` gives for it.
+    """
+    known = zoo.card(name)
+    result = known["result"]
+    weakest = sorted(shipped["per_class"], key=shipped["per_class"].get)[:2]
+    confused = [
+        (count, row, column)
+        for row, counts in enumerate(shipped["confusion"])
+        for column, count in enumerate(counts)
+        if row != column
+    ]
+    names = list(shipped["per_class"])
+    pairs = ", ".join(
+        f"{names[row]} taken for {names[column]} ({count})"
+        for count, row, column in sorted(confused, reverse=True)[:4]
+    )
+    lines = [
+        f"# {name}",
+        "",
+        f"{result['network']}, {result['parameters']:,} parameters. Made by",
+        "",
+        f"    {report.repeat(result)}",
+        "",
+        f"at commit {result['commit'][:12]}, on {result['device']}, {result['precision']['value']}:"
+        f" {result['epochs']} epochs in {result['seconds']['training'] / 60:.0f} minutes. Seed"
+        f" {result['seed']}, one run.",
+        "",
+        "| 10,000 test images, float32 | loss | top-1 | top-3 | top-5 |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for label, kind in (
+        ("as they are", shipped),
+        ("mean with the mirror image", shipped["mirrored"]),
+        ("mean of six views", shipped["six_views"]),
+    ):
+        tops = " | ".join(f"{kind[f'top{k}']:.2%}" for k in (1, 3, 5))
+        lines.append(f"| {label} | {kind['loss']:.4f} | {tops} |")
+    lines += [
+        "",
+        f"Expected calibration error: {shipped['calibration_error']:.2%} (15 bins).",
+        "",
+        "| class | top-1 |",
+        "| --- | --- |",
+        *(f"| {key} | {value:.2%} |" for key, value in shipped["per_class"].items()),
+        "",
+        f"Weak spots: {' and '.join(weakest)} are missed most; most frequent mistakes: {pairs}."
+        " It knows ten classes only, and answers with one of them whatever it is shown.",
+        "",
+        f"Weights in half precision, SHA-256 `{known['sha256']}`.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    if len(sys.argv) != 3:
+        sys.exit("usage: python -m cifar10.zoo.ship RUN NAME")
+    run, name = Path(sys.argv[1]), sys.argv[2]
+    try:
+        ship(run, name)
+        before, after = scores(run), scores(name)
+        cost = before["top1"] - after["top1"]
+        if cost > LOSS:
+            raise UserError(f"half precision costs {cost:.2%} of top-1, more than {LOSS:.2%}")
+        with replacing(zoo.PLACE / f"{name}.md") as file:
+            file.write(card(name, after).encode())
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    print(card(name, after))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Figures of a classifier against counts by hand."""
+
+import json
+
+import pytest
+import torch
+
+import cifar10
+from cifar10 import evaluation, results
+from cifar10.errors import SettingError
+from cifar10.evaluation import Answers
+
+
+def test_classes_and_confusion_are_counted():
+    labels = torch.tensor([0, 0, 0, 1, 1, 2])
+    predicted = torch.tensor([0, 0, 3, 1, 0, 2])
+    scores = evaluation.detail(Answers(torch.eye(10)[predicted] * 9, labels))
+    assert scores["per_class"]["airplane"] == pytest.approx(2 / 3, abs=1e-6)
+    assert scores["per_class"]["automobile"] == 0.5
+    assert scores["per_class"]["bird"] == 1
+    assert scores["confusion"][0][3] == 1
+    assert scores["confusion"][1][0] == 1
+    assert sum(map(sum, scores["confusion"])) == 6
+
+
+def test_calibration_is_the_mean_distance_of_confidence_from_accuracy():
+    """Eight answers of confidence 0.95, of which six are right; two of 0.55, of which one is."""
+
+    def logits(confidence: float) -> torch.Tensor:
+        chances = torch.full((10,), (1 - confidence) / 9)
+        chances[0] = confidence
+        return chances.log()
+
+    said = torch.stack([logits(0.95)] * 8 + [logits(0.55)] * 2)
+    labels = torch.tensor([0] * 6 + [1] * 2 + [0, 1])
+    error = evaluation.detail(Answers(said, labels))["calibration_error"]
+    assert error == pytest.approx(0.8 * abs(0.95 - 0.75) + 0.2 * abs(0.55 - 0.5), abs=1e-4)
+
+
+def test_evaluating_twice_gives_the_digits_of_the_run(trained):
+    settings, precision = evaluation.origin(trained)
+    for place in (trained, trained / "best.ckpt"):
+        model = cifar10.load(place)
+        _, batches = evaluation.split_of(settings, "test")
+        scores, said = evaluation.evaluate(model, batches, precision, views=False)
+        expected = results.read(trained / results.NAME)["test"]
+        assert {key: scores[key] for key in expected} == expected
+        assert scores["images"] == len(said.logits) == 500
+
+
+def test_the_val_split_gives_the_digits_of_the_best_epoch(trained):
+    settings, precision = evaluation.origin(trained)
+    _, batches = evaluation.split_of(settings, "val")
+    scores, _ = evaluation.evaluate(cifar10.load(trained), batches, precision, views=True)
+    expected = results.read(trained / results.NAME)["val"]
+    assert {key: scores[key] for key in expected if key in scores} == {
+        key: value for key, value in expected.items() if key != "epoch"
+    }
+    assert scores["mirrored"] != scores["six_views"]
+
+
+def test_a_split_that_was_not_held_out_is_refused(settings):
+    with pytest.raises(SettingError, match="trained on all training images"):
+        evaluation.split_of(settings("data=sample", "data.val_size=0")["data"], "val")
+
+
+def test_an_evaluation_is_valid_json(tmp_path):
+    evaluation.write(tmp_path / "new", {"loss": float("nan")})
+    assert json.loads((tmp_path / "new" / "evaluation.json").read_text()) == {"loss": None}
