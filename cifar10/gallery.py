@@ -75,8 +75,9 @@ def of_run(
     said: list[Tensor],
 ) -> dict[str, Figure]:
     """All figures of a run, by the name of their file."""
-    batches = data.loader(data.train_indices[:SOME], augment=data.augment, seed=data.seed)
-    as_seen = torch.cat([images for images, _ in batches])[:SOME]
+    spread = data.train_indices[:: max(1, len(data.train_indices) // SOME)][:SOME]
+    batches = data.loader(spread, augment=data.augment, seed=data.seed)
+    as_seen = torch.cat([images for images, _ in batches])
     labels = data.labels[data.train_indices]
     drawn = {
         "curves": figures.curves(result["history"]),

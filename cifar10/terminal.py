@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch.callbacks import RichProgressBar
 
-from cifar10 import results
+from cifar10 import report, results
 from cifar10.hardware import Hardware
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,8 @@ def closing_table(result: dict[str, Any], folder: Path) -> str:
         ("logs", logs(folder)),
         ("result", str(folder / results.NAME)),
     ]
+    if (folder / report.NAME).exists():
+        rows.append(("report", str(folder / report.NAME)))
     if "test_views" in result:
         rows.insert(2, ("  six views", f"{result['test_views']['top1']:.2%}"))
     if result["data"]["validation"] == "test":

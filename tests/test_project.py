@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from benchmarks import recipes, tables
 from cifar10 import results
@@ -92,6 +93,7 @@ def test_the_readmes_python_runs(tiny, tmp_path):
 
     run(tiny(), tmp_path / "outputs" / "run")
     code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1].replace("<run>", "run")
-    code += "assert logits.shape == (1, 10)\n"
+    code += "assert probabilities.shape == (1, 10)\n"
+    Image.new("RGB", (300, 200)).save(tmp_path / "photo.jpg")
     environment = os.environ | {"PYTHONPATH": str(Path(ROOT))}
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)

@@ -39,8 +39,8 @@ def test_one_command_trains_tests_and_tells(tmp_path):
         assert (place / name).is_file()
     lines = out.splitlines()
     assert any(line.startswith("epoch 1/1  train/loss ") for line in lines)
-    table = dict(line.split(maxsplit=2)[:2] for line in lines[-9:])
-    assert set(table) == {"test", "best", "seconds", "checkpoint", "logs", "result"}
+    table = dict(line.split(maxsplit=2)[:2] for line in lines[-10:])
+    assert set(table) == {"test", "best", "seconds", "checkpoint", "logs", "result", "report"}
     assert f"test top-1   {result['test']['top1']:.2%}" in lines
     assert f"'{place.parent}'" in out  # quoted, so that the line can be pasted
     assert err == ""

@@ -1,0 +1,208 @@
+"""The command `cifar10` as a person types it."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import cifar10
+import cifar10.pictures
+from cifar10 import cli, results
+from cifar10.data import CLASSES
+
+
+@pytest.fixture
+def cifar(monkeypatch, capsys, tmp_path):
+    """Types a command in an empty folder; gives exit code, stdout and stderr."""
+    monkeypatch.setattr(cli.signals, "listen", lambda: None)
+    monkeypatch.setattr(cli.logging, "basicConfig", lambda **_: None)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["cifar10", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "my photos"
+    folder.mkdir()
+    chance = np.random.default_rng(0)
+    for number in range(3):
+        pixels = chance.integers(0, 256, (40 + number, 60, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return folder
+
+
+def test_pictures_are_answered_in_a_table_in_json_and_in_csv(cifar, photos, trained):
+    paths = [str(photos / f"{number}.png") for number in range(3)]
+    pictures = torch.stack([cifar10.pictures.read(path) for path in paths])
+    expected = cifar10.load(trained).predict(pictures)
+    best = [CLASSES[place] for place in expected.argmax(1)]
+
+    code, out, err = cifar("predict", photos, "-m", trained, "--json", "--top", 10)
+    assert (code, err) == (0, "")
+    rows = json.loads(out)
+    assert [row["path"] for row in rows] == paths
+    assert [row["predictions"][0]["class"] for row in rows] == best
+    for row, chances in zip(rows, expected, strict=True):
+        given = {p["class"]: p["probability"] for p in row["predictions"]}
+        assert list(given.values()) == sorted(given.values(), reverse=True)
+        for name, chance in zip(CLASSES, chances.tolist(), strict=True):
+            assert given[name] == pytest.approx(chance, abs=2e-3)
+
+    code, out, _ = cifar("predict", *paths, "-m", trained / "best.ckpt", "--csv", "--top", 2)
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert code == 0
+    assert [row["class"] for row in rows if row["rank"] == "1"] == best
+    assert len(rows) == 6
+
+    code, out, _ = cifar("predict", f"{photos}/*.png", "-m", trained, "--top", 1)
+    lines = out.splitlines()
+    assert lines[::2] == paths
+    assert [line.split()[0] for line in lines[1::2]] == best
+
+
+def test_bad_files_are_named_and_the_others_answered(cifar, photos, trained):
+    (photos / "empty.jpg").touch()
+    (photos / "notes.txt").touch()
+    code, out, err = cifar("predict", photos, "-m", trained, "--json")
+    assert code == 1
+    assert len(json.loads(out)) == 3
+    assert err.splitlines() == [
+        f"error: {photos}/empty.jpg: is empty",
+        "1 files of other kinds were passed over",
+        "1 of 4 files gave no picture",
+    ]
+
+
+def test_evaluate_prints_and_writes_the_digits_of_the_run(cifar, trained, tmp_path):
+    code, out, _ = cifar("evaluate", trained, "--views", "--out", tmp_path / "there")
+    assert code == 0
+    expected = results.read(trained / results.NAME)["test"]
+    written = json.loads((tmp_path / "there" / "evaluation.json").read_text())
+    assert {key: written[key] for key in expected} == expected
+    shown = dict(line.rsplit(maxsplit=1) for line in out.splitlines())
+    assert shown["top-1"] == f"{expected['top1']:.2%}"
+    assert shown["top-1, mirrored"] == f"{written['mirrored']['top1']:.2%}"
+    pictures = {path.stem for path in (tmp_path / "there").glob("*.png")}
+    assert pictures == {"confusion", "per_class", "reliability", "mistakes"}
+
+
+@pytest.mark.parametrize("form,name", [("onnx", "net.onnx"), ("torch", "net.pt2")])
+def test_an_export_answers_as_pytorch_does_and_knows_its_classes(form, name, cifar, trained):
+    if form == "onnx":
+        onnxruntime = pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+    code, out, err = cifar("export", trained, "--to", form, "--out", name)
+    assert code == 0, err
+    assert "largest difference" in out
+    images = torch.randint(256, (5, 3, 32, 32), dtype=torch.uint8)
+    model = cifar10.load(trained)
+    expected = model(images).softmax(1)
+    if form == "onnx":
+        session = onnxruntime.InferenceSession(name)
+        answer = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+        names = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
+    else:
+        extra = {"classes.json": ""}
+        answer = torch.export.load(name, extra_files=extra).module()(images)
+        names = json.loads(extra["classes.json"])
+    torch.testing.assert_close(answer, expected, atol=1e-4, rtol=0)
+    assert tuple(names) == CLASSES
+
+
+def test_an_export_that_answers_otherwise_is_not_put_in_place(
+    cifar, trained, tmp_path, monkeypatch
+):
+    from cifar10 import export
+
+    opened = export.open_program
+
+    def wrong(file):
+        answer = opened(file)
+        return lambda images: answer(images) + 2e-4
+
+    monkeypatch.setattr(export, "open_program", wrong)
+    code, _, err = cifar("export", trained, "--to", "torch", "--out", "net.pt2")
+    assert code == 2
+    assert err.startswith("error: net.pt2 was not written: its probabilities differ")
+    assert not (tmp_path / "net.pt2").exists()
+
+
+def test_a_missing_exporter_is_named(cifar, trained, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    code, _, err = cifar("export", trained, "--to", "onnx")
+    assert code == 2
+    assert "onnxruntime must be installed: pip install -e '.[export]'" in err
+
+
+@pytest.mark.parametrize(
+    "words,why",
+    [
+        (["predict"], "Missing argument"),
+        (["predict", "nowhere.png"], "nowhere.png: there is no such file or folder"),
+        (["predict", "."], ".: there is no picture in this folder"),
+        (["predict", "a.png", "--top", "11"], "less than or equal to 10"),
+        (["predict", "a.png", "--json", "--csv"], "choose one"),
+        (["evaluate", "nowhere"], "nowhere: there is no such model, run or checkpoint"),
+        (["evaluate", "."], ".: there is no checkpoint in this folder"),
+        (["evaluate", "x", "--split", "train"], "train"),
+        (["export", "x", "--to", "caffe"], "caffe"),
+        (["data", "verify"], "is not there"),
+        (["evaluat"], "No such command"),
+        (["predict", "--modle", "x"], "No such option"),
+    ],
+)
+def test_what_was_typed_wrongly_ends_in_one_line_and_2(words, why, cifar, monkeypatch, tmp_path):
+    monkeypatch.setenv("CIFAR10_DATA_DIR", str(tmp_path / "data"))
+    code, _, err = cifar(*words)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert why in err
+
+
+def test_the_prepared_data_is_found_and_verified(cifar, monkeypatch, tmp_path):
+    monkeypatch.setenv("CIFAR10_DATA_DIR", str(tmp_path / "my data"))
+    code, out, _ = cifar("data", "where")
+    assert (code, out) == (0, f"{tmp_path / 'my data' / 'cifar-10.bin'}\n")
+    (tmp_path / "my data").mkdir()
+    (tmp_path / "my data" / "cifar-10.bin").write_bytes(b"half")
+    code, _, err = cifar("data", "verify")
+    assert code == 2
+    assert "is damaged" in err
+
+
+def test_help_does_without_torch(tmp_path):
+    code = """
+import sys
+from cifar10 import cli
+sys.argv = ["cifar10", "predict", "--help"]
+try:
+    cli.main()
+except SystemExit:
+    pass
+assert not {"torch", "lightning", "PIL", "matplotlib"} & set(sys.modules)
+"""
+    shown = subprocess.run(
+        [sys.executable, "-c", code],
+        check=False,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert "--model" in shown.stdout
