@@ -37,7 +37,8 @@ def settled(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[dict, 
     if not there:
         raise SettingError(f"resume={cfg.resume}: there is no {results.NAME}, so no run to resume")
     earlier = results.read(folder / results.NAME)
-    return resume.merge(results.config(earlier, folder), plain(cfg), overrides), earlier
+    config = results.config(earlier, folder)
+    return resume.merge(config, plain(cfg), overrides, earlier["overrides"]), earlier
 
 
 def typed(config: DictConfig, start: str) -> bool:
@@ -130,6 +131,8 @@ def main(cfg: DictConfig) -> float:
             print(f"{stop}; go on with: {again}", file=sys.stderr)
             if stop.number in pre_emption():
                 requeue()
+        elif stop.together:  # anything but 0 has Lightning kill the first rank at its work
+            raise SystemExit(0) from None
         raise
     if rank_zero_only.rank == 0:
         print(closing_table(result, folder), flush=True)
@@ -145,6 +148,13 @@ def in_thread(thread: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(thread)
 
 
+def interruption(error: BaseException | None) -> Interrupted | None:
+    """The signal that led to an error, if one did."""
+    while error and not isinstance(error, Interrupted):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 def cli() -> None:
     """The command line: errors a user can mend end in one line, signals in an exit code."""
 
@@ -157,11 +167,11 @@ def cli() -> None:
     with clear_errors(CONFIGS):
         try:
             main()
-        except Exception:
-            if signals.asked is None:
+        except Exception as error:
+            if not (stop := interruption(error)):
                 raise
             # Hydra makes an error of its own of whatever is raised while it composes.
-            raise Interrupted(signals.asked) from None
+            raise stop from None
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from cifar10.data.edition import SIDE
 from cifar10.data.module import CIFAR10DataModule, Seed
 from cifar10.errors import SettingError
 from cifar10.hardware import Hardware
-from cifar10.last import RandomStates
+from cifar10.last import LastCheckpoint, RandomStates
 from cifar10.memory import require_room
 from cifar10.optim import Fraction
 from cifar10.terminal import ProgressBar
@@ -93,6 +93,11 @@ def build_parts(
     for key in ("max_epochs", "log_every_n_steps"):  # Lightning lets -1 and 0 pass
         if type(trainer.get(key)) is not int or trainer[key] < 1:
             raise SettingError(f"trainer.{key}={trainer.get(key)}: must be a whole number from 1")
+    if trainer.get("val_check_interval") not in (None, 1.0):
+        raise SettingError(
+            f"trainer.val_check_interval={trainer['val_check_interval']}: must be 1.0, for a run "
+            f"resumed from the middle of an epoch would leave out validations within it"
+        )
     strategy = trainer.get("strategy")
     if "spawn" in str(strategy) or "fork" in str(strategy):  # figures would stay in the children
         raise SettingError(
@@ -108,6 +113,8 @@ def build_parts(
             continue  # there is nothing to monitor, and the last epoch is the result
         place = {} if "dirpath" in spec else {"dirpath": str(folder)}
         built.append(build(spec, f"callbacks.{name}", Callback, **place))
+    # Last, so that it holds what the others made of the same epoch.
+    built.sort(key=lambda callback: isinstance(callback, LastCheckpoint))
     on_terminal = sys.stdout is not None and sys.stdout.isatty()
     if on_terminal:
         built.append(ProgressBar(refresh_rate=5, leave=False))

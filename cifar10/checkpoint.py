@@ -131,3 +131,13 @@ def newest(folder: Path) -> tuple[Path, int] | None:
     if damaged:
         raise UserError(f"{'; '.join(damaged)}; there is no other to go on from")
     return None
+
+
+def set_aside_last(folder: Path) -> None:
+    """Get a damaged last checkpoint out of the way: the next save would keep it as the previous."""
+    damaged = folder / LAST
+    with contextlib.suppress(FileNotFoundError):
+        if damaged.is_dir() and not damaged.is_symlink():
+            damaged.rename(folder / f"{LAST}.damaged")
+        else:
+            damaged.unlink()

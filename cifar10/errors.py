@@ -22,11 +22,17 @@ class UserError(Exception):
 
 
 class Interrupted(SystemExit):
-    """A signal asked the program to stop; it exits with 128 + the signal's number."""
+    """A signal asked the program to stop; it exits with 128 + the signal's number.
 
-    def __init__(self, number: int):
+    Attributes:
+        number, name: of the signal.
+        together: all ranks of a distributed run stop, at the same step.
+    """
+
+    def __init__(self, number: int, together: bool = False):
         super().__init__(128 + number)
         self.number, self.name = number, signal.Signals(number).name
+        self.together = together
 
     def __str__(self) -> str:
         return f"stopped by {self.name}"

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from annotated_types import Ge
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from torch.optim.lr_scheduler import LambdaLR
 
 from cifar10 import checkpoint
 from cifar10.errors import Interrupted
@@ -35,6 +36,7 @@ class RandomStates(Callback):
         own = {
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
             "python": random.getstate(),
             "numpy": [kind, numbers.tolist(), *rest],
         }
@@ -55,6 +57,8 @@ class RandomStates(Callback):
         torch.set_rng_state(state["torch"])
         if len(state["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["cuda"])
+        if state.get("mps") is not None and torch.backends.mps.is_available():
+            torch.mps.set_rng_state(state["mps"])
         version, numbers, gauss = state["python"]
         random.setstate((version, tuple(numbers), gauss))
         kind, words, *rest = state["numpy"]
@@ -80,8 +84,16 @@ class LastCheckpoint(ModelCheckpoint):
         self.seen_step = 0
         self.saved = self.stopping = False
 
+    def on_save_checkpoint(self, trainer: L.Trainer, _: L.LightningModule, state: dict) -> None:
+        state["should_stop"] = trainer.should_stop  # as early stopping decided
+
+    def on_load_checkpoint(self, trainer: L.Trainer, _: L.LightningModule, state: dict) -> None:
+        trainer.should_stop = state.get("should_stop", False)
+
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         super().on_train_start(trainer, module)
+        for config in trainer.lr_scheduler_configs:
+            renew_rates(config.scheduler)
         if trainer.fit_loop.restarted_mid_epoch:  # then there is no `on_train_epoch_start`
             self.on_train_epoch_start(trainer)
             done = trainer.fit_loop.epoch_loop.batch_progress.current.processed
@@ -97,7 +109,7 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         step = trainer.global_step
-        if step == self.seen_step or trainer.is_last_batch:
+        if step == self.seen_step or trainer.is_last_batch or step == trainer.max_steps:
             return  # gradients are still accumulated, or the epoch's end is about to save
         every = self.every_n_steps or math.inf
         due = step // every > self.seen_step // every
@@ -113,6 +125,7 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         super().on_train_end(trainer, module)
+        self.asked(trainer)
         self.settle(trainer)
         signals.release()
 
@@ -135,4 +148,18 @@ class LastCheckpoint(ModelCheckpoint):
                 logger.save()
         if self.stopping:
             signals.release()
-            raise Interrupted(signals.asked or signal.SIGTERM)
+            raise Interrupted(signals.asked or signal.SIGTERM, together=True)
+
+
+def renew_rates(scheduler: Any) -> None:
+    """Set the learning rates that the schedule has for its present step.
+
+    Those in a checkpoint are of the schedule as it was, which more epochs stretch; a rate of 0 at
+    its end would even freeze what is frozen late.
+    """
+    if isinstance(scheduler, LambdaLR):
+        groups = scheduler.optimizer.param_groups
+        for group, base, factor in zip(
+            groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+        ):
+            group["lr"] = base * factor(scheduler.last_epoch)

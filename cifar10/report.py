@@ -1,13 +1,14 @@
 """A run's page: one HTML file that needs nothing else."""
 
 import base64
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import yaml
+
+from cifar10 import results
 
 NAME = "report.html"
 CAPTIONS = {
@@ -49,8 +50,5 @@ def page(result: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
 
 def repeat(result: Mapping[str, Any]) -> str:
     """What to type to train the same again, in another folder."""
-    own = ("hydra.", "resume=")
-    changes = [word for word in result["overrides"] if not word.startswith(own)]
-    if not any(word.startswith("seed=") for word in changes):
-        changes.append(f"seed={result['seed']}")
-    return shlex.join(["python", "train.py", *changes])
+    start, *later = results.command(result).split(" && ")
+    return " && ".join([f"{start} seed={result['seed']}", *later])

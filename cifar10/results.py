@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 import platform
 import shlex
 import statistics
@@ -27,11 +28,19 @@ PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core")
 
 def refuse_used(folder: Path) -> None:
     """Raise a UserError if the folder belongs to another run."""
+    from cifar10.checkpoint import LAST, PREVIOUS  # with torch and Lightning
+
     if (folder / NAME).exists():
         raise UserError(
             f"{folder} already holds a run: go on with it by resume=FOLDER, or give this one "
             f"another folder with hydra.run.dir=FOLDER"
         )
+    for name in (LAST, PREVIOUS):  # which this run, once resumed, would take for its own
+        if os.path.lexists(folder / name):
+            raise UserError(
+                f"{folder} holds a {name} without its run's {NAME}: move it away, or give this run "
+                f"another folder with hydra.run.dir=FOLDER"
+            )
 
 
 def claim(folder: Path, result: dict[str, Any], fresh: bool = True) -> FileLock:
@@ -138,6 +147,8 @@ def read(path: Path) -> dict[str, Any]:
         }
     if missing := needed - result.keys():
         raise UserError(f"{path} is no result.json: it lacks {', '.join(sorted(missing))}")
+    if type(result.get("epochs", 0)) is not int:
+        raise UserError(f"{path} is no result.json: its epochs are {result['epochs']!r}")
     return result
 
 
@@ -213,7 +224,9 @@ def summarise(results: Sequence[dict[str, Any]]) -> str:
     recipes: dict[str, dict[int, dict[str, Any]]] = {}
     for result in sorted(results, key=lambda result: result.get("started", "")):
         if result["status"] == "ok":
-            recipe = json.dumps([result["settings"] | {"seed": None}, place(result)])
+            changes = [later["overrides"] for later in result.get("resumed", [])]
+            own = result["settings"] | {"seed": None}
+            recipe = json.dumps([own, place(result), [some for some in changes if some]])
             recipes.setdefault(recipe, {})[result["seed"]] = result
     columns = [column for column in COLUMNS if any(column[1] in result for result in results)]
     head = ["recipe", "epochs", "training", *(column[0] for column in columns), "seeds"]
@@ -244,8 +257,10 @@ def place(result: dict[str, Any]) -> str:
 
 def command(result: dict[str, Any]) -> str:
     """What was typed, without what differs from run to run of one recipe."""
-    changes = [o for o in result["overrides"] if not o.startswith(("seed=", "hydra."))]
-    return shlex.join(["python", "train.py", *changes])
+    typed = [result["overrides"], *(later["overrides"] for later in result.get("resumed", []))]
+    first, *later = ([o for o in some if not o.startswith(("seed=", "hydra."))] for some in typed)
+    lines = [first, *(["resume=RUN", *some] for some in later if some)]
+    return " && ".join(shlex.join(["python", "train.py", *line]) for line in lines)
 
 
 if __name__ == "__main__":

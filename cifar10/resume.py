@@ -24,7 +24,7 @@ MAY_CHANGE = (
         "test_views",
     ),
 )
-# Where things are is the present machine's affair, whether it was typed or not.
+# Where things are is the present machine's affair, unless the run itself was told.
 PLACES = ("data.dir", "data.sources", "data.download")
 
 
@@ -46,7 +46,9 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
         *groups, key = dotted.split(".")
         group = settings
         for name in groups:
-            group = group.setdefault(name, {})
+            if not isinstance(group.get(name), dict):  # a group that was left out, as null
+                group[name] = {}
+            group = group[name]
         group[key] = value
     return settings
 
@@ -56,8 +58,17 @@ def within(key: str, places: Iterable[str]) -> bool:
     return any(key == place or key.startswith(f"{place}.") for place in places)
 
 
+def keys_of(overrides: Iterable[str]) -> set[str]:
+    """What a command line sets, dotted."""
+    typed = {word.lstrip("+~").partition("=")[0] for word in overrides}
+    return {key.partition("@")[0].replace("/", ".") for key in typed}
+
+
 def merge(
-    recorded: Mapping[str, Any], now: Mapping[str, Any], overrides: Iterable[str]
+    recorded: Mapping[str, Any],
+    now: Mapping[str, Any],
+    overrides: Iterable[str],
+    at_first: Iterable[str] = (),
 ) -> dict[str, Any]:
     """A run's own settings, with what the command line changes of them now.
 
@@ -65,18 +76,19 @@ def merge(
         recorded: nested settings of the run.
         now: nested settings as the command line composes them at present.
         overrides: what was typed; only that counts of `now`, since defaults may have moved on.
+        at_first: what was typed when the run began.
 
     Raises:
         SettingError: something typed is not as recorded, and would make it another run.
     """
-    typed = {word.lstrip("+~").partition("=")[0] for word in overrides}
-    typed = {key.partition("@")[0].replace("/", ".") for key in typed}
+    typed = keys_of(overrides)
+    places = [key for key in PLACES if key not in keys_of(at_first)]
     before, after = leaves(recorded), leaves(now)
     everything = "experiment" in typed  # it may change any setting
     touched = [
         key
         for key in before.keys() | after.keys()
-        if (everything or within(key, typed) or within(key, PLACES))
+        if (everything or within(key, typed) or within(key, places))
         and before.get(key, ...) != after.get(key, ...)
     ]
     for key in sorted(touched):
@@ -101,14 +113,19 @@ def continue_logs(loggers: Iterable[Any], step: int) -> None:
             # TensorBoard then drops the points of other event files from this step on.
             logger._kwargs["purge_step"] = step
         elif isinstance(logger, CSVLogger):
-            kept = rows_before(Path(logger.log_dir, "metrics.csv"), step)
-            logger.experiment.metrics = kept  # making it has removed the file
+            path = Path(logger.log_dir, "metrics.csv")
+            before = path.with_name(".metrics.before.csv")
+            if path.exists() and not before.exists():
+                path.rename(before)  # making the writer would remove it
+            logger.experiment.metrics = rows_before(before, step)
             logger.save()
+            before.unlink(missing_ok=True)
 
 
 def rows_before(path: Path, step: int) -> list[dict[str, str]]:
-    """The rows of a CSV file whose `step` is lower, or none where there is no such file."""
+    """The whole rows of a CSV file whose `step` is lower; none where there is no such file."""
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if int(row["step"]) < step]
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        rows = [row for row in csv.DictReader(file) if None not in row.values()]
+    return [row for row in rows if (row.get("step") or "").isdigit() and int(row["step"]) < step]

@@ -2,7 +2,7 @@
 
 import logging
 import os
-import pickle
+import signal
 import time
 import warnings
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from cifar10 import checkpoint, memory, results, resume, terminal
 from cifar10.assemble import Group, Parts, assemble, hyperparameters
 from cifar10.callbacks import plain
+from cifar10.checkpoint import read
 from cifar10.errors import SettingError, UserError, one_line, raised_by
 from cifar10.gallery import Gallery
 from cifar10.signals import signals
@@ -73,13 +74,17 @@ def run(
     }
     if earlier:
         result.update({key: earlier[key] for key in ("overrides", "started")})
+        typed = [word for word in overrides if word not in earlier["overrides"]]
+        here = {key: result[key] for key in ("commit", "clean", "versions")}
+        result["resumed"] = [*earlier.get("resumed", []), {"overrides": typed} | here]
     lock = results.claim(folder, result, fresh=earlier is None) if first else None
     for notice in NOTICES:
         warnings.filterwarnings("ignore", notice)
+    parts = None
     try:
         parts = assemble(settings, folder)
         try:
-            train_and_test(parts, folder, result, started, resuming=earlier is not None)
+            train_and_test(parts, folder, result, started, earlier)
         except (OSError, UserError) as error:
             if folder.is_dir():
                 raise
@@ -101,6 +106,8 @@ def run(
         raise
     except BaseException as error:
         result.update(status="failed", error=f"{type(error).__name__}: {one_line(error)}")
+        if first and parts:
+            end_other_ranks(parts.trainer)
         raise
     finally:
         signals.release()
@@ -126,8 +133,19 @@ def put_down(folder: Path, result: dict[str, Any]) -> None:
             log.warning("%s", message)
 
 
+def end_other_ranks(trainer: L.Trainer) -> None:
+    """Kill the processes that Lightning started: they would wait for this one, then complain."""
+    launcher = trainer.strategy.launcher
+    if launcher is not None:
+        launcher.kill(signal.SIGKILL)
+
+
 def train_and_test(
-    parts: Parts, folder: Path, result: dict[str, Any], started: float, resuming: bool
+    parts: Parts,
+    folder: Path,
+    result: dict[str, Any],
+    started: float,
+    earlier: dict[str, Any] | None,
 ) -> None:
     """Fit, then score the test set once; fills in `result` as it goes."""
     trainer, classifier, data = parts.trainer, parts.classifier, parts.data
@@ -151,9 +169,16 @@ def train_and_test(
     if trainer.is_global_zero:
         terminal.announce(result, folder)
     path = None
-    if resuming and (found := checkpoint.newest(folder)):
+    if earlier and (found := checkpoint.newest(folder)):
         path, step = found
+        if path.name == checkpoint.PREVIOUS and trainer.is_global_zero:
+            checkpoint.set_aside_last(folder)
         resume.continue_logs(trainer.loggers, step)
+    elif earlier and earlier.get("epochs"):
+        raise UserError(
+            f"{folder} holds no {checkpoint.LAST} of the {earlier['epochs']} epochs that it says "
+            f"were trained, so there is nothing to go on from"
+        )
     try:
         trainer.fit(classifier, datamodule=data, ckpt_path=path, weights_only=True)
     finally:
@@ -193,11 +218,11 @@ def chosen_checkpoint(trainer: L.Trainer) -> Path | None:
     return Path(paths[0]) if paths else None
 
 
-def step_of(checkpoint: Path | None) -> int | None:
+def step_of(path: Path | None) -> int | None:
     """The optimizer step a checkpoint was written at; None where a broken-off run left no whole."""
     try:
-        return torch.load(checkpoint, map_location="meta")["global_step"] if checkpoint else None
-    except (OSError, RuntimeError, pickle.UnpicklingError, KeyError):
+        return read(path)["global_step"] if path else None
+    except UserError:
         return None
 
 

@@ -64,7 +64,8 @@ def checkpoint_of(model: str | Path) -> Path:
         if path.exists():
             return path
         close = difflib.get_close_matches(str(model), zoo.names(), n=1)
-        hint = f"did you mean {close[0]}?" if close else f"shipped are {', '.join(zoo.names())}"
+        shipped = f"shipped are {', '.join(zoo.names())}" if zoo.names() else "none is shipped yet"
+        hint = f"did you mean {close[0]}?" if close else shipped
         raise SettingError(f"{model}: there is no such model, run or checkpoint; {hint}")
     names = ["best.ckpt", "last.ckpt"]
     if (path / results.NAME).exists() and (own := results.read(path / results.NAME)):

@@ -105,6 +105,7 @@ WRONG = {
     "model=airnet model.widths=[64]": "model.widths=[64]: must have at least 3 items",
     "model=airnet model.activation=tanh": "model.activation='tanh': must be 'gelu' or 'silu'",
     "trainer.precision=float8": "trainer.precision=float8: must be one of auto, 32-true",
+    "+trainer.val_check_interval=0.5": "trainer.val_check_interval=0.5: must be 1.0",
     "trainer.max_epochs=0": "trainer.max_epochs=0: must be a whole number from 1",
     "trainer.max_epochs=ten": "trainer.max_epochs=ten: must be a whole number from 1",
     "trainer.accelerator=gpu": "trainer: ",

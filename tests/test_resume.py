@@ -5,11 +5,15 @@ import json
 
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cifar10 import results, resume
+import train
+from cifar10 import checkpoint, results, resume
+from cifar10.assemble import assemble
 from cifar10.errors import Interrupted, SettingError, UserError
-from cifar10.run import run
+from cifar10.last import LastCheckpoint
+from cifar10.run import run, step_of
 from cifar10.signals import signals
 
 
@@ -44,7 +48,6 @@ def interrupt(ask_to_stop, step, settings, folder):
 
 
 LOGGED = ("trainer.max_epochs=3", "trainer.log_every_n_steps=1", "logger=csv")
-TENSORBOARD = ("+logger/more@logger=tensorboard",)
 
 
 @pytest.mark.parametrize("step", [1, 6, 8])
@@ -151,3 +154,160 @@ def test_settings_that_were_changed_in_the_record_are_refused(tiny, tmp_path):
     result["config"]["optimizer"]["lr"] *= 2
     with pytest.raises(UserError, match="other settings than its run wrote"):
         results.config(result, tmp_path)
+
+
+def test_a_damaged_last_checkpoint_never_becomes_the_previous(
+    tiny, tmp_path, ask_to_stop, monkeypatch
+):
+    settings = tiny("trainer.max_epochs=3")
+    earlier = interrupt(ask_to_stop, 6, settings, tmp_path)
+    last = tmp_path / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    ask_to_stop(-1)
+
+    def full(*_, **__):
+        raise UserError("no space")
+
+    monkeypatch.setattr(checkpoint.WholeCheckpointIO, "save_checkpoint", full)
+    with pytest.raises(UserError, match="no space"):
+        run(settings, tmp_path, earlier=earlier)
+    path, _ = checkpoint.newest(tmp_path)
+    assert path.name == "previous.ckpt"
+
+
+def test_a_checkpoint_without_its_run_is_nobodys(tiny, tmp_path, ask_to_stop):
+    interrupt(ask_to_stop, 6, tiny("trainer.max_epochs=2"), tmp_path)
+    (tmp_path / results.NAME).unlink()
+    with pytest.raises(UserError, match=r"holds a last.ckpt without its run's result.json"):
+        run(tiny(), tmp_path)
+
+
+def test_the_last_checkpoint_is_written_after_all_others(tiny, tmp_path):
+    mine = "lightning.pytorch.callbacks.ModelCheckpoint"
+    settings = tiny(f"+callbacks.mine._target_={mine}", "+callbacks.mine.monitor=val/top1")
+    callbacks = assemble(settings, tmp_path).trainer.checkpoint_callbacks
+    assert len(callbacks) == 3
+    assert isinstance(callbacks[-1], LastCheckpoint)
+
+
+@pytest.fixture
+def die_before_the_test(monkeypatch):
+    """Has a run end after its training as if it had been killed there."""
+
+    def end(*_, **__):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lightning.Trainer.test", end)
+
+
+def test_early_stopping_is_not_forgotten(tiny, tmp_path, die_before_the_test):
+    settings = tiny(
+        "trainer.max_epochs=3",
+        "+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping",
+        "+callbacks.stop.monitor=val/loss",
+        "+callbacks.stop.stopping_threshold=100",
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run(settings, tmp_path)
+    result = run(settings, tmp_path, earlier=results.read(tmp_path / results.NAME))
+    assert result["epochs"] == 1
+
+
+def test_the_last_of_max_steps_within_an_epoch_is_its_end(tiny, tmp_path, die_before_the_test):
+    more = ("+trainer.max_steps=2", "callbacks.last.every_n_steps=1", "data.val_size=0")
+    settings = tiny(*more)
+    with pytest.raises(KeyboardInterrupt):
+        run(settings, tmp_path)
+    result = run(settings, tmp_path, earlier=results.read(tmp_path / results.NAME))
+    assert result["epochs"] == 1
+
+
+def test_more_epochs_stretch_the_schedule_from_the_first_step_on(tiny, tmp_path, monkeypatch):
+    from cifar10.classifier import Classifier
+
+    rates = []
+    step = Classifier.training_step
+
+    def noted(self, batch, index):
+        rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
+        return step(self, batch, index)
+
+    monkeypatch.setattr(Classifier, "training_step", noted)
+    run(tiny("trainer.max_epochs=2"), tmp_path / "straight")
+    expected = rates[4:]
+    rates.clear()
+    run(tiny(), tmp_path / "parts", ["seed=0"])
+    longer = tiny("trainer.max_epochs=2")
+    earlier = results.read(tmp_path / "parts" / results.NAME)
+    result = run(longer, tmp_path / "parts", ["trainer.max_epochs=2"], earlier=earlier)
+    assert rates[4:] == expected
+    assert results.command(result).endswith("python train.py resume=RUN trainer.max_epochs=2")
+    straight = results.read(tmp_path / "straight" / results.NAME)
+    assert len(results.summarise([result, straight]).split("\n\n")[0].splitlines()) == 4
+
+
+def test_a_finished_run_without_its_checkpoints_is_not_trained_anew(tiny, tmp_path):
+    run(tiny(), tmp_path)
+    for name in ("last.ckpt", "previous.ckpt"):
+        (tmp_path / name).unlink(missing_ok=True)
+    earlier = results.read(tmp_path / results.NAME)
+    with pytest.raises(UserError, match=r"holds no last.ckpt of the 1 epochs"):
+        run(tiny("trainer.max_epochs=2"), tmp_path, earlier=earlier)
+    assert results.read(tmp_path / results.NAME)["status"] == "failed"
+
+
+def test_a_signal_at_the_very_end_of_training_stops_before_the_test(
+    tiny, tmp_path, ask_to_stop, monkeypatch
+):
+    end = LastCheckpoint.on_train_epoch_end
+
+    def late(self, *arguments):
+        end(self, *arguments)
+        signals.asked = 15
+
+    monkeypatch.setattr(LastCheckpoint, "on_train_epoch_end", late)
+    with pytest.raises(Interrupted):
+        run(tiny(), tmp_path)
+    assert results.read(tmp_path / results.NAME)["status"] == "interrupted"
+
+
+def test_an_error_while_a_signal_waits_stays_an_error(ask_to_stop):
+    signals.asked = 15
+    assert train.interruption(RuntimeError("a crash")) is None
+    stop = Interrupted(15)
+    wrapped = RuntimeError("composing failed")
+    wrapped.__context__ = stop
+    assert train.interruption(wrapped) is stop
+
+
+@pytest.mark.filterwarnings("ignore:Experiment logs directory")
+def test_rows_that_were_cut_are_left_out_and_a_second_kill_loses_none(tmp_path):
+    logger = CSVLogger(tmp_path, name="", version="")
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,train/loss\n1,0.5\n2,0.4\n3,0.3\n4")
+    resume.continue_logs([logger], 3)
+    assert path.read_text().split() == ["step,train/loss", "1,0.5", "2,0.4"]
+    path.rename(tmp_path / ".metrics.before.csv")  # killed between making the writer and its save
+    resume.continue_logs([CSVLogger(tmp_path, name="", version="")], 3)
+    assert path.read_text().split() == ["step,train/loss", "1,0.5", "2,0.4"]
+
+
+def test_a_group_that_was_left_out_can_come_back(settings):
+    typed = ["+logger.tensorboard.flush_secs=5"]
+    merged = resume.merge(settings("logger.tensorboard=null"), settings(*typed), typed)
+    assert merged["logger"]["tensorboard"]["flush_secs"] == 5
+
+
+def test_a_place_that_the_run_was_told_stays(settings):
+    told = ["data.dir=/big", "data.download=false"]
+    merged = resume.merge(settings(*told), settings(), [], told)
+    assert merged["data"]["dir"] == "/big"
+    assert merged["data"]["download"] is False
+    assert resume.merge(settings(*told), settings(), [])["data"]["download"] is True
+
+
+@pytest.mark.parametrize("data", [b"", b"PK", b"x" * 1000])
+def test_a_damaged_best_checkpoint_has_no_step(data, tmp_path):
+    (tmp_path / "best.ckpt").write_bytes(data)
+    assert step_of(tmp_path / "best.ckpt") is None

@@ -38,7 +38,7 @@ SMALL = (
 # The same from data that a run must prepare first; see `use_edition`.
 PREPARING = ("data=cifar10", "data.val_size=200", "data.download=false", *SMALL[1:])
 # What may differ: times, what was typed, and the state of the checkout.
-TIMES = ("started", "seconds", "images_per_second", "overrides", "commit", "clean")
+TIMES = ("started", "seconds", "images_per_second", "overrides", "resumed", "commit", "clean")
 
 
 def command_line(arguments: Sequence[str], output: str, prepare: Callable[[], None] | None) -> None:

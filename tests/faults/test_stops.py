@@ -13,12 +13,15 @@ from tests.faults.harness import PREPARING, SMALL, Run, die_after_saves, outcome
 from tests.faults.harness import reference as reference_of
 
 STOPS_AT_MOST = 4
-# Killed by the signal before train.py could listen, or stopped by it afterwards.
-CODES = {
-    signal.SIGKILL: {-signal.SIGKILL},
-    signal.SIGTERM: {-signal.SIGTERM, 128 + signal.SIGTERM},
-    signal.SIGINT: {-signal.SIGINT, 1, 128 + signal.SIGINT},
-}
+
+
+def stopped_well(code: int, number: int, said: str) -> bool:
+    """Whether a run that was stopped ended as it should: by the signal, or having heard it."""
+    if number == signal.SIGKILL:
+        return code == -number and "Traceback" not in said
+    if "run folder: " not in said:  # train.py may not have listened yet
+        return code in (-number, 1, 128 + number)
+    return code == 128 + number and "Traceback" not in said
 
 
 def die_in_write(nth: int) -> None:
@@ -42,7 +45,11 @@ def die_in_write(nth: int) -> None:
 def until_finished(
     folder: Path, chance, seconds: float, number: int, settings=SMALL, before=None
 ) -> int:
-    """Start a run again until it is done, stopping it at random moments; gives how often."""
+    """Start a run again until it is done, stopping it at random moments; gives how often.
+
+    Args:
+        seconds: within which a run is stopped; less where it was too quick for that.
+    """
     arguments = [*settings, "resume=auto", f"hydra.run.dir={folder}"]
     stops = 0
     while True:
@@ -53,15 +60,15 @@ def until_finished(
             prepare = functools.partial(kind, chance.randint(1, 16))
             if before:
                 prepare = functools.partial(before, then=prepare)
-        run = Run(arguments, folder.with_suffix(".log"), prepare)
+        log = folder.with_suffix(f".{stops}.log")
+        run = Run(arguments, log, prepare)
         if stopping and not in_write:
-            time.sleep(chance.uniform(0, 1.2 * seconds))
+            time.sleep(chance.uniform(0, seconds))
             run.kill(number)
         code = run.wait()
         if code == 0:
             return stops
-        assert code in CODES[number], run.said
-        assert "Traceback" not in run.said or number == signal.SIGINT, run.said
+        assert stopped_well(code, number, run.said), (code, run.said)
         stops += 1
 
 
@@ -72,13 +79,17 @@ def test_stopped_runs_end_as_the_undisturbed_one(
     number, rounds, tmp_path, chance, reference, long, survived
 ):
     expected, seconds = reference
-    for round in range(rounds if long else 3):
-        folder = tmp_path / f"run {round}"
+    done = tried = 0
+    while done < (rounds if long else 3):
+        folder = tmp_path / f"run {tried}"
         stops = until_finished(folder, chance, seconds, number)
-        good = same(outcome(folder), expected)
-        assert not list(folder.glob(".*.tmp"))
+        good = same(outcome(folder), expected) and not list(folder.glob(".*.tmp"))
+        tried += 1
         if stops:
+            done += 1
             survived(f"run stopped by {number.name} and resumed until done", good)
+        else:
+            seconds *= 0.9  # the machine is quicker now than when the reference was computed
         assert good, folder
 
 
@@ -89,12 +100,15 @@ def test_killed_while_data_is_prepared_and_later(forms, tmp_path, chance, long, 
     settings = [*PREPARING, f"data.dir={data}"]
     before = functools.partial(use_edition, forms.edition)
     expected, _ = reference_of(tmp_path / "reference", settings, before)
-    for round in range(20 if long else 2):
+    done = tried = 0
+    while done < (20 if long else 2):
         (data / archive.PREPARED).unlink()
-        folder = tmp_path / f"run {round}"
+        folder = tmp_path / f"run {tried}"
         # Preparing takes a tenth of a second, so early moments are tried most.
         stops = until_finished(folder, chance, 0.5, signal.SIGKILL, settings, before)
         good = same(outcome(folder), expected) and not list(data.glob(".*.tmp"))
+        tried += 1
         if stops:
+            done += 1
             survived("run killed from its data's preparation on, resumed until done", good)
         assert good, folder
