@@ -71,8 +71,8 @@ class Check(Callback):
     """Checks all settings before Hydra makes the run's folder; configs/train.yaml names it."""
 
     def on_run_start(self, config: DictConfig, **_: object) -> None:
-        from cifar10 import results
         from cifar10.assemble import assemble
+        from cifar10.folder import refuse_used
 
         try:
             if config.resume not in (None, "auto"):
@@ -88,7 +88,7 @@ class Check(Callback):
                 config.hydra.output_subdir = None  # the run has its own
             if "LOCAL_RANK" not in os.environ:  # else the first of several processes has it
                 if not earlier:
-                    results.refuse_used(folder)
+                    refuse_used(folder)
                 folder.mkdir(parents=True, exist_ok=True)
                 TemporaryFile(dir=folder).close()  # fails where nothing can be written
         except Exception as error:  # Hydra would only warn about it

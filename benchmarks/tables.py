@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from benchmarks import measure
-from cifar10 import results
+from cifar10 import summary
 from tests.faults import table as faults
 
 ROOT = Path(__file__).parent.parent
@@ -19,7 +19,7 @@ BLOCK = re.compile(rf"({START}(\S+) (\S+) -->\n)((?:(?!<!--).)*)(<!-- end -->)",
 
 
 def of_results(path: str) -> str:
-    return results.summarise(results.find([ROOT / path]))
+    return summary.summarise(summary.find([ROOT / path]))
 
 
 def of_benchmarks(pattern: str) -> str:
@@ -27,7 +27,7 @@ def of_benchmarks(pattern: str) -> str:
 
 
 PRINTERS = {
-    "cifar10.results": of_results,
+    "cifar10.summary": of_results,
     "benchmarks.measure": of_benchmarks,
     "tests.faults.table": lambda path: faults.table(ROOT / path),
 }

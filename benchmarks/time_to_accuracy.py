@@ -84,7 +84,7 @@ def accuracies(runs: list[dict]) -> dict[str, float]:
 
 def main() -> None:
     path = output("time_to_accuracy")
-    from cifar10 import results
+    from cifar10 import summary
 
     work = {recipe: phases(RECIPES[recipe]) for recipe in RECIPES if recipe != "original"}
     contenders = {
@@ -111,7 +111,7 @@ def main() -> None:
         for recipe, images in work.items()
     }
     seconds["original, an epoch"] = [50_000 / rate for rate in rates[way]]
-    runs = {recipe: results.find([RESULTS / recipe]) for recipe in RECIPES}
+    runs = {recipe: summary.find([RESULTS / recipe]) for recipe in RECIPES}
     reached = {recipe: accuracies(found) for recipe, found in runs.items() if found}
 
     claims = []

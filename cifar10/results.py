@@ -1,80 +1,22 @@
-"""result.json: write, read, summarise."""
+"""result.json: write it, read it."""
 
 import hashlib
 import json
 import logging
 import math
-import os
 import platform
-import shlex
-import statistics
 import subprocess
-import sys
-from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from cifar10.atomic import remove_leftovers, replacing
+from cifar10.atomic import replacing
 from cifar10.errors import UserError
 
 log = logging.getLogger(__name__)
 
 NAME = "result.json"
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core")
-
-
-def refuse_used(folder: Path) -> None:
-    """Raise a UserError if the folder belongs to another run."""
-    from cifar10.checkpoint import LAST, PREVIOUS  # with torch and Lightning
-
-    if (folder / NAME).exists():
-        raise UserError(
-            f"{folder} already holds a run: go on with it by resume=FOLDER, or give this one "
-            f"another folder with hydra.run.dir=FOLDER"
-        )
-    for name in (LAST, PREVIOUS):  # which this run, once resumed, would take for its own
-        if os.path.lexists(folder / name):
-            raise UserError(
-                f"{folder} holds a {name} without its run's {NAME}: move it away, or give this run "
-                f"another folder with hydra.run.dir=FOLDER"
-            )
-
-
-def claim(folder: Path, result: dict[str, Any], fresh: bool = True) -> FileLock:
-    """Take a folder for this process alone, and put a result.json of status `running` into it.
-
-    Args:
-        fresh: the folder must hold no run yet.
-
-    Returns:
-        The lock, which the system lets go of when the process ends, however it does.
-
-    Raises:
-        UserError: the folder belongs to another run or process, or cannot be written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".run.lock")
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"{folder} is in use by another process that is running it") from None
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written to: {error.strerror}") from error
-    try:
-        if fresh:
-            refuse_used(folder)
-        remove_leftovers(folder)
-        write(folder, result)
-    except OSError as error:
-        lock.release()
-        raise UserError(f"{folder} cannot be written to: {error.strerror}") from error
-    except UserError:
-        lock.release()
-        raise
-    return lock
 
 
 def write(folder: Path, result: dict[str, Any]) -> None:
@@ -190,82 +132,3 @@ def surroundings() -> dict[str, Any]:
             "system": platform.platform(terse=True),
         },
     }
-
-
-def find(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    """Read the result.json of every run in and below the paths; those that can't be are named."""
-    found = []
-    for path in paths:
-        for file in [path] if path.is_file() else sorted(path.rglob(NAME)):
-            try:
-                found.append(read(file))
-            except UserError as error:
-                log.warning("%s; passed over", error)
-    return found
-
-
-# Heading, where it stands in result.json, how to print it.
-COLUMNS = (
-    ("test top-1", "test", "top1", "{:.2%}"),
-    ("six views", "test_views", "top1", "{:.2%}"),
-    ("test top-3", "test", "top3", "{:.2%}"),
-    ("test top-5", "test", "top5", "{:.2%}"),
-    ("test loss", "test", "loss", "{:.4f}"),
-)
-
-
-def summarise(results: Sequence[dict[str, Any]]) -> str:
-    """A Markdown table with a line for each recipe, and what it was measured on.
-
-    Results that differ in their seed alone, on the same hardware, are one recipe, whose figures are
-    given as mean ± sample standard deviation and whose training time as median; of several runs
-    with one seed, the latest counts. Those that are not `ok` are counted, not averaged.
-    """
-    recipes: dict[str, dict[int, dict[str, Any]]] = {}
-    for result in sorted(results, key=lambda result: result.get("started", "")):
-        if result["status"] == "ok":
-            changes = [later["overrides"] for later in result.get("resumed", [])]
-            own = result["settings"] | {"seed": None}
-            recipe = json.dumps([own, place(result), [some for some in changes if some]])
-            recipes.setdefault(recipe, {})[result["seed"]] = result
-    columns = [column for column in COLUMNS if any(column[1] in result for result in results)]
-    head = ["recipe", "epochs", "training", *(column[0] for column in columns), "seeds"]
-    lines = [head, ["---"] * len(head)]
-    for runs in (list(seeds.values()) for seeds in recipes.values()):
-        seconds = statistics.median(run["seconds"]["training"] for run in runs)
-        cells = [f"`{command(runs[0])}`", str(runs[0]["epochs"]), f"{seconds:.0f} s"]
-        for _, split, key, form in columns:
-            values = [run[split][key] for run in runs if split in run]
-            cell = form.format(statistics.mean(values)) if values else ""
-            if len(values) > 1:
-                cell += f" ± {form.format(statistics.stdev(values))}"
-            cells.append(cell)
-        lines.append([*cells, str(len(runs))])
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    places = dict.fromkeys(place(run) for seeds in recipes.values() for run in seeds.values())
-    notes = [f"Measured on {'; '.join(places)}."] if places else []
-    if unfinished := sum(result["status"] != "ok" for result in results):
-        notes.append(f"{unfinished} not finished.")
-    return "\n\n".join([table, *notes])
-
-
-def place(result: dict[str, Any]) -> str:
-    """The hardware and software that gave a result."""
-    precision, torch = result["precision"]["value"], result["versions"]["torch"]
-    return f"{result['device']}, {precision}, torch {torch}"
-
-
-def command(result: dict[str, Any]) -> str:
-    """What was typed, without what differs from run to run of one recipe."""
-    typed = [result["overrides"], *(later["overrides"] for later in result.get("resumed", []))]
-    first, *later = ([o for o in some if not o.startswith(("seed=", "hydra."))] for some in typed)
-    lines = [first, *(["resume=RUN", *some] for some in later if some)]
-    return " && ".join(shlex.join(["python", "train.py", *line]) for line in lines)
-
-
-if __name__ == "__main__":
-    folders = sys.argv[1:] or ["outputs"]
-    if found := find(map(Path, folders)):
-        print(summarise(found))
-    else:
-        sys.exit(f"error: there is no result.json in {', '.join(folders)}")

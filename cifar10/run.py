@@ -20,6 +20,7 @@ from cifar10.assemble import Group, Parts, assemble, hyperparameters
 from cifar10.callbacks import plain
 from cifar10.checkpoint import read
 from cifar10.errors import SettingError, UserError, one_line, raised_by
+from cifar10.folder import claim
 from cifar10.gallery import Gallery
 from cifar10.signals import signals
 
@@ -77,7 +78,7 @@ def run(
         typed = [word for word in overrides if word not in earlier["overrides"]]
         here = {key: result[key] for key in ("commit", "clean", "versions")}
         result["resumed"] = [*earlier.get("resumed", []), {"overrides": typed} | here]
-    lock = results.claim(folder, result, fresh=earlier is None) if first else None
+    lock = claim(folder, result, fresh=earlier is None) if first else None
     for notice in NOTICES:
         warnings.filterwarnings("ignore", notice)
     parts = None

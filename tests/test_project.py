@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from benchmarks import recipes, tables
-from cifar10 import results
+from cifar10 import results, summary
 from cifar10.settings import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -60,12 +60,12 @@ def test_a_result_stays_its_recipes_when_settings_that_do_nothing_are_added(tmp_
 
 
 def test_committed_results_are_of_clean_commits():
-    committed = results.find([ROOT / "results"])
+    committed = summary.find([ROOT / "results"])
     for result in committed:
         assert result["status"] == "ok"
         assert result["clean"] is True
     default = [
-        result["seed"] for result in committed if results.command(result) == "python train.py"
+        result["seed"] for result in committed if summary.command(result) == "python train.py"
     ]
     assert len(set(default)) >= 3
 

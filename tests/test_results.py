@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from cifar10 import results
+from cifar10 import results, summary
 from cifar10.errors import UserError
+from cifar10.folder import claim
 
 
 def result(seed, top1, overrides=(), status="ok", training=60.0):
@@ -28,7 +29,7 @@ def result(seed, top1, overrides=(), status="ok", training=60.0):
 def test_a_summary_gives_mean_and_sample_deviation_by_hand():
     runs = [result(0, 0.80, training=50), result(1, 0.82, training=70), result(2, 0.84)]
     runs += [result(0, 0.70, ["optimizer=sgd"]), result(1, 0.1, status="failed")]
-    lines = results.summarise(runs).splitlines()
+    lines = summary.summarise(runs).splitlines()
     assert lines[2] == (
         "| `python train.py` | 4 | 60 s | 82.00% ± 2.00% | 96.00% ± 0.00% | 99.00% ± 0.00% "
         "| 0.5000 ± 0.0000 | 3 |"
@@ -45,7 +46,7 @@ def test_only_the_seed_and_hydras_own_settings_are_averaged_over():
         result(0, 0.8, ["data.val_seed=1"]),
     ]
     runs[1]["seed"] = runs[1]["settings"]["seed"] = 1
-    table = results.summarise(runs)
+    table = summary.summarise(runs)
     assert "80.00% ± 0.00%" in table
     assert "`python train.py optimizer.lr=0.1`" in table
     assert "`python train.py data.val_seed=1`" in table
@@ -54,7 +55,7 @@ def test_only_the_seed_and_hydras_own_settings_are_averaged_over():
 
 def test_writing_replaces_whole_files(tmp_path):
     whole = result(0, 0.8)
-    results.claim(tmp_path, {"status": "running"})
+    claim(tmp_path, {"status": "running"})
     results.write(tmp_path, whole)
     assert results.read(tmp_path / "result.json") == whole
     with pytest.raises(TypeError, match="not JSON serializable"):
@@ -77,7 +78,7 @@ def test_find_looks_below_folders(tmp_path):
         folder.mkdir(parents=True)
         (folder / "other.json").write_text("{}")
         (folder / "result.json").write_text(json.dumps(result(name, 0.5)))
-    assert [found["seed"] for found in results.find([tmp_path])] == ["a", "b/c"]
+    assert [found["seed"] for found in summary.find([tmp_path])] == ["a", "b/c"]
 
 
 def test_numbers_that_json_cannot_hold_are_null(tmp_path):
@@ -93,11 +94,11 @@ def test_a_claim_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(results, "dumps", full)
     with pytest.raises(UserError, match="cannot be written to: No space left on device"):
-        results.claim(tmp_path, {"status": "running"})
+        claim(tmp_path, {"status": "running"})
     assert [path.name for path in tmp_path.iterdir()] == [".run.lock"]
 
 
 def test_what_cannot_be_read_is_passed_over_by_name(tmp_path, caplog):
     (tmp_path / "result.json").write_text("")
-    assert results.find([tmp_path]) == []
+    assert summary.find([tmp_path]) == []
     assert "result.json is no readable result.json" in caplog.text

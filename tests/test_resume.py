@@ -9,9 +9,10 @@ from lightning.pytorch.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from cifar10 import checkpoint, results, resume
+from cifar10 import checkpoint, results, resume, summary
 from cifar10.assemble import assemble
 from cifar10.errors import Interrupted, SettingError, UserError
+from cifar10.folder import claim
 from cifar10.last import LastCheckpoint
 from cifar10.run import run, step_of
 from cifar10.signals import signals
@@ -102,7 +103,7 @@ def test_a_moved_run_goes_on_in_its_new_place(tiny, tmp_path, ask_to_stop):
 
 
 def test_a_run_that_another_process_has_is_left_alone(tiny, tmp_path):
-    lock = results.claim(tmp_path, {"status": "running"})
+    lock = claim(tmp_path, {"status": "running"})
     try:
         with pytest.raises(UserError, match="in use by another process"):
             run(tiny(), tmp_path, earlier={"overrides": [], "started": ""})
@@ -242,9 +243,9 @@ def test_more_epochs_stretch_the_schedule_from_the_first_step_on(tiny, tmp_path,
     earlier = results.read(tmp_path / "parts" / results.NAME)
     result = run(longer, tmp_path / "parts", ["trainer.max_epochs=2"], earlier=earlier)
     assert rates[4:] == expected
-    assert results.command(result).endswith("python train.py resume=RUN trainer.max_epochs=2")
+    assert summary.command(result).endswith("python train.py resume=RUN trainer.max_epochs=2")
     straight = results.read(tmp_path / "straight" / results.NAME)
-    assert len(results.summarise([result, straight]).split("\n\n")[0].splitlines()) == 4
+    assert len(summary.summarise([result, straight]).split("\n\n")[0].splitlines()) == 4
 
 
 def test_a_finished_run_without_its_checkpoints_is_not_trained_anew(tiny, tmp_path):
