@@ -32,6 +32,7 @@ SMALL = (
     "trainer.max_epochs=3",
     "trainer.accelerator=cpu",
     "callbacks.last.every_n_steps=5",
+    "callbacks.gallery=null",  # it takes longer than all the rest
     "threads=1",
     "seed=7",
 )

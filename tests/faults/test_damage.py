@@ -17,8 +17,9 @@ from tests.conftest import FORMS
 from tests.faults.harness import SMALL, Run, die_after_saves, outcome, same
 
 # Without its settings a run cannot go on; without its best checkpoint it cannot end, if no later
-# epoch is better; nor can it where a directory is in the place of a file that it must write.
-NEEDED = ("result.json", "best.ckpt")
+# epoch is better; nor can it where a directory is in the place of a file that it must write, or a
+# link in that of its lock.
+NEEDED = ("result.json", "best.ckpt", ".run.lock")
 DAMAGES = ("empty", "half", "bit", "random", "directory", "link")
 
 
