@@ -7,6 +7,7 @@ import csv
 import json
 import logging
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -251,6 +252,8 @@ def main() -> None:
     """The console script: what a user can mend ends in one line."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # a bad file is told of in one line
+    warnings.simplefilter("ignore")
     signals.listen()
     try:
         sys.exit(app(standalone_mode=False))

@@ -1,7 +1,6 @@
 """Pictures of any kind into the 32x32 pixels that the networks know."""
 
 import glob
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -64,8 +63,7 @@ def read(path: str | Path) -> Tensor:
         NoPicture: it gives none.
     """
     try:
-        with warnings.catch_warnings(), Image.open(path) as picture:
-            warnings.simplefilter("ignore")  # of odd metadata; the size is looked at below
+        with Image.open(path) as picture:
             return shrink(picture)
     except NoPicture as error:
         raise NoPicture(f"{path}: {error}") from error

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import logging
 import pickle
 import signal
 import sys
@@ -171,6 +172,8 @@ def type_in(tmp_path, monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    logs = logging.getLogger().handlers[:]
     yield run
+    logging.getLogger().handlers[:] = logs
     for number, handler in handlers.items():
         signal.signal(number, handler)

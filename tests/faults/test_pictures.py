@@ -50,6 +50,7 @@ def made(chance) -> tuple[str, bytes]:
     return suffix, bytes(data)
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_malformed_pictures_end_no_prediction(
     trained, chance, long, survived, tmp_path, monkeypatch, capsys
 ):
