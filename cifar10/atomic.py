@@ -24,8 +24,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno:  # the reader knows no temporary file
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

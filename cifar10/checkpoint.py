@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import os
+import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from cifar10.errors import UserError, one_line
 
 log = logging.getLogger(__name__)
 
+OWN = "LastCheckpoint"  # the class in `last.py` begins its key so
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 # What training goes on from; a file of weights alone lacks it.
 NEEDED = ("optimizer_states", "lr_schedulers", "loops", "callbacks", "global_step")
@@ -77,14 +79,19 @@ def read(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damage can make any of zipfile's, torch's or pickle's
         why = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
+        if isinstance(error, pickle.UnpicklingError):  # torch then explains how to run the code
+            why = "it holds more than plain data, which is not loaded"
         raise UserError(f"{path} is no whole checkpoint: {why}") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise UserError(f"{path} is no checkpoint of a run")
-    states = checkpoint.get("callbacks", {})
-    last = [state["dirpath"] for key, state in states.items() if key.startswith("LastCheckpoint")]
-    for state in states.values():  # a callback's own folder elsewhere stays where it is
-        if isinstance(state, dict) and state.get("dirpath") in last:
-            state.update(moved(state, path.parent.resolve()))
+    try:
+        states = checkpoint.get("callbacks", {})
+        last = [state["dirpath"] for key, state in states.items() if key.startswith(OWN)]
+        for state in states.values():  # a callback's own folder elsewhere stays where it is
+            if isinstance(state, dict) and state.get("dirpath") in last:
+                state.update(moved(state, path.parent.resolve()))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no checkpoint of a run: its callbacks are odd") from error
     return checkpoint
 
 

@@ -121,11 +121,17 @@ class Classifier(L.LightningModule):
         Args:
             images: uint8 (N, 3, 32, 32), on any device.
             batch_size: images that go through the network at once.
+
+        Raises:
+            NotFinite: the network gives something else than numbers.
         """
         self.eval()
         with autocast(self.device.type):
             logits = [self(part.to(self.device)) for part in images.split(batch_size)]
-        return torch.cat(logits).float().softmax(1).cpu()
+        probabilities = torch.cat(logits).float().softmax(1).cpu()
+        if not probabilities.isfinite().all():
+            raise NotFinite("the network gives no finite numbers: its weights are broken")
+        return probabilities
 
     def normalise(self, images: Tensor) -> Tensor:
         """Bytes to floats of mean 0 and standard deviation 1 over the training set."""

@@ -6,6 +6,7 @@ Thin over functions that a notebook can call; torch is imported only once a comm
 import csv
 import json
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,7 @@ import typer
 from typer.exceptions import TyperException
 
 from cifar10.errors import Interrupted, UserError
+from cifar10.settings import at_home
 from cifar10.signals import signals
 
 if TYPE_CHECKING:
@@ -55,8 +57,8 @@ class Format(StrEnum):
 def predict(
     paths: Annotated[list[str], typer.Argument(help="Pictures, folders of pictures, or globs.")],
     model: Annotated[
-        str, typer.Option("--model", "-m", help="A shipped model, a run's folder or a checkpoint.")
-    ] = "airnet",
+        str, typer.Option("--model", "-m", help="A run's folder, a checkpoint or a shipped model.")
+    ],
     top: Annotated[int, typer.Option(min=1, max=10, help="Classes to show.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print a line for each class.")] = False,
@@ -103,7 +105,7 @@ def answers(
             for path, read in batch:
                 if isinstance(read, UserError):
                     failed.append(path)
-                    print(f"error: {read}", file=sys.stderr)
+                    print(f"error: {printable(str(read))}", file=sys.stderr)
             if good:
                 best = classifier.predict(torch.stack([read for _, read in good])).topk(top)
                 for (path, _), chances, places in zip(good, *best, strict=True):
@@ -115,7 +117,7 @@ def answers(
 def print_bars(rows: Iterable[tuple[Path, list[Answer]]]) -> None:
     bars = sys.stdout.isatty()
     for path, classes in rows:
-        print(path)
+        print(printable(str(path)))
         for name, p in classes:
             bar = "  " + "█" * round(BAR * p) if bars else ""
             print(f"  {name:<10} {p:7.2%}{bar}".rstrip())
@@ -158,11 +160,12 @@ def evaluate(
     from cifar10.trained import load
 
     classifier = load(model)
-    settings, precision = evaluation.origin(model)
+    settings, precision = evaluation.origin(model, split.value)
+    folder = at_home(out) if out else evaluation.place(model, split.value)
+    folder.mkdir(parents=True, exist_ok=True)  # what cannot be written to is known before the work
     module, batches = evaluation.split_of(settings, split.value)
     scores, said = evaluation.evaluate(classifier, batches, precision, views)
     print_scores(scores)
-    folder = out or evaluation.place(model, split.value)
     record = {"model": model, "split": split.value, "data": module.digest, "precision": precision}
     evaluation.write(folder, record | scores)
     indices = module.test_indices if split is Split.test else module.val_indices
@@ -198,14 +201,17 @@ def export(
     the names of the classes are inside. It is compared with PyTorch on 1,000 test images before it
     is put in place.
     """
-    from cifar10 import evaluation, export
+    from cifar10 import evaluation, export, zoo
     from cifar10.trained import load
 
+    export.require(to.value)
     classifier = load(model, "cpu")
+    name = model if model in zoo.names() else at_home(model).resolve().stem
+    path = at_home(out) if out else Path(f"{name}.{'onnx' if to is Format.onnx else 'pt2'}")
+    if path.exists():
+        raise UserError(f"{path} is there already: remove it, or give another with --out")
     module, _ = evaluation.split_of(evaluation.origin(model)[0], "test")
     images = module.images(module.test_indices[:1000])
-    name = model if Path(model).name == model else Path(model).stem
-    path = out or Path(f"{name}.{'onnx' if to is Format.onnx else 'pt2'}")
     figures = export.export(classifier, to.value, path, images)
     print(f"{'written to':<18} {path}")
     for key, value in figures.items():
@@ -245,28 +251,40 @@ def prepared() -> Path:
     from cifar10.data import archive
     from cifar10.settings import composed
 
-    return Path(composed()["data"]["dir"]).expanduser() / archive.PREPARED
+    folder = composed()["data"]["dir"]
+    if not folder:
+        raise UserError("CIFAR10_DATA_DIR is empty: it must name a folder, or not be set")
+    return at_home(folder).absolute() / archive.PREPARED
 
 
 def main() -> None:
     """The console script: what a user can mend ends in one line."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - where it was closed
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("cifar10").setLevel(logging.INFO)
     logging.getLogger("PIL").setLevel(logging.CRITICAL)  # a bad file is told of in one line
     warnings.simplefilter("ignore")
     signals.listen()
     try:
         sys.exit(app(standalone_mode=False))
     except TyperException as error:
-        complain(error.format_message(), 2)
+        complain(error.format_message().replace("Value error, ", ""), 2)
     except UserError as error:
         complain(str(error), 2)
     except OSError as error:
-        complain(f"{error.filename or 'a file'}: {error.strerror or error}", 2)
+        complain(f"{error.filename or 'standard output'}: {error.strerror or error}", 2)
     except (Interrupted, typer.Abort) as stop:
         complain(str(stop) or "stopped", getattr(stop, "code", 130))
 
 
 def complain(line: str, code: int) -> None:
-    print(f"error: {line}", file=sys.stderr)
+    usage = line.startswith("Usage: ")  # of a command that was given nothing
+    print(line if usage else f"error: {printable(line)}", file=sys.stderr)
     sys.exit(code)
+
+
+def printable(text: str) -> str:
+    """Text whose control characters are shown, not obeyed: a file's name may hold any."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

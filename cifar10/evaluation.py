@@ -1,5 +1,6 @@
 """What a classifier gets right, and how sure it is."""
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,14 +15,16 @@ from torchmetrics.functional.classification import (
 from cifar10 import results, zoo
 from cifar10.atomic import replacing
 from cifar10.build import build
-from cifar10.classifier import Classifier, metrics
+from cifar10.classifier import Classifier, NotFinite, metrics
 from cifar10.data import CLASSES
 from cifar10.data.module import CIFAR10DataModule
 from cifar10.errors import SettingError
 from cifar10.hardware import autocast
-from cifar10.settings import composed
+from cifar10.settings import at_home, composed
 from cifar10.trained import checkpoint_of
 from cifar10.views import mirrored, over_views
+
+log = logging.getLogger(__name__)
 
 BINS = 15  # of confidence, as in Guo et al. (2017), https://arxiv.org/abs/1706.04599
 
@@ -91,14 +94,20 @@ def evaluate(
         for kind, score in scores.items()
     }
     answers = Answers(*map(torch.cat, zip(*said, strict=True)))
+    if not answers.logits.isfinite().all():
+        raise NotFinite("the network gives no finite numbers: its weights are broken")
     plain = figures.pop("plain")
     return plain | figures | {"images": len(answers.labels)} | detail(answers), answers
 
 
-def origin(model: str | Path) -> tuple[dict[str, Any], str]:
+def origin(model: str | Path, split: str = "test") -> tuple[dict[str, Any], str]:
     """The data settings and the precision that a model was tested with.
 
-    Where the data is, and where it comes from, is this machine's affair.
+    Where the data is, and where it comes from, is this machine's affair. A checkpoint without its
+    run's result.json is taken for one of CIFAR-10.
+
+    Raises:
+        SettingError: which images were held out for validation is not known.
     """
     now = composed()["data"]
     if str(model) in zoo.names():
@@ -106,6 +115,10 @@ def origin(model: str | Path) -> tuple[dict[str, Any], str]:
     else:
         path = checkpoint_of(model).parent / results.NAME
         result = results.read(path) if path.exists() else {}
+        if not result and split == "val":
+            raise SettingError(f"split=val: needs {path}, which says what was held out")
+        if not result:
+            log.warning("%s is not there: taken for a model of CIFAR-10, precision auto", path)
     data = result.get("config", {}).get("data", now)
     data |= {key: now[key] for key in ("dir", "sources", "download")}
     return data, result.get("precision", {}).get("value", "auto")
@@ -129,7 +142,8 @@ def place(model: str | Path, split: str) -> Path:
     name = f"evaluation-{split}"
     if str(model) in zoo.names():
         return Path(f"{model}-{name}")
-    return checkpoint_of(model).parent / name
+    path = checkpoint_of(model)
+    return path.parent / (name if at_home(model).is_dir() else f"evaluation-{path.stem}-{split}")
 
 
 def write(folder: Path, record: dict[str, Any]) -> None:

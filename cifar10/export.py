@@ -37,6 +37,15 @@ class Whole(nn.Module):
         return self.network(images.float() * self.scale + self.shift).softmax(1)
 
 
+def require(form: str) -> None:
+    """Raise a SettingError if a package that the form needs is missing."""
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if form == "onnx" and missing:
+        raise SettingError(
+            f"--to onnx: {', '.join(missing)} must be installed: pip install -e '.[export]'"
+        )
+
+
 def export(classifier: Classifier, form: str, path: Path, images: Tensor) -> dict[str, str]:
     """Write a classifier for ONNX Runtime, or as a `torch.export` program.
 
@@ -51,14 +60,8 @@ def export(classifier: Classifier, form: str, path: Path, images: Tensor) -> dic
         What was measured, as text: the largest difference, latency and throughput.
 
     Raises:
-        SettingError: a package is missing.
         UserError: the file answers otherwise.
     """
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if form == "onnx" and missing:
-        raise SettingError(
-            f"--to onnx: {', '.join(missing)} must be installed: pip install -e '.[export]'"
-        )
     classifier.lay_out(channels_last=False)
     whole = Whole(classifier).eval()
     with tempfile.TemporaryDirectory() as place, warnings.catch_warnings():

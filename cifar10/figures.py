@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+FEW = 10  # images, whose accuracy says little
 STYLE = {
     "axes.axisbelow": True,
     "axes.grid": True,
@@ -75,7 +76,8 @@ def curves(history: Sequence[dict[str, Any]]) -> Figure:
                     *zip(*points, strict=True), dashes, color=colour, label=key, marker=marker
                 )
         axes.set(title=title, xlabel="epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(history[0]["epoch"] - 0.5, history[-1]["epoch"] + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if title == "accuracy":
             axes.yaxis.set_major_formatter(PercentFormatter(1))
         if len(lines) > 1:
@@ -181,7 +183,9 @@ def reliability(confidence: Tensor, right: Tensor, error: float, bins: int = 15)
     figure = Figure(figsize=(5, 5))
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     wide = 1 / bins
-    axes.bar(edges[:-1], share, wide, align="edge", color=BLUE, edgecolor="white", label="accuracy")
+    look = dict(align="edge", color=BLUE, edgecolor="white")
+    axes.bar(edges[:-1], share * (count >= FEW), wide, **look, label="accuracy")
+    axes.bar(edges[:-1], share * (count < FEW), wide, **look, alpha=0.3, label=f"< {FEW} images")
     axes.plot([0, 1], [0, 1], "--", color=ORANGE, label="as sure as right")
     axes.set(title=f"calibration error {error:.2%}", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     axes.yaxis.set_major_formatter(PercentFormatter(1))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cifar10.data.edition import SIDE
 from cifar10.errors import UserError, one_line
+from cifar10.settings import at_home
 
 # 100 million pixels take 300 MB once decoded; a small file can claim far more.
 MOST_PIXELS = 100_000_000
@@ -33,11 +34,13 @@ def find(places: Iterable[str | Path]) -> tuple[list[Path], int]:
     Raises:
         NoPicture: there is no such file, or no picture in a folder.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}  # by where links lead
     others = 0
     suffixes = Image.registered_extensions()
     for place in map(str, places):
-        path = Path(place).expanduser()
+        if not place:
+            raise NoPicture("'': an empty path names no picture")
+        path = at_home(place)
         if path.is_dir():
             files = sorted(file for file in path.rglob("*") if file.is_file())
             pictures = [file for file in files if file.suffix.lower() in suffixes]
@@ -52,8 +55,9 @@ def find(places: Iterable[str | Path]) -> tuple[list[Path], int]:
             pictures = [file for file in pictures if file.is_file()]
             if not pictures:
                 raise NoPicture(f"{place}: there is no such file or folder")
-        found.update(dict.fromkeys(pictures))
-    return list(found), others
+        for file in pictures:
+            found.setdefault(file.resolve(), file)
+    return list(found.values()), others
 
 
 def read(path: str | Path) -> Tensor:
@@ -62,6 +66,8 @@ def read(path: str | Path) -> Tensor:
     Raises:
         NoPicture: it gives none.
     """
+    if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for
+        raise NoPicture(f"{path}: is no file")
     try:
         with Image.open(path) as picture:
             return shrink(picture)
@@ -138,8 +144,11 @@ def read_ahead(paths: Sequence[Path], size: int) -> Iterator[list[tuple[Path, Te
             return error
 
     parts = [paths[start : start + size] for start in range(0, len(paths), size)]
-    with ThreadPoolExecutor() as pool:
+    pool = ThreadPoolExecutor()
+    try:
         coming = pool.map(attempt, parts[0] if parts else [])
         for part, after in zip(parts, [*parts[1:], []], strict=True):
             ready, coming = coming, pool.map(attempt, after)
             yield list(zip(part, ready, strict=True))
+    finally:  # whoever stops need not wait for a file that hangs
+        pool.shutdown(wait=False, cancel_futures=True)

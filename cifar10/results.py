@@ -16,6 +16,7 @@ from cifar10.errors import UserError
 log = logging.getLogger(__name__)
 
 NAME = "result.json"
+KINDS = {"epochs": int, "config": dict, "precision": dict, "overrides": list, "data": dict}
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core")
 
 
@@ -71,7 +72,7 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is no readable result.json: {error}") from error
     needed = {"status", "overrides"}
     if not isinstance(result, dict):
@@ -89,8 +90,11 @@ def read(path: Path) -> dict[str, Any]:
         }
     if missing := needed - result.keys():
         raise UserError(f"{path} is no result.json: it lacks {', '.join(sorted(missing))}")
-    if type(result.get("epochs", 0)) is not int:
-        raise UserError(f"{path} is no result.json: its epochs are {result['epochs']!r}")
+    for key, kind in KINDS.items():
+        if not isinstance(result.get(key, kind()), kind):
+            raise UserError(f"{path} is no result.json: its {key} is {result[key]!r}")
+    if not isinstance(result.get("config", {}).get("data", {}), dict):
+        raise UserError(f"{path} is no result.json: its config.data is no group of settings")
     return result
 
 

@@ -1,5 +1,6 @@
 """The settings of configs/, composed into plain values."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,11 @@ OmegaConf.register_new_resolver("project", lambda name: str(ROOT / name), replac
 OmegaConf.register_new_resolver(
     "filename", lambda text: re.sub(r"[^\w.,+-]+", "-", str(text))[:100], replace=True
 )
+
+
+def at_home(path: str | Path) -> Path:
+    """A path with `~` as the user's folder; that of a user who does not exist stays as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises then
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from cifar10.build import call
 from cifar10.classifier import Classifier
 from cifar10.errors import SettingError, UserError
 from cifar10.hardware import choose_layout, choose_precision, device_type
+from cifar10.settings import at_home
 
 
 def load(model: str | Path, device: str = "auto") -> Classifier:
@@ -32,7 +33,7 @@ def load(model: str | Path, device: str = "auto") -> Classifier:
         weights, hyperparameters, place = state["state_dict"], state.get("hyper_parameters"), path
     try:
         classifier = restore(hyperparameters, weights)
-    except (UserError, RuntimeError, TypeError) as error:
+    except (UserError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         why = str(error).splitlines()[-1].strip()
         raise SettingError(f"{place} fits no network of this program: {why}") from error
     kind = device_type(device)
@@ -47,8 +48,10 @@ def restore(hyperparameters: dict[str, Any], weights: dict[str, torch.Tensor]) -
     Raises:
         SettingError, RuntimeError, TypeError: they do not fit together.
     """
+    if not isinstance(hyperparameters, dict) or not isinstance(weights, dict):
+        raise SettingError("it holds no hyper_parameters of a Classifier")
     with torch.random.fork_rng(devices=[]):  # the first weights are drawn, then thrown away
-        classifier = call(Classifier, dict(hyperparameters), "")
+        classifier = call(Classifier, hyperparameters, "")
     classifier.load_state_dict(weights)
     return classifier
 
@@ -59,17 +62,19 @@ def checkpoint_of(model: str | Path) -> Path:
     Raises:
         SettingError: there is none.
     """
-    path = Path(model).expanduser()
-    if not path.is_dir():
-        if path.exists():
+    path = at_home(model)
+    if not str(model) or not path.is_dir():
+        if str(model) and path.exists():
             return path
         close = difflib.get_close_matches(str(model), zoo.names(), n=1)
         shipped = f"shipped are {', '.join(zoo.names())}" if zoo.names() else "none is shipped yet"
         hint = f"did you mean {close[0]}?" if close else shipped
-        raise SettingError(f"{model}: there is no such model, run or checkpoint; {hint}")
+        raise SettingError(
+            f"{str(model) or repr(model)}: there is no such model, run or checkpoint; {hint}"
+        )
     names = ["best.ckpt", "last.ckpt"]
     if (path / results.NAME).exists() and (own := results.read(path / results.NAME)):
-        names.insert(0, own.get("checkpoint") or names[0])
+        names.insert(0, Path(str(own.get("checkpoint") or names[0])).name)
     for name in names:
         if (path / name).exists():
             return path / name

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import math
 import os
+import shutil
 import subprocess
 import sys
 
@@ -151,11 +153,15 @@ def test_a_missing_exporter_is_named(cifar, trained, monkeypatch):
 @pytest.mark.parametrize(
     "words,why",
     [
-        (["predict"], "Missing argument"),
-        (["predict", "nowhere.png"], "nowhere.png: there is no such file or folder"),
-        (["predict", "."], ".: there is no picture in this folder"),
+        (["predict", "-m", "x"], "Missing argument"),
+        (["predict", "a.png"], "Missing option '--model'"),
+        (["predict", "", "-m", "x"], "an empty path"),
+        (["predict", "~nosuchuser/x.png", "-m", "x"], "there is no such file"),
+        (["evaluate", ""], "'': there is no such model"),
+        (["predict", "nowhere.png", "-m", "x"], "nowhere.png: there is no such file or folder"),
+        (["predict", ".", "-m", "x"], ".: there is no picture in this folder"),
         (["predict", "a.png", "--top", "11"], "less than or equal to 10"),
-        (["predict", "a.png", "--json", "--csv"], "choose one"),
+        (["predict", "a.png", "-m", "x", "--json", "--csv"], "choose one"),
         (["evaluate", "nowhere"], "nowhere: there is no such model, run or checkpoint"),
         (["evaluate", "."], ".: there is no checkpoint in this folder"),
         (["evaluate", "x", "--split", "train"], "train"),
@@ -206,3 +212,60 @@ assert not {"torch", "lightning", "PIL", "matplotlib"} & set(sys.modules)
     )
     assert shown.returncode == 0, shown.stderr
     assert "--model" in shown.stdout
+
+
+def test_a_checkpoint_without_its_run_is_scored_on_no_guessed_validation_set(
+    cifar, trained, tmp_path
+):
+    alone = shutil.copy(trained / "best.ckpt", tmp_path / "alone.ckpt")
+    code, _, err = cifar("evaluate", alone, "--split", "val")
+    assert code == 2
+    assert "which says what was held out" in err
+    assert not list(tmp_path.glob("evaluation*"))
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_a_broken_network_is_not_taken_at_its_word(command, cifar, photos, trained, tmp_path):
+    broken = shutil.copytree(trained, tmp_path / "broken")
+    state = torch.load(broken / "best.ckpt")
+    name = next(key for key in reversed(state["state_dict"]) if key.endswith("weight"))
+    state["state_dict"][name] *= math.nan
+    torch.save(state, broken / "best.ckpt")
+    words = [photos, "-m", broken] if command == "predict" else [broken]
+    code, _, err = cifar(command, *words)
+    assert code == 2
+    assert err == "error: the network gives no finite numbers: its weights are broken\n"
+
+
+def test_what_is_there_is_not_exported_over(cifar, trained, tmp_path):
+    (tmp_path / "net.pt2").write_text("mine")
+    code, _, err = cifar("export", trained, "--to", "torch", "--out", "net.pt2")
+    assert code == 2
+    assert "net.pt2 is there already" in err
+    assert (tmp_path / "net.pt2").read_text() == "mine"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here")
+def test_a_pipe_is_not_waited_for_and_a_name_is_not_obeyed(cifar, trained, tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "red\x1b[31m.png").touch()
+    code, _, err = cifar("predict", *sorted(tmp_path.glob("*.png")), "-m", trained)
+    assert code == 1
+    assert "pipe.png: is no file" in err
+    assert "red\\x1b[31m.png: is empty" in err
+
+
+@pytest.mark.parametrize(
+    "damage", [{"config": None}, {"config": {"data": 3}}, {"precision": "x"}, {"checkpoint": 5}]
+)
+def test_a_damaged_record_of_a_run_is_one_line(damage, cifar, trained, tmp_path):
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    result = json.loads((copy / "result.json").read_text()) | damage
+    (copy / "result.json").write_text(json.dumps(result))
+    code, _, err = cifar("evaluate", copy)
+    if damage == {"checkpoint": 5}:  # then its best one is taken
+        assert code == 0
+    else:
+        assert code == 2
+        assert err.startswith(f"error: {copy}/result.json is no result.json")
+        assert err.count("\n") == 1

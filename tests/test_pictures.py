@@ -116,7 +116,7 @@ def test_files_that_are_none_are_told_in_one_line(tmp_path, monkeypatch):
         "whole.png": "has 300x300 pixels, more than 10,000",
         "half.png": "",
         "missing.png": "No such file",
-        ".": "Is a directory",
+        ".": "is no file",
     }.items():
         monkeypatch.setattr(pictures, "MOST_PIXELS", 10_000 if name == "whole.png" else 10**6)
         with pytest.raises(NoPicture) as error:

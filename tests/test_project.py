@@ -92,7 +92,7 @@ def test_the_readmes_python_runs(tiny, tmp_path):
     from cifar10.run import run
 
     run(tiny(), tmp_path / "outputs" / "run")
-    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1].replace("<run>", "run")
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1].replace("RUN", "run")
     code += "assert probabilities.shape == (1, 10)\n"
     Image.new("RGB", (300, 200)).save(tmp_path / "photo.jpg")
     environment = os.environ | {"PYTHONPATH": str(Path(ROOT))}

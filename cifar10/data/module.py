@@ -3,7 +3,6 @@
 import hashlib
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import lightning as L
@@ -17,6 +16,7 @@ from cifar10.data.augment import Augment, pack, unpack
 from cifar10.data.edition import CIFAR10, SIDE
 from cifar10.data.loader import Loader, of_epoch
 from cifar10.errors import SettingError
+from cifar10.settings import at_home
 
 # Training images; known without opening the data, so that settings are checked before a download.
 SIZES = {"cifar10": 50_000, "sample": sample.TRAIN * 10}
@@ -88,7 +88,7 @@ class CIFAR10DataModule(L.LightningDataModule):
             )
         if not dir:
             raise SettingError("data.dir='': must name a folder (CIFAR10_DATA_DIR may be empty)")
-        self.name, self.dir, self.download = name, Path(dir).expanduser(), download
+        self.name, self.dir, self.download = name, at_home(dir), download
         self.sources = os.environ.get("CIFAR10_SOURCES", "").split() or sources
         self.batch_size, self.seed = batch_size, seed
         self.validation, self.val_size, self.val_seed = validation, held_out, val_seed
