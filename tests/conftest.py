@@ -130,10 +130,11 @@ def settings() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def tiny(settings: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """Settings of a run on the sample that takes a second or two."""
+    """Settings of a run on the sample that takes a second or two; drawing takes longer."""
 
     def small(*overrides: str) -> dict[str, Any]:
         fast = ["data=sample", "trainer.max_epochs=1", "+trainer.limit_train_batches=4"]
+        fast.append("callbacks.gallery=null")
         return settings(*fast, *overrides)
 
     return small

@@ -49,13 +49,15 @@ def test_a_failure_to_draw_fails_no_run(tiny, tmp_path, monkeypatch, caplog):
         raise ValueError("no such\nfont")
 
     monkeypatch.setattr(figures, "curves", broken)
-    result = run(tiny(), tmp_path)
+    settings = tiny()
+    settings["callbacks"]["gallery"] = {"_target_": "cifar10.gallery.Gallery"}
+    result = run(settings, tmp_path)
     assert result["status"] == results.read(tmp_path / results.NAME)["status"] == "ok"
     assert "the run's pictures are incomplete: no such font" in caplog.text
 
 
 def test_the_gallery_can_be_left_out(tiny, tmp_path):
-    run(tiny("callbacks.gallery=null"), tmp_path)
+    run(tiny(), tmp_path)
     assert not (tmp_path / "figures").exists()
 
 

@@ -162,7 +162,13 @@ def test_slurms_signal_saves_and_queues_the_job_again(tmp_path):
     tool.write_text(f'#!/bin/sh\necho "$@" >> "{tmp_path}/called"\n')
     tool.chmod(0o755)
     environment = {"SLURM_JOB_ID": "42", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    line = (*TINY, "trainer.max_epochs=1000", "hydra.run.dir=run", "resume=auto")
+    line = (
+        *TINY,
+        "callbacks.gallery=null",
+        "trainer.max_epochs=1000",
+        "hydra.run.dir=run",
+        "resume=auto",
+    )
     process = start(tmp_path, *line, environment=environment)
     for shown in process.stdout:
         if shown.split()[:2] == ["epoch", "2/1000"]:
@@ -175,7 +181,9 @@ def test_slurms_signal_saves_and_queues_the_job_again(tmp_path):
 
 
 def test_a_multirun_goes_over_its_values_in_folders_of_their_own(tmp_path):
-    process = start(tmp_path, "-m", *TINY, "optimizer.lr=0.01,1e30", "seed=0,1")
+    process = start(
+        tmp_path, "-m", *TINY, "callbacks.gallery=null", "optimizer.lr=0.01,1e30", "seed=0,1"
+    )
     out, err = process.communicate(timeout=400)
     runs = sorted(tmp_path.glob("outputs/*/*/result.json"))
     results = [json.loads(path.read_text()) for path in runs]
