@@ -48,11 +48,16 @@ def summarise(results: Sequence[dict[str, Any]]) -> str:
     with one seed, the latest counts. Those that are not `ok` are counted, not averaged.
     """
     recipes: dict[str, dict[int, dict[str, Any]]] = {}
+    # A setting that came later does nothing unless it was typed.
+    known = [set(result["settings"]) for result in results if result["status"] == "ok"]
+    common = sorted(set.intersection(*known) - {"seed"}) if known else []
+    newer = {key for keys in known for key in keys}.difference(common, {"seed"})
     for result in sorted(results, key=lambda result: result.get("started", "")):
         if result["status"] == "ok":
             changes = [later["overrides"] for later in result.get("resumed", [])]
-            own = result["settings"] | {"seed": None}
-            recipe = json.dumps([own, place(result), [some for some in changes if some]])
+            own = {key: result["settings"][key] for key in common}
+            later = [word for word in result["overrides"] if word.split("=")[0] in newer]
+            recipe = json.dumps([own, later, place(result), [some for some in changes if some]])
             recipes.setdefault(recipe, {})[result["seed"]] = result
     columns = [column for column in COLUMNS if any(column[1] in result for result in results)]
     head = ["recipe", "epochs", "training", *(column[0] for column in columns), "seeds"]

@@ -102,3 +102,13 @@ def test_what_cannot_be_read_is_passed_over_by_name(tmp_path, caplog):
     (tmp_path / "result.json").write_text("")
     assert summary.find([tmp_path]) == []
     assert "result.json is no readable result.json" in caplog.text
+
+
+def test_a_setting_that_came_later_parts_runs_only_where_it_was_typed():
+    runs = [result(seed, 0.8) for seed in range(3)]
+    runs[1]["settings"]["data.crops"] = "[32]"
+    runs[2]["settings"]["data.crops"] = "[28]"
+    runs[2]["overrides"].insert(0, "data.crops=[28]")
+    rows = summary.summarise(runs).splitlines()[2:4]
+    assert rows[0].endswith("| 2 |")
+    assert rows[1].startswith("| `python train.py 'data.crops=[28]'`")
