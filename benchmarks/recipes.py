@@ -66,13 +66,15 @@ def main() -> None:
     for name in arguments.recipes:
         if name not in RECIPES:
             parser.error(f"{name}: there are {', '.join(RECIPES)}")
+    from cifar10 import results
+
     jobs = [(r, s) for s in range(arguments.seeds) for r in arguments.recipes or RECIPES]
     for job in jobs:
         train(*job)
     for job in jobs:  # only now, so that all were trained on a clean checkout
         if trained(*job).exists():
             kept(*job).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(trained(*job), kept(*job))
+            results.write(kept(*job).parent, results.shareable(results.read(trained(*job))))
 
 
 if __name__ == "__main__":

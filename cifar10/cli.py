@@ -3,26 +3,20 @@
 Thin over functions that a notebook can call; torch is imported only once a command needs it.
 """
 
-import csv
-import json
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
 
-from cifar10.errors import Interrupted, UserError
+from cifar10.errors import Interrupted, UserError, printable
 from cifar10.settings import at_home
 from cifar10.signals import signals
-
-if TYPE_CHECKING:
-    from cifar10.classifier import Classifier
 
 app = typer.Typer(
     help="Use CIFAR-10 classifiers. Training is `python train.py`.",
@@ -34,13 +28,9 @@ app = typer.Typer(
 data = typer.Typer(help="The data set, by hand.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
-BATCH = 500  # pictures that are read ahead while as many go through the network
-BAR = 20  # characters of a probability of 1
-
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A shipped model, a run's folder or a checkpoint.")
 ]
-Answer = tuple[str, float]  # a class and its probability
 
 
 class Split(StrEnum):
@@ -70,75 +60,19 @@ def predict(
     """
     if as_json and as_csv:
         raise UserError("--json and --csv: choose one of them")
-    from cifar10 import pictures
+    from cifar10 import answers, pictures
     from cifar10.trained import load
 
     files, others = pictures.find(paths)
     classifier = load(model)
     failed: list[Path] = []
-    show = print_json if as_json else print_csv if as_csv else print_bars
-    show(answers(files, classifier, top, failed))
+    show = answers.in_json if as_json else answers.in_csv if as_csv else answers.in_bars
+    show(answers.of_files(files, classifier, top, failed))
     if others:
         print(f"{others} files of other kinds were passed over", file=sys.stderr)
     if failed:
         print(f"{len(failed)} of {len(files)} files gave no picture", file=sys.stderr)
         raise typer.Exit(1)
-
-
-def answers(
-    files: list[Path], classifier: "Classifier", top: int, failed: list[Path]
-) -> Iterator[tuple[Path, list[Answer]]]:
-    """Each picture's most probable classes; files that give none are named and collected."""
-    import torch
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from cifar10 import pictures
-    from cifar10.data import CLASSES
-
-    console = Console(stderr=True)
-    many = len(files) > BATCH and console.is_terminal and not sys.stdout.isatty()
-    with Progress(console=console, transient=True, disable=not many) as progress:
-        task = progress.add_task("predicting", total=len(files))
-        for batch in pictures.read_ahead(files, BATCH):
-            good = [(path, read) for path, read in batch if isinstance(read, torch.Tensor)]
-            for path, read in batch:
-                if isinstance(read, UserError):
-                    failed.append(path)
-                    print(f"error: {printable(str(read))}", file=sys.stderr)
-            if good:
-                best = classifier.predict(torch.stack([read for _, read in good])).topk(top)
-                for (path, _), chances, places in zip(good, *best, strict=True):
-                    names = [CLASSES[place] for place in places]
-                    yield path, list(zip(names, chances.tolist(), strict=True))
-            progress.advance(task, len(batch))
-
-
-def print_bars(rows: Iterable[tuple[Path, list[Answer]]]) -> None:
-    bars = sys.stdout.isatty()
-    for path, classes in rows:
-        print(printable(str(path)))
-        for name, p in classes:
-            bar = "  " + "█" * round(BAR * p) if bars else ""
-            print(f"  {name:<10} {p:7.2%}{bar}".rstrip())
-
-
-def print_json(rows: Iterable[tuple[Path, list[Answer]]]) -> None:
-    before = "[\n"
-    for path, classes in rows:
-        predictions = [{"class": name, "probability": round(p, 6)} for name, p in classes]
-        row = json.dumps({"path": str(path), "predictions": predictions}, ensure_ascii=False)
-        print(before + row, end="")
-        before = ",\n"
-    print("[]" if before == "[\n" else "\n]")
-
-
-def print_csv(rows: Iterable[tuple[Path, list[Answer]]]) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["path", "rank", "class", "probability"])
-    for path, classes in rows:
-        for rank, (name, p) in enumerate(classes, 1):
-            writer.writerow([path, rank, name, f"{p:.6f}"])
 
 
 @app.command()
@@ -265,7 +199,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("cifar10").setLevel(logging.INFO)
     logging.getLogger("PIL").setLevel(logging.CRITICAL)  # a bad file is told of in one line
-    warnings.simplefilter("ignore")
+    warnings.filterwarnings("ignore", module="PIL")
     signals.listen()
     try:
         sys.exit(app(standalone_mode=False))
@@ -283,8 +217,3 @@ def complain(line: str, code: int) -> None:
     usage = line.startswith("Usage: ")  # of a command that was given nothing
     print(line if usage else f"error: {printable(line)}", file=sys.stderr)
     sys.exit(code)
-
-
-def printable(text: str) -> str:
-    """Text whose control characters are shown, not obeyed: a file's name may hold any."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

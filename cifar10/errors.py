@@ -62,6 +62,11 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def printable(text: str) -> str:
+    """Text whose control characters are shown, not obeyed: a file's name may hold any."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 @contextmanager
 def clear_errors(configs: Path) -> Iterator[None]:
     """Turn an error that its reader can mend into one line on stderr and an exit code.

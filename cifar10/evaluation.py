@@ -20,6 +20,7 @@ from cifar10.data import CLASSES
 from cifar10.data.module import CIFAR10DataModule
 from cifar10.errors import SettingError
 from cifar10.hardware import autocast
+from cifar10.resume import merge
 from cifar10.settings import at_home, composed
 from cifar10.trained import checkpoint_of
 from cifar10.views import mirrored, over_views
@@ -103,13 +104,12 @@ def evaluate(
 def origin(model: str | Path, split: str = "test") -> tuple[dict[str, Any], str]:
     """The data settings and the precision that a model was tested with.
 
-    Where the data is, and where it comes from, is this machine's affair. A checkpoint without its
-    run's result.json is taken for one of CIFAR-10.
+    Where the data is, and where it comes from, is this machine's affair, unless the run was told. A
+    checkpoint without its run's result.json is taken for one of CIFAR-10.
 
     Raises:
         SettingError: which images were held out for validation is not known.
     """
-    now = composed()["data"]
     if str(model) in zoo.names():
         result = zoo.card(str(model))["result"]
     else:
@@ -119,9 +119,9 @@ def origin(model: str | Path, split: str = "test") -> tuple[dict[str, Any], str]
             raise SettingError(f"split=val: needs {path}, which says what was held out")
         if not result:
             log.warning("%s is not there: taken for a model of CIFAR-10, precision auto", path)
-    data = result.get("config", {}).get("data", now)
-    data |= {key: now[key] for key in ("dir", "sources", "download")}
-    return data, result.get("precision", {}).get("value", "auto")
+    here = composed()
+    settings = merge(result.get("config", here), here, [], result.get("overrides", []))
+    return settings["data"], result.get("precision", {}).get("value", "auto")
 
 
 def split_of(data: dict[str, Any], split: Literal["test", "val"]) -> tuple[CIFAR10DataModule, Any]:

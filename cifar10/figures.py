@@ -5,6 +5,7 @@ tell apart; lines differ in their dashes as well, so that they are readable in g
 """
 
 import functools
+import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,11 +37,17 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     @functools.wraps(draw)
     def drawn(*args: Any, **kwargs: Any) -> Figure:
         with matplotlib.rc_context(STYLE):
-            figure = draw(*args, **kwargs)
-            figure.draw_without_rendering()  # settles the layout while the style holds
-        return figure
+            return draw(*args, **kwargs)
 
     return drawn
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as a PNG file; its ticks are only made then, so the style holds here too."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format="png", dpi=130)
+    return buffer.getvalue()
 
 
 @styled

@@ -3,14 +3,17 @@
 import io
 import logging
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor, nn
 
 from cifar10 import figures, report
@@ -45,10 +48,11 @@ class Gallery(Callback):
             torch.distributed.all_gather_object(parts, self.said)
         # Each global batch was dealt out to the ranks image by image; see `data.loader`.
         whole = []
-        for batch in zip(*parts, strict=False):
+        for batch in zip_longest(*parts, fillvalue=torch.empty(0)):
             logits = batch[0].new_empty(sum(map(len, batch)), batch[0].size(1))
             for rank, part in enumerate(batch):
-                logits[rank :: len(batch)] = part
+                if len(part):  # the last batch may be too small for all
+                    logits[rank :: len(batch)] = part
             whole.append(logits)
         self.said = whole
 
@@ -61,8 +65,10 @@ class Gallery(Callback):
                 file.write(report.page(result, pictures).encode())
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
-                    for name, figure in drawn.items():
-                        logger.experiment.add_figure(name, figure, trainer.global_step)
+                    for name, picture in pictures.items():
+                        pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
+                        step = trainer.global_step
+                        logger.experiment.add_image(name, pixels, step, dataformats="HWC")
                     logger.experiment.flush()
         except Exception as error:  # a run is not lost for a picture
             log.warning("the run's pictures are incomplete: %s", one_line(error))
@@ -118,9 +124,7 @@ def save(drawn: Mapping[str, Figure], folder: Path) -> dict[str, bytes]:
     folder.mkdir(parents=True, exist_ok=True)
     pictures = {}
     for name, figure in drawn.items():
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=130)
-        pictures[name] = buffer.getvalue()
+        pictures[name] = figures.png(figure)
         with replacing(folder / f"{name}.png") as file:
             file.write(pictures[name])
     return pictures

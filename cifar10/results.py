@@ -44,6 +44,15 @@ def config(result: dict[str, Any], folder: Path) -> dict[str, Any]:
     return result["config"]
 
 
+def shareable(result: dict[str, Any]) -> dict[str, Any]:
+    """A result without where its machine keeps the data, to be handed on; it cannot be resumed."""
+    config = dict(result["config"])
+    config["data"] = {key: value for key, value in config["data"].items() if key != "dir"}
+    return {key: value for key, value in result.items() if key != "config_digest"} | {
+        "config": config
+    }
+
+
 def is_finished(result: dict[str, Any], settings: dict[str, Any]) -> bool:
     """Whether a run has done all that its settings, which may have changed since, ask for."""
     more = settings["trainer"]["max_epochs"] > result.get("epochs", 0)

@@ -67,3 +67,14 @@ def test_a_split_that_was_not_held_out_is_refused(settings):
 def test_an_evaluation_is_valid_json(tmp_path):
     evaluation.write(tmp_path / "new", {"loss": float("nan")})
     assert json.loads((tmp_path / "new" / "evaluation.json").read_text()) == {"loss": None}
+
+
+@pytest.mark.parametrize("told", [[], ["data.dir=/big"]])
+def test_the_data_is_where_this_machine_has_it_unless_the_run_was_told(told, tmp_path, settings):
+    config = settings("data.dir=/big", "data.val_size=100")
+    record = {"status": "running", "overrides": told, "config": config}
+    results.write(tmp_path, record)
+    (tmp_path / "best.ckpt").touch()
+    data, precision = evaluation.origin(tmp_path)
+    assert data["dir"] == ("/big" if told else settings()["data"]["dir"])
+    assert (data["val_size"], precision) == (100, "auto")

@@ -61,12 +61,12 @@ def test_the_gallery_can_be_left_out(tiny, tmp_path):
     assert not (tmp_path / "figures").exists()
 
 
-@pytest.mark.parametrize("images", [9, 10])
+@pytest.mark.parametrize("images", [7, 9, 10])
 def test_answers_of_several_ranks_are_put_back_in_order(images, monkeypatch):
     """Two ranks that each have every second image of a batch of six and one of the rest."""
     logits = torch.arange(images * 2.0).view(images, 2)
     batches = [logits[:6], logits[6:]]
-    said = [[batch[rank::2] for batch in batches] for rank in range(2)]
+    said = [[batch[rank::2] for batch in batches if len(batch) > rank] for rank in range(2)]
 
     class Trainer:
         world_size = 2

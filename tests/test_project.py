@@ -17,6 +17,11 @@ from cifar10.settings import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+FILES = sorted(
+    path.relative_to(ROOT)
+    for folder in ("results", "benchmarks", "cifar10/zoo")
+    for path in (ROOT / folder).rglob("*.json")
+)
 
 
 def commands(text: str) -> list[str]:
@@ -57,6 +62,11 @@ def test_a_result_stays_its_recipes_when_settings_that_do_nothing_are_added(tmp_
     assert recipes.is_of(file, "default", 0)
     file.write_text(json.dumps(result | {"settings": later | {"no such setting": 1}}))
     assert not recipes.is_of(file, "default", 0)
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_nothing_committed_tells_where_a_machine_keeps_its_files(file):
+    assert not re.search(r'"(/|[A-Z]:)', (ROOT / file).read_text(encoding="utf-8"))
 
 
 def test_committed_results_are_of_clean_commits():

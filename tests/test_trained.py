@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import cifar10
-from cifar10 import results, zoo
+from cifar10 import evaluation, results, zoo
 from cifar10.errors import UserError
 from cifar10.zoo.ship import ship
 
@@ -15,7 +15,7 @@ from cifar10.zoo.ship import ship
 def shipped(trained, tmp_path, monkeypatch):
     """A zoo with one model, made from a run."""
     monkeypatch.setattr(zoo, "PLACE", tmp_path / "zoo")
-    ship(trained, "little", tmp_path / "zoo")
+    ship(trained, "little")
     return tmp_path / "zoo"
 
 
@@ -114,8 +114,23 @@ def test_a_checkpoint_that_names_a_class_outside_is_not_built(trained, tmp_path)
         cifar10.load(tmp_path / "some.ckpt")
 
 
-def test_every_shipped_model_is_whole_and_has_its_card():
-    for name in zoo.names():
-        zoo.read(name)
-        assert zoo.card(name)["result"]["status"] == "ok"
-        assert (zoo.PLACE / f"{name}.md").exists()
+def test_a_shipped_models_card_has_its_own_figures(shipped):
+    settings, _ = evaluation.origin("little")
+    _, batches = evaluation.split_of(settings, "test")
+    scores, _ = evaluation.evaluate(cifar10.load("little"), batches, "32-true", views=True)
+    card = (shipped / "little.md").read_text()
+    for kind in (scores, scores["mirrored"], scores["six_views"]):
+        assert f"| {kind['loss']:.4f} | {kind['top1']:.2%} | {kind['top3']:.2%} |" in card
+    assert f"| cat | {scores['per_class']['cat']:.2%} |" in card
+    assert zoo.card("little")["sha256"] in card
+    assert "python train.py data=sample trainer.max_epochs=2" in card
+
+
+def test_weights_that_lose_too_much_in_half_precision_are_not_shipped(
+    trained, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(zoo, "PLACE", tmp_path / "zoo")
+    monkeypatch.setattr("cifar10.zoo.ship.COST", -1.0)
+    with pytest.raises(UserError, match="half precision costs"):
+        ship(trained, "little")
+    assert zoo.names() == []

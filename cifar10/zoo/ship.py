@@ -13,19 +13,22 @@ from torch import Tensor
 
 from cifar10 import checkpoint, evaluation, report, results, zoo
 from cifar10.atomic import replacing
+from cifar10.classifier import Classifier
 from cifar10.errors import UserError
-from cifar10.trained import checkpoint_of, load
+from cifar10.trained import checkpoint_of, load, restore
 
-LOSS = 0.0002  # of top-1 that half precision may cost
+COST = 0.0002  # of top-1 that half precision may take
 
 
-def ship(run: Path, name: str, place: Path = zoo.PLACE) -> None:
-    """Write a model's weights, halved, its card for programs and its card for people.
+def ship(run: Path, name: str) -> str:
+    """Put a model's halved weights and its cards, for programs and for people, into the zoo.
 
     Args:
         run: folder of a finished run.
         name: of the model.
-        place: folder to write to.
+
+    Returns:
+        The card for people.
 
     Raises:
         UserError: the run is not finished, or half precision costs more than 0.02 points of top-1.
@@ -34,17 +37,31 @@ def ship(run: Path, name: str, place: Path = zoo.PLACE) -> None:
     if result["status"] != "ok":
         raise UserError(f"{run} is not finished: its status is {result['status']}")
     state = checkpoint.read(checkpoint_of(run))
-    data = save(halved(state["state_dict"]))
+    weights = halved(state["state_dict"])
+    settings, _ = evaluation.origin(run)
+    _, batches = evaluation.split_of(settings, "test")
+
+    def scores(classifier: Classifier, views: bool) -> dict[str, Any]:
+        return evaluation.evaluate(classifier, batches, "32-true", views)[0]
+
+    before = scores(load(run, "cpu"), views=False)
+    after = scores(restore(state["hyper_parameters"], weights), views=True)
+    cost = before["top1"] - after["top1"]
+    if cost > COST:
+        raise UserError(f"half precision costs {cost:.2%} of top-1, more than {COST:.2%}")
+    data = save(weights)
     known = {
         "sha256": hashlib.sha256(data).hexdigest(),
         "hyper_parameters": state["hyper_parameters"],
-        "result": {key: value for key, value in result.items() if key != "history"},
+        "result": {k: v for k, v in results.shareable(result).items() if k != "history"},
     }
-    place.mkdir(parents=True, exist_ok=True)
-    with replacing(place / f"{name}.safetensors") as file:
-        file.write(data)
-    with replacing(place / f"{name}.json") as file:
-        file.write(results.dumps(known).encode())
+    text = card(name, known, after)
+    zoo.PLACE.mkdir(parents=True, exist_ok=True)
+    files = {"safetensors": data, "json": results.dumps(known).encode(), "md": text.encode()}
+    for suffix, content in files.items():
+        with replacing(zoo.PLACE / f"{name}.{suffix}") as file:
+            file.write(content)
+    return text
 
 
 def halved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -55,20 +72,13 @@ def halved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def scores(model: str | Path) -> dict[str, Any]:
-    """A model's figures on the test split of its own data, with views, in full precision."""
-    settings, _ = evaluation.origin(model)
-    _, batches = evaluation.split_of(settings, "test")
-    return evaluation.evaluate(load(model, "cpu"), batches, "32-true", views=True)[0]
-
-
-def card(name: str, shipped: dict[str, Any]) -> str:
-    """A model's card for people, in Markdown, of its run's record and its own scores.
+def card(name: str, known: dict[str, Any], shipped: dict[str, Any]) -> str:
+    """A model's card for people, in Markdown.
 
     Args:
-        shipped: what `scores` gives for it.
+        known: its card for programs, see `zoo.card`.
+        shipped: its figures on the test set, see `evaluation.evaluate`.
     """
-    known = zoo.card(name)
     result = known["result"]
     weakest = sorted(shipped["per_class"], key=shipped["per_class"].get)[:2]
     confused = [
@@ -93,7 +103,7 @@ def card(name: str, shipped: dict[str, Any]) -> str:
         f" {result['epochs']} epochs in {result['seconds']['training'] / 60:.0f} minutes. Seed"
         f" {result['seed']}, one run.",
         "",
-        "| 10,000 test images, float32 | loss | top-1 | top-3 | top-5 |",
+        f"| {shipped['images']:,} test images, float32 | loss | top-1 | top-3 | top-5 |",
         "| --- | --- | --- | --- | --- |",
     ]
     for label, kind in (
@@ -122,18 +132,10 @@ def card(name: str, shipped: dict[str, Any]) -> str:
 def main() -> None:
     if len(sys.argv) != 3:
         sys.exit("usage: python -m cifar10.zoo.ship RUN NAME")
-    run, name = Path(sys.argv[1]), sys.argv[2]
     try:
-        ship(run, name)
-        before, after = scores(run), scores(name)
-        cost = before["top1"] - after["top1"]
-        if cost > LOSS:
-            raise UserError(f"half precision costs {cost:.2%} of top-1, more than {LOSS:.2%}")
-        with replacing(zoo.PLACE / f"{name}.md") as file:
-            file.write(card(name, after).encode())
+        print(ship(Path(sys.argv[1]), sys.argv[2]))
     except UserError as error:
         sys.exit(f"error: {error}")
-    print(card(name, after))
 
 
 if __name__ == "__main__":

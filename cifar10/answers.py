@@ -1,0 +1,70 @@
+"""What a classifier says of picture files, for people and for programs."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from cifar10 import pictures
+from cifar10.classifier import Classifier
+from cifar10.data import CLASSES
+from cifar10.errors import UserError, printable
+
+BATCH = 500  # pictures that are read ahead while as many go through the network
+BAR = 20  # characters of a probability of 1
+
+Answer = tuple[str, float]  # a class and its probability
+
+
+def of_files(
+    files: list[Path], classifier: Classifier, top: int, failed: list[Path]
+) -> Iterator[tuple[Path, list[Answer]]]:
+    """Each picture's most probable classes; files that give none are named and collected."""
+    console = Console(stderr=True)
+    many = len(files) > BATCH and console.is_terminal and not sys.stdout.isatty()
+    with Progress(console=console, transient=True, disable=not many) as progress:
+        task = progress.add_task("predicting", total=len(files))
+        for batch in pictures.read_ahead(files, BATCH):
+            good = [(path, read) for path, read in batch if isinstance(read, torch.Tensor)]
+            for path, read in batch:
+                if isinstance(read, UserError):
+                    failed.append(path)
+                    print(f"error: {printable(str(read))}", file=sys.stderr)
+            if good:
+                best = classifier.predict(torch.stack([read for _, read in good])).topk(top)
+                for (path, _), chances, places in zip(good, *best, strict=True):
+                    names = [CLASSES[place] for place in places]
+                    yield path, list(zip(names, chances.tolist(), strict=True))
+            progress.advance(task, len(batch))
+
+
+def in_bars(rows: Iterable[tuple[Path, list[Answer]]]) -> None:
+    bars = sys.stdout.isatty()
+    for path, classes in rows:
+        print(printable(str(path)))
+        for name, p in classes:
+            bar = "  " + "█" * round(BAR * p) if bars else ""
+            print(f"  {name:<10} {p:7.2%}{bar}".rstrip())
+
+
+def in_json(rows: Iterable[tuple[Path, list[Answer]]]) -> None:
+    before = "[\n"
+    for path, classes in rows:
+        predictions = [{"class": name, "probability": round(p, 6)} for name, p in classes]
+        row = json.dumps({"path": str(path), "predictions": predictions}, ensure_ascii=False)
+        print(before + row, end="")
+        before = ",\n"
+    print("[]" if before == "[\n" else "\n]")
+
+
+def in_csv(rows: Iterable[tuple[Path, list[Answer]]]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["path", "rank", "class", "probability"])
+    for path, classes in rows:
+        for rank, (name, p) in enumerate(classes, 1):
+            writer.writerow([path, rank, name, f"{p:.6f}"])
