@@ -72,7 +72,7 @@ def curves(history: Sequence[dict[str, Any]]) -> Figure:
         for title, lines in panels.items()
         if any(key in epoch for key in lines for epoch in history)
     }
-    figure = Figure(figsize=(4 * max(1, len(panels)), 3.2))
+    figure = Figure(figsize=(4 * max(1, len(panels)), 3.8))
     for place, (title, lines) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(1, len(panels), place)
         for key, (colour, dashes) in lines.items():
@@ -88,7 +88,8 @@ def curves(history: Sequence[dict[str, Any]]) -> Figure:
         if title == "accuracy":
             axes.yaxis.set_major_formatter(PercentFormatter(1))
         if len(lines) > 1:
-            axes.legend()
+            below = dict(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+            axes.legend(**below)  # inside, it would lie on the lines
     return figure
 
 

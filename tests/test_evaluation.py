@@ -24,7 +24,7 @@ def test_classes_and_confusion_are_counted():
 
 
 def test_calibration_is_the_mean_distance_of_confidence_from_accuracy():
-    """Eight answers of confidence 0.95, of which six are right; two of 0.55, of which one is."""
+    """Eight answers of confidence 0.95, of which six are right; two of 0.55, both right."""
 
     def logits(confidence: float) -> torch.Tensor:
         chances = torch.full((10,), (1 - confidence) / 9)
@@ -32,9 +32,9 @@ def test_calibration_is_the_mean_distance_of_confidence_from_accuracy():
         return chances.log()
 
     said = torch.stack([logits(0.95)] * 8 + [logits(0.55)] * 2)
-    labels = torch.tensor([0] * 6 + [1] * 2 + [0, 1])
+    labels = torch.tensor([0] * 6 + [1] * 2 + [0, 0])
     error = evaluation.detail(Answers(said, labels))["calibration_error"]
-    assert error == pytest.approx(0.8 * abs(0.95 - 0.75) + 0.2 * abs(0.55 - 0.5), abs=1e-4)
+    assert error == pytest.approx(0.8 * abs(0.95 - 0.75) + 0.2 * abs(0.55 - 1), abs=1e-4)
 
 
 def test_evaluating_twice_gives_the_digits_of_the_run(trained):
