@@ -6,7 +6,6 @@ python train.py --help
 import logging
 import math
 import os
-import re
 import shlex
 import sys
 import threading
@@ -21,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from cifar10.errors import Interrupted, SettingError, UserError, clear_errors, end
-from cifar10.settings import CONFIGS, plain
+from cifar10.settings import CONFIGS, plain, quoted
 from cifar10.signals import pre_emption, requeue, signals
 
 STARTED = time.perf_counter()
@@ -53,18 +52,8 @@ def resume_command(folder: Path) -> str:
 
 def sweep_command(folder: Path) -> str:
     """What to type to go on with a multirun."""
-    again = ("resume=", "hydra.sweep.dir=")
-    typed = [word for word in sys.argv[1:] if not word.startswith(again)]
-    place = f"hydra.sweep.dir={quoted(folder)}"
-    return shlex.join(["python", "train.py", *typed, "resume=auto", place])
-
-
-def quoted(folder: Path) -> str:
-    """A folder as Hydra's override grammar takes it."""
-    name = str(folder)
-    if re.fullmatch(r"[\w./+-]+", name):
-        return name
-    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    typed = [w for w in sys.argv[1:] if not w.startswith(("sweep.dir=", "hydra.sweep.dir="))]
+    return shlex.join(["python", "train.py", *typed, f"sweep.dir={quoted(folder)}"])
 
 
 class Check(Callback):
@@ -110,16 +99,25 @@ def main(cfg: DictConfig) -> float:
     folder = Path(hydra_config.runtime.output_dir)
     overrides = list(hydra_config.overrides.task)
     try:
-        if not single and cfg.resume not in (None, "auto"):
-            raise SettingError("resume: must be auto in a multirun, with hydra.sweep.dir=FOLDER")
+        if not single:
+            cfg.resume = "auto"  # a repeated sweep goes on with its runs
         settings, earlier = settled(cfg, folder, overrides)
         if not single and settings["trainer"].get("devices") != 1:
             # Lightning starts its other processes with the same command line: the whole sweep.
-            raise SettingError("trainer.devices: must be 1 in a multirun")
+            raise SettingError(
+                "trainer.devices: must be 1 in a multirun; a loop in the shell runs several "
+                "trainings of many devices each, one after another"
+            )
         if earlier and results.is_finished(earlier, settings):
             print(f"{folder} is finished; a higher trainer.max_epochs trains on")
             return earlier["val"].get("loss", math.nan)
-        result = run(settings, folder, overrides, STARTED if single else started, earlier)
+        watchers = []
+        if trial := os.environ.get("CIFAR10_TRIAL"):
+            from cifar10.pruning import Reporter
+
+            watchers.append(Reporter(trial))
+        start = STARTED if single else started
+        result = run(settings, folder, overrides, start, earlier, watchers)
     except (UserError, OSError) as error:
         if single:
             end(error, CONFIGS)
@@ -134,7 +132,9 @@ def main(cfg: DictConfig) -> float:
         elif stop.together:  # anything but 0 has Lightning kill the first rank at its work
             raise SystemExit(0) from None
         raise
-    if rank_zero_only.rank == 0:
+    if result["status"] == "pruned":
+        print(result["error"])
+    elif rank_zero_only.rank == 0:
         print(closing_table(result, folder), flush=True)
     return result["val"].get("loss", math.nan)  # never the test loss: a sweep would tune on it
 

@@ -152,6 +152,16 @@ def export(
         print(f"{key:<18} {value}")
 
 
+@app.command()
+def summarize(
+    folder: Annotated[Path, typer.Argument(help="A sweep's folder, or any with runs below it.")],
+) -> None:
+    """Sum up many runs: a table with seeds merged, summary.csv, pictures."""
+    from cifar10 import sweeps
+
+    print(sweeps.summarise(at_home(folder)))
+
+
 @data.command()
 def fetch() -> None:
     """Find or fetch CIFAR-10 and prepare it, as training does by itself."""

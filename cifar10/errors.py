@@ -38,6 +38,10 @@ class Interrupted(SystemExit):
         return f"stopped by {self.name}"
 
 
+class Pruned(Exception):
+    """A search's run is so much worse than the others that it is not worth its end."""
+
+
 class SettingError(UserError):
     """A setting that is unknown, of the wrong type or out of range."""
 

@@ -62,7 +62,7 @@ def needed_per_image(classifier: Classifier, size: int, half: bool = False) -> f
         def note(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
             sizes[storage.data_ptr()] = storage.nbytes()
-            return tensor
+            return tensor.detach()  # the tensor itself would hold the graph that holds it
 
         images = torch.zeros(count, 3, size, size, dtype=torch.uint8)
         with (

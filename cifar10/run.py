@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -19,7 +20,7 @@ from cifar10 import checkpoint, memory, results, resume, terminal
 from cifar10.assemble import Group, Parts, assemble, hyperparameters
 from cifar10.callbacks import plain
 from cifar10.checkpoint import read
-from cifar10.errors import SettingError, UserError, one_line, raised_by
+from cifar10.errors import Pruned, SettingError, UserError, one_line, raised_by
 from cifar10.folder import claim
 from cifar10.gallery import Gallery
 from cifar10.signals import signals
@@ -42,6 +43,7 @@ def run(
     overrides: Sequence[str] = (),
     started: float | None = None,
     earlier: dict[str, Any] | None = None,
+    watchers: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Train, test the best checkpoint, and leave a result.json whatever happens.
 
@@ -53,6 +55,7 @@ def run(
         overrides: what the user changed, for the record.
         started: time.perf_counter() from which set-up is counted; now by default.
         earlier: the result.json of the run in `folder`, to go on with it; None for a fresh run.
+        watchers: callbacks that are no setting of the run; one that raises Pruned ends it untested.
 
     Returns:
         What stands in result.json.
@@ -84,6 +87,7 @@ def run(
     parts = None
     try:
         parts = assemble(settings, folder)
+        parts.trainer.callbacks.extend(watchers)
         try:
             train_and_test(parts, folder, result, started, earlier)
         except (OSError, UserError) as error:
@@ -102,6 +106,8 @@ def run(
                 f"needs less ({one_line(error)})"
             ) from error
         result["status"] = "ok"
+    except Pruned as stop:
+        result.update(status="pruned", error=str(stop))
     except (KeyboardInterrupt, SystemExit) as stop:
         result.update(status="interrupted", error=one_line(stop))
         raise
@@ -117,7 +123,7 @@ def run(
             put_down(folder, result)
             lock.release()
     for callback in parts.trainer.callbacks:
-        if first and isinstance(callback, Gallery):
+        if first and isinstance(callback, Gallery) and result["status"] == "ok":
             callback.draw(parts.trainer, folder, result)
     return result
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,20 @@ CONFIGS = CHECKOUT / "configs" if CHECKOUT else PACKAGE / "configs"
 ROOT = CHECKOUT or Path.home() / ".cache" / "cifar10-trainer"
 
 OmegaConf.register_new_resolver("project", lambda name: str(ROOT / name), replace=True)
-# Part of a file name that every system takes.
-OmegaConf.register_new_resolver(
-    "filename", lambda text: re.sub(r"[^\w.,+-]+", "-", str(text))[:100], replace=True
-)
+
+
+def filename(text: object) -> str:
+    """Part of a file name that every system takes; of a long text the start, and a digest."""
+    name = re.sub(r"[^\w.,+-]+", "-", str(text))
+    return name if len(name) <= 100 else f"{name[:91]}-{sha256(name.encode()).hexdigest()[:8]}"
+
+
+def quoted(text: object) -> str:
+    """A value as Hydra's override grammar takes it."""
+    word = str(text)
+    if re.fullmatch(r"[\w./+-]+", word):
+        return word
+    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def at_home(path: str | Path) -> Path:
@@ -27,7 +38,9 @@ def at_home(path: str | Path) -> Path:
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """A job's settings as plain values, without how it is run."""
-    job = OmegaConf.masked_copy(cfg, [key for key in cfg if key not in ("hydra", "resume")])
+    job = OmegaConf.masked_copy(
+        cfg, [key for key in cfg if key not in ("hydra", "resume", "sweep")]
+    )
     return OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
 
 

@@ -3,12 +3,15 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep
 from PIL import Image
 
 from benchmarks import recipes, tables
@@ -86,8 +89,18 @@ def test_committed_results_are_of_clean_commits():
 def test_the_readmes_settings_exist(command, settings, tmp_path):
     from cifar10.assemble import assemble
 
-    words = [word for word in command.split()[2:] if not word.startswith("-")]
-    assemble(settings(*(word.partition(",")[0] for word in words)), tmp_path)
+    words = [word for word in shlex.split(command)[2:] if not word.startswith("-")]
+    assemble(settings(*map(first, words)), tmp_path)
+
+
+def first(word: str) -> str:
+    """An override with the first of its values."""
+    override = OverridesParser.create().parse_override(word)
+    if not override.is_sweep_override():
+        return word
+    values = override.value()
+    start = values.start if isinstance(values, IntervalSweep) else next(override.sweep_iterator())
+    return f"{override.get_key_element()}={start}"
 
 
 def test_the_readmes_map_has_every_file_and_no_other():

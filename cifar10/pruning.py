@@ -1,0 +1,33 @@
+"""Tells a search of a run's epochs, and ends the run when it is a poor one."""
+
+import json
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from cifar10.errors import Pruned
+from cifar10.search import open_study, optuna_module
+
+
+class Reporter(Callback):
+    """Tells the study of each epoch's validation, and ends a run that is not worth its end.
+
+    Args:
+        trial: what the variable TRIAL holds.
+    """
+
+    def __init__(self, trial: str):
+        optuna, settings = optuna_module(), json.loads(trial)
+        study = open_study(settings["storage"], settings["seed"], settings)
+        known = study.get_trials(deepcopy=False)[settings["trial"]]
+        self.metric, self.reported = settings["metric"], set(known.intermediate_values)
+        self.trial = optuna.trial.Trial(study, known._trial_id)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        if self.metric not in trainer.callback_metrics:
+            return
+        if epoch not in self.reported:  # a resumed run may come through an epoch again
+            self.trial.report(float(trainer.callback_metrics[self.metric]), epoch)
+        if epoch < trainer.max_epochs and self.trial.should_prune():
+            raise Pruned(f"pruned after epoch {epoch}")

@@ -1,0 +1,225 @@
+"""A Bayesian search that any number of processes can work on, stop and go on with."""
+
+import json
+import logging
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+
+from cifar10 import results
+from cifar10.errors import SettingError, UserError, one_line
+from cifar10.settings import quoted
+
+if TYPE_CHECKING:
+    import optuna
+
+log = logging.getLogger(__name__)
+
+STUDY = "cifar10"
+METRICS = ("val/loss", "val/top1", "val/top3", "val/top5")
+PRUNERS = ("median", "hyperband", "none")
+TRIAL = "CIFAR10_TRIAL"  # environment variable that tells a run of its trial
+# Of a trial: the job's overrides, and the process that works on it.
+OVERRIDES, WORKER = "overrides", "worker"
+
+
+def distribution(override: Override) -> "optuna.distributions.BaseDistribution":
+    """What a search draws a setting from.
+
+    An interval gives floats, `int(interval(a, b))` and a range of whole numbers whole ones;
+    `tag(log, interval(a, b))` is even in the logarithm; of a list, each value stands for
+    itself, as it was typed.
+
+    Raises:
+        SettingError: there is nothing to draw from.
+    """
+    kinds = optuna_module().distributions
+    sweep = override.value()
+    try:
+        if isinstance(sweep, IntervalSweep):
+            whole = isinstance(sweep.start, int) and isinstance(sweep.end, int)
+            kind = kinds.IntDistribution if whole else kinds.FloatDistribution
+            return kind(sweep.start, sweep.end, log="log" in sweep.tags)
+        if isinstance(sweep, RangeSweep):
+            values = sorted(sweep.range())
+            step = abs(sweep.step)
+            whole = all(isinstance(value, int) for value in values)
+            kind = kinds.IntDistribution if whole else kinds.FloatDistribution
+            return kind(values[0], values[-1], step=step)
+        return kinds.CategoricalDistribution(list(override.sweep_string_iterator()))
+    except (ValueError, IndexError) as error:
+        raise SettingError(f"{override.input_line}: {one_line(error)}") from error
+
+
+def text(value: Any) -> str:
+    """A drawn value as an override: floats to four digits, so that folders' names stay readable."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def optuna_module() -> Any:
+    try:
+        import optuna
+    except ImportError:
+        raise SettingError(
+            'sweep.trials: a search needs Optuna: pip install -e ".[sweep]"'
+        ) from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def direction(metric: str) -> str:
+    return "minimize" if metric == "val/loss" else "maximize"
+
+
+def open_study(storage: str, seed: int, settings: Mapping[str, Any]) -> "optuna.Study":
+    """Make a study, or go on with the one there is.
+
+    Raises:
+        SettingError: the storage cannot be opened, or is no storage of Optuna's.
+    """
+    optuna = optuna_module()
+    if settings["metric"] not in METRICS:
+        raise SettingError(
+            f"sweep.metric={settings['metric']}: must be one of {', '.join(METRICS)}"
+        )
+    if settings["pruner"] not in PRUNERS:
+        raise SettingError(
+            f"sweep.pruner={settings['pruner']}: must be one of {', '.join(PRUNERS)}"
+        )
+    pruner = {
+        "median": optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
+        "hyperband": optuna.pruners.HyperbandPruner(),
+        "none": optuna.pruners.NopPruner(),
+    }[settings["pruner"]]
+    try:
+        return optuna.create_study(
+            storage=storage,
+            study_name=STUDY,
+            load_if_exists=True,
+            direction=direction(settings["metric"]),
+            # Trials that others are working on count as poor, so that nobody tries their points.
+            sampler=optuna.samplers.TPESampler(seed=seed, constant_liar=True),
+            pruner=pruner,
+        )
+    except Exception as error:  # whatever a database's own driver raises
+        raise SettingError(f"sweep.storage={storage}: {one_line(error)}") from error
+
+
+class Search:
+    """Asks an Optuna study for trials and tells it how their jobs ended.
+
+    The study counts: however many processes work on it, and however often they are killed, it ends
+    with `sweep.trials` trials. Each process holds the lock of a file of its own; the trials of one
+    that has died are run again, under their own number and in their own folder, where they go on
+    from their last checkpoint.
+
+    Args:
+        settings: the group `sweep`.
+        overrides: of the jobs, those with several values among them.
+        folder: of the sweep.
+
+    Raises:
+        SettingError: a setting does not fit, there is nothing to search, or the storage is of
+            another search.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], overrides: Sequence[Override], folder: Path):
+        if type(settings["trials"]) is not int or settings["trials"] < 1:
+            raise SettingError(f"sweep.trials={settings['trials']}: must be a whole number from 1")
+        if type(settings["at_once"]) is not int or settings["at_once"] < 1:
+            raise SettingError(
+                f"sweep.at_once={settings['at_once']}: must be a whole number from 1"
+            )
+        self.settings, self.folder = settings, folder
+        self.fixed = [o.input_line for o in overrides if not o.is_sweep_override()]
+        self.space = {
+            o.get_key_element(): distribution(o) for o in overrides if o.is_sweep_override()
+        }
+        if not self.space:
+            raise SettingError("sweep.trials: no setting has several values, so nothing is sought")
+        folder.mkdir(parents=True, exist_ok=True)
+        self.storage = settings["storage"] or f"sqlite:///{(folder / 'study.db').absolute()}"
+        self.study = open_study(self.storage, settings["seed"], settings)
+        self.claim_study()
+        workers = folder / ".workers"
+        workers.mkdir(exist_ok=True)
+        self.worker = uuid.uuid4().hex
+        self.lock = FileLock(workers / self.worker)
+        self.lock.acquire()
+
+    def claim_study(self) -> None:
+        """See that the study is of this search; a new one becomes it."""
+        from optuna.distributions import distribution_to_json
+
+        space = {key: distribution_to_json(values) for key, values in self.space.items()}
+        own = json.dumps([self.settings["metric"], sorted(self.fixed), space], sort_keys=True)
+        there = self.study.user_attrs.get("search")
+        if there is None and not self.study.trials:
+            self.study.set_user_attr("search", own)
+        elif there != own:
+            raise SettingError(
+                f"{self.storage} holds another search, of other settings or values: give this one "
+                f"another sweep.dir or sweep.storage"
+            )
+
+    def ask(self, count: int) -> list["optuna.Trial"]:
+        """Take up to `count` trials: those of dead processes first; none when all are done."""
+        optuna = optuna_module()
+        taken = []
+        running = [optuna.trial.TrialState.RUNNING]
+        for frozen in self.study.get_trials(deepcopy=False, states=running):
+            if len(taken) < count and self.is_dead(frozen.user_attrs.get(WORKER)):
+                taken.append(optuna.trial.Trial(self.study, frozen._trial_id))
+        while len(taken) < count:
+            number = len(self.study.get_trials(deepcopy=False))
+            if number >= self.settings["trials"]:
+                break
+            self.study.sampler = optuna.samplers.TPESampler(
+                seed=self.settings["seed"] + number, constant_liar=True
+            )
+            trial = self.study.ask(self.space)
+            if trial.number >= self.settings["trials"]:  # another process took the last one
+                self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                break
+            taken.append(trial)
+        for trial in taken:
+            trial.set_user_attr(WORKER, self.worker)
+        return taken
+
+    def is_dead(self, worker: str | None) -> bool:
+        """Whether a process that worked here has ended; one on another machine never has."""
+        path = self.folder / ".workers" / str(worker)
+        if not path.exists():
+            return False
+        try:
+            with FileLock(path, timeout=0):
+                return True
+        except Timeout:
+            return False
+
+    def job(self, trial: "optuna.Trial") -> list[str]:
+        """A trial's overrides, and how its run finds the trial."""
+        words = [f"{key}={text(trial.params[key])}" for key in self.space]
+        trial.set_user_attr(OVERRIDES, [*self.fixed, *words])
+        own = {key: self.settings[key] for key in ("metric", "pruner", "seed")}
+        own |= {"storage": self.storage, "trial": trial.number}
+        return [*self.fixed, *words, f"hydra.job.env_set.{TRIAL}={quoted(json.dumps(own))}"]
+
+    def tell(self, trial: "optuna.Trial", folder: Path) -> bool:
+        """Tell the study how a trial's run ended; gives whether it ended as it should."""
+        states = optuna_module().trial.TrialState
+        try:
+            result = results.read(folder / results.NAME)
+        except UserError:
+            result = {"status": "failed"}
+        value = result.get("val", {}).get(self.settings["metric"].removeprefix("val/"))
+        if result["status"] == "ok" and value is not None:
+            self.study.tell(trial, value)
+            return True
+        pruned = result["status"] == "pruned"
+        self.study.tell(trial, state=states.PRUNED if pruned else states.FAIL)
+        return pruned

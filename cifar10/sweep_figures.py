@@ -1,0 +1,127 @@
+"""Figures of many runs beside one another."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from cifar10.figures import BLUE, GREY, styled
+
+COLOURS = colormaps["viridis"]  # as readable in grey as in colour
+TEXT_LENGTH = 18
+
+
+@styled
+def curves(runs: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> Figure:
+    """Validation loss over epochs, those of runs that were not finished in grey.
+
+    Args:
+        runs: status and history of each, as in result.json.
+    """
+    figure = Figure(figsize=(6, 4))
+    axes = figure.add_subplot()
+    for status, history in runs:
+        points = [(e["epoch"], e["val/loss"]) for e in history if "val/loss" in e]
+        if points:
+            look = dict(color=BLUE, alpha=0.7) if status == "ok" else dict(color=GREY, alpha=0.5)
+            axes.plot(
+                *zip(*points, strict=True), "-" if status == "ok" else "--", marker=".", **look
+            )
+    axes.plot([], [], color=BLUE, label="finished")
+    if any(status != "ok" for status, _ in runs):
+        axes.plot([], [], "--", color=GREY, label="stopped")
+    axes.set(xlabel="epoch", ylabel="val/loss", title="validation loss of every run")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.legend()
+    return figure
+
+
+def numbers(values: Sequence[Any]) -> tuple[np.ndarray, list[str] | None]:
+    """Places on an axis: numbers as they are; of anything else the rank, with its names."""
+    if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+        return np.array(values, dtype=float), None
+    names = list(dict.fromkeys(map(str, values)))
+    short = [n if len(n) <= TEXT_LENGTH else f"{n[: TEXT_LENGTH - 1]}…" for n in names]
+    return np.array([names.index(str(v)) for v in values], dtype=float), short
+
+
+def is_wide(places: np.ndarray) -> bool:
+    """Whether numbers span so much that only their logarithms are seen apart."""
+    return places.min() > 0 and places.max() / places.min() >= 8
+
+
+@styled
+def scatter(settings: Sequence[Mapping[str, Any]], losses: Sequence[float]) -> Figure:
+    """Each setting that was varied against the validation loss.
+
+    Args:
+        settings: of each row, the same keys in all.
+        losses: mean val/loss of each row.
+    """
+    keys = list(settings[0])
+    columns = min(3, len(keys))
+    rows = -(-len(keys) // columns)
+    figure = Figure(figsize=(4 * columns + 0.5, 3.4 * rows))
+    for place, key in enumerate(keys, 1):
+        axes = figure.add_subplot(rows, columns, place)
+        places, names = numbers([row[key] for row in settings])
+        axes.scatter(places, losses, color=BLUE, alpha=0.7)
+        axes.set(xlabel=key, ylabel="val/loss")
+        if names:
+            axes.set_xticks(range(len(names)), names, rotation=20)
+            axes.margins(x=0.2)
+        elif is_wide(places):
+            axes.set_xscale("log")
+    return figure
+
+
+@styled
+def parallel(settings: Sequence[Mapping[str, Any]], losses: Sequence[float]) -> Figure:
+    """Each row a line through its settings to its validation loss; the best are darkest.
+
+    Args: as for `scatter`.
+    """
+    columns = {key: [row[key] for row in settings] for key in settings[0]} | {"val/loss": losses}
+    figure = Figure(figsize=(2 * len(columns) + 1.5, 4.2))
+    axes = figure.add_subplot()
+    heights = []
+    for x, values in enumerate(columns.values()):
+        places, names = numbers(values)
+        if names is None and is_wide(places):
+            places = np.log(places)
+        low, span = places.min(), np.ptp(places) or 1
+        heights.append((places - low) / span)
+        axes.axvline(x, color=GREY, linewidth=1)
+        ends = names or [f"{min(values):.4g}", f"{max(values):.4g}"]
+        marks = [i / max(1, len(ends) - 1) for i in range(len(ends))]
+        for mark, text in zip(marks, ends, strict=True):
+            axes.text(x + 0.03, mark, text, va="center", fontsize=8)
+    norm = Normalize(min(losses), max(losses))
+    for row in np.argsort(losses)[::-1]:  # the best on top
+        line = [height[row] for height in heights]
+        axes.plot(range(len(columns)), line, color=COLOURS(norm(losses[row])), alpha=0.8)
+    axes.set_xticks(range(len(columns)), list(columns))
+    axes.set_yticks([])
+    axes.grid(False)
+    axes.spines["left"].set_visible(False)
+    axes.spines["bottom"].set_visible(False)
+    figure.colorbar(ScalarMappable(norm, COLOURS), ax=axes, label="val/loss")
+    return figure
+
+
+@styled
+def importance(weights: Mapping[str, float]) -> Figure:
+    """How much each setting mattered in a search, the most first; they sum to 1."""
+    order = sorted(weights, key=weights.get)
+    figure = Figure(figsize=(6, 0.5 * len(order) + 1.2))
+    axes = figure.add_subplot()
+    bars = axes.barh(order, [weights[key] for key in order], color=BLUE)
+    axes.bar_label(bars, [f"{weights[key]:.2f}" for key in order], padding=3)
+    axes.set(title="share of the spread that each setting explains", xlim=(0, 1.1))
+    axes.grid(axis="y", visible=False)
+    return figure

@@ -1,0 +1,181 @@
+"""What a sweep found: a table with seeds merged, a CSV file, pictures."""
+
+import csv
+import io
+import json
+import logging
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cifar10 import results, summary, sweep_figures
+from cifar10.atomic import replacing
+from cifar10.errors import UserError, one_line
+
+log = logging.getLogger(__name__)
+
+FOLDER, TABLE = "figures", "summary.csv"
+FIGURES = (("val", "loss"), ("val", "top1"), ("test", "top1"), ("test", "loss"))
+
+
+@dataclass
+class Setting:
+    """Runs of a sweep that differ in their seed alone."""
+
+    values: dict[str, Any]  # of the settings that differ within the sweep
+    runs: list[dict[str, Any]]
+
+    def figures(self, split: str, metric: str) -> list[float]:
+        return [run[split][metric] for run in self.runs if metric in run.get(split, {})]
+
+    def mean(self, split: str, metric: str) -> float:
+        return statistics.mean(self.figures(split, metric) or [float("nan")])
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Every result.json below a folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder")
+    if found := summary.find([folder]):
+        return found
+    raise UserError(f"{folder}: there is no {results.NAME} in or below it")
+
+
+def varied(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The settings that differ among runs, apart from the seed."""
+    keys = dict.fromkeys(key for run in runs for key in run.get("settings", {}) if key != "seed")
+    return [key for key in keys if len({str(run["settings"].get(key)) for run in runs}) > 1]
+
+
+def settings(runs: Sequence[dict[str, Any]]) -> list[Setting]:
+    """The finished runs with their seeds merged, the lowest mean val/loss first."""
+    keys = varied([run for run in runs if "settings" in run])
+    merged: dict[str, Setting] = {}
+    for run in runs:
+        if run["status"] == "ok":
+            values = {key: run["settings"].get(key) for key in keys}
+            same = json.dumps(values)
+            merged.setdefault(same, Setting(values, [])).runs.append(run)
+    # Runs without validation have no loss to be compared by, and stand at the end.
+    return sorted(
+        merged.values(), key=lambda s: (not s.figures("val", "loss"), s.mean(*FIGURES[0]))
+    )
+
+
+def summarise(folder: Path) -> str:
+    """Sum up the runs of a sweep: gives a table for the terminal, leaves CSV and pictures.
+
+    Raises:
+        UserError: there is no run in the folder.
+    """
+    runs = read(folder)
+    rows = settings(runs)
+    with replacing(folder / TABLE) as file:
+        file.write(as_csv(rows).encode())
+    draw(folder, runs, rows)
+    lines = [as_table(rows)] if rows else []
+    unfinished = [run for run in runs if run["status"] not in ("ok", "pruned")]
+    for run in sorted(unfinished, key=lambda run: str(run["overrides"])):
+        why = run.get("error") or "broken off"
+        lines.append(f"{run['status']}: {' '.join(run['overrides'])}: {why}")
+    if pruned := sum(run["status"] == "pruned" for run in runs):
+        lines.append(f"{pruned} stopped early, as much worse than the others")
+    if rows:
+        lines.append(f"best: {summary.command(rows[0].runs[0])}")
+    lines.append(f"written to: {folder / TABLE}, {folder / FOLDER}")
+    return "\n".join(lines)
+
+
+def as_table(rows: Sequence[Setting]) -> str:
+    """Rows as text; a figure of several seeds as mean ± sample standard deviation."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    keys = list(rows[0].values)
+    for key in keys:
+        table.add_column(key.removeprefix("optimizer.").removeprefix("model."), overflow="fold")
+    shown = [(f, m) for f, m in FIGURES if any(row.figures(f, m) for row in rows)]
+    for split, metric in shown:
+        table.add_column(f"{split}/{metric}", justify="right", no_wrap=True)
+    table.add_column("runs", justify="right")
+    for row in rows:
+        cells = [short(row.values[key]) for key in keys]
+        for split, metric in shown:
+            form = "{:.4f}" if metric == "loss" else "{:.2%}"
+            values = row.figures(split, metric)
+            cell = form.format(statistics.mean(values)) if values else ""
+            if len(values) > 1:
+                cell += f" ± {form.format(statistics.stdev(values))}"
+            cells.append(cell)
+        table.add_row(*cells, str(len(row.runs)))
+    console = Console(file=io.StringIO(), width=max(80, 24 * len(table.columns)))
+    console.print(table)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().rstrip().splitlines())
+
+
+def short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def as_csv(rows: Sequence[Setting]) -> str:
+    """Rows as CSV: what differs, then mean, standard deviation and number of each figure."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    keys = list(rows[0].values) if rows else []
+    names = [f"{split}/{metric}" for split, metric in FIGURES]
+    writer.writerow([*keys, *(f"{name} {what}" for name in names for what in ("mean", "std")), "n"])
+    for row in rows:
+        cells: list[Any] = [row.values[key] for key in keys]
+        for figure in FIGURES:
+            values = row.figures(*figure)
+            cells.append(statistics.mean(values) if values else "")
+            cells.append(statistics.stdev(values) if len(values) > 1 else "")
+        writer.writerow([*cells, len(row.runs)])
+    return buffer.getvalue()
+
+
+def draw(folder: Path, runs: Sequence[dict[str, Any]], rows: Sequence[Setting]) -> None:
+    """Leave the sweep's pictures in its folder. What fails is only logged."""
+    from cifar10.gallery import save
+
+    try:
+        drawn = {
+            "curves": sweep_figures.curves([(r["status"], r.get("history", [])) for r in runs])
+        }
+        losses = [row.mean("val", "loss") for row in rows]
+        values = [row.values for row in rows]
+        if len(rows) > 1 and rows[0].values:
+            drawn["settings"] = sweep_figures.scatter(values, losses)
+            drawn["parallel"] = sweep_figures.parallel(values, losses)
+        if weights := importance(folder):
+            drawn["importance"] = sweep_figures.importance(weights)
+        save(drawn, folder / FOLDER)
+    except Exception as error:  # a table is not lost for a picture
+        log.warning("the sweep's pictures are incomplete: %s", one_line(error))
+
+
+def importance(folder: Path) -> dict[str, float]:
+    """How much of the spread of a search's figure each setting explains; nothing without a search.
+
+    Read from the file in the folder; a shared storage elsewhere has it from its own tools.
+    """
+    from cifar10.search import STUDY
+
+    if not (folder / "study.db").exists():
+        return {}
+    try:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        storage = f"sqlite:///{(folder / 'study.db').absolute()}"
+        study = optuna.load_study(study_name=STUDY, storage=storage)
+        return optuna.importance.get_param_importances(study)
+    except (ImportError, ValueError, RuntimeError):  # too few trials, or all alike
+        return {}
