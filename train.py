@@ -45,6 +45,15 @@ def typed(config: DictConfig, start: str) -> bool:
     return any(word.lstrip("+").startswith(start) for word in config.hydra.overrides.hydra)
 
 
+def started_as() -> int | None:
+    """The rank of one of several processes that torchrun or SLURM has started; else None."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ:
+        return int(os.environ["RANK"])
+    if int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in os.environ:
+        return int(os.environ["SLURM_PROCID"])
+    return None
+
+
 def resume_command(folder: Path) -> str:
     """What to type to go on with a run."""
     return shlex.join(["python", "train.py", f"resume={quoted(folder)}"])
@@ -70,10 +79,15 @@ class Check(Callback):
                 raise SettingError("resume=auto: needs hydra.run.dir=FOLDER, the same each time")
             if not config.hydra.run.dir:
                 raise SettingError("hydra.run.dir='': must name a folder")
+            rank = started_as()
+            if rank is not None and config.resume is None and not typed(config, "hydra.run.dir="):
+                raise SettingError(
+                    "hydra.run.dir: name it, for each of the processes would take another folder"
+                )
             folder = Path(config.hydra.run.dir)
             settings, earlier = settled(config, folder, list(config.hydra.overrides.task))
             assemble(settings, folder)
-            if earlier:
+            if earlier or rank:
                 config.hydra.output_subdir = None  # the run has its own
             if "LOCAL_RANK" not in os.environ:  # else the first of several processes has it
                 if not earlier:

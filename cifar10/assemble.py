@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
 from cifar10.build import build, call
-from cifar10.callbacks import History, HyperparameterPage, Stopwatch
+from cifar10.callbacks import Agreement, History, HyperparameterPage, Stopwatch
 from cifar10.checkpoint import WholeCheckpointIO
 from cifar10.classifier import GLANCE, Classifier
 from cifar10.data.edition import SIDE
@@ -107,7 +107,7 @@ def build_parts(
     classifier.lay_out(hardware.channels_last)
 
     stopwatch, history = Stopwatch(), History()
-    built: list[Callback] = [stopwatch, history, page, RandomStates()]
+    built: list[Callback] = [Agreement(page.settings), stopwatch, history, page, RandomStates()]
     for name, spec in chosen(callbacks, "callbacks"):
         if str(spec.get("monitor")).startswith("val/") and not data_module.has_validation:
             continue  # there is nothing to monitor, and the last epoch is the result

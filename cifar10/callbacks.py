@@ -10,6 +10,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from cifar10.errors import SettingError
+
 
 class Stopwatch(Callback):
     """Seconds of training and of evaluation apart, and training images a second.
@@ -133,6 +135,30 @@ class History(Callback):
             if "train/images_per_second" in values:
                 parts.append(f"{values['train/images_per_second']:,.0f} images/s")
             print("  ".join(parts), flush=True)
+
+
+class Agreement(Callback):
+    """Sees, before training, that all ranks of a distributed run were given the same settings.
+
+    Args:
+        settings: flat; dotted key to plain value.
+    """
+
+    def __init__(self, settings: dict[str, Any]):
+        self.settings = {key: value for key, value in settings.items() if key != "threads"}
+
+    def setup(self, trainer: L.Trainer, _: L.LightningModule, stage: str) -> None:
+        if trainer.world_size == 1 or stage != "fit":
+            return
+        ranks: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(ranks, self.settings)
+        for rank, settings in enumerate(ranks):
+            for key, value in settings.items():
+                if value != ranks[0].get(key):
+                    raise SettingError(
+                        f"{key}: is {ranks[0].get(key)} in the first process and {value} in the "
+                        f"process of rank {rank}; all of a training need the same command line"
+                    )
 
 
 class HyperparameterPage(Callback):

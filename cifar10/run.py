@@ -161,7 +161,7 @@ def train_and_test(
         network=type(classifier.network).__name__,
         parameters=sum(p.numel() for p in classifier.network.parameters()),
         **{name: choice._asdict() for name, choice in parts.hardware._asdict().items()},
-        device=device_name(trainer.strategy.root_device),
+        device=device_name(trainer.strategy.root_device, trainer.world_size),
     )
     data.setup()
     result["data"] = {
@@ -233,10 +233,11 @@ def step_of(path: Path | None) -> int | None:
         return None
 
 
-def device_name(device: torch.device) -> str:
-    """A device as people call it: `NVIDIA A100`, `AMD EPYC, 2 threads`, `mps`."""
+def device_name(device: torch.device, count: int = 1) -> str:
+    """Devices as people call them: `8 x NVIDIA A100`, `AMD EPYC, 2 threads`, `mps`."""
+    name = str(device)
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        name = torch.cuda.get_device_name(device)
     if device.type == "cpu":
-        return f"{results.processor()}, {torch.get_num_threads()} threads"
-    return str(device)
+        name = f"{results.processor()}, {torch.get_num_threads()} threads"
+    return f"{count} x {name}" if count > 1 else name

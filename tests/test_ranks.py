@@ -1,12 +1,17 @@
 """Several processes that train one network, and one that goes on alone."""
 
+import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 
 import pytest
 import torch
 
 from cifar10 import results
+from cifar10.settings import CHECKOUT
 from tests.test_train import start
 
 # ConvNet without dropout, which each rank draws for itself; SGD, since Muon blows up rounding.
@@ -21,7 +26,7 @@ ALIKE = (
     "callbacks.last.every_n_steps=2",
     "threads=1",
 )
-TWO = ("trainer.devices=2", "+trainer.strategy=ddp")
+TWO = ("trainer=ddp", "trainer.devices=2")
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +76,54 @@ def test_two_ranks_train_what_one_alone_trains(alone, tmp_path):
     assert [line.split()[1] for line in out.splitlines() if line.startswith("epoch ")] == [
         f"{epoch}/4" for epoch in range(1, 5)
     ]
+
+
+def two_nodes(folder, *words, second=()):
+    """What torchrun starts on two machines, here both on the loopback address."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    nodes = []
+    for number, own in enumerate(((), second)):
+        line = ["--nnodes=2", "--nproc-per-node=1", f"--node-rank={number}"]
+        line += ["--master-addr=127.0.0.1", f"--master-port={port}", str(CHECKOUT / "train.py")]
+        nodes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "torch.distributed.run", *line, *words, *own],
+                cwd=folder,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    return [(*node.communicate(timeout=300), node.returncode) for node in nodes]
+
+
+def test_two_nodes_train_what_one_process_trains(alone, tmp_path):
+    line = [word for word in ALIKE if not word.startswith("callbacks.")]
+    first, second = two_nodes(tmp_path, "trainer=ddp", *line, "hydra.run.dir=run")
+    assert (first[2], second[2]) == (0, 0), first[1] + second[1]
+    assert_alike(tmp_path / "run", alone)
+    result = results.read(tmp_path / "run" / results.NAME)
+    assert result["device"].startswith("2 x ")
+    assert "test top-1" in first[0] and second[0] == ""  # one speaks
+
+
+def test_nodes_that_were_given_other_settings_are_told_so(tmp_path):
+    words = ("trainer=ddp", *ALIKE, "hydra.run.dir=run")
+    ended = two_nodes(tmp_path, *words, second=["label_smoothing=0.3"])
+    for _, err, code in ended:
+        assert code != 0
+        assert (
+            "error: label_smoothing: is 0.1 in the first process and 0.3 in the process of rank 1"
+        ) in err
+    assert results.read(tmp_path / "run" / results.NAME)["status"] == "failed"
+
+
+def test_processes_started_from_outside_need_a_folder_in_common(tmp_path):
+    environment = {"RANK": "1", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
+    process = start(tmp_path, "trainer=ddp", "data=sample", environment=environment)
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 2
+    assert err.startswith("error: hydra.run.dir: name it") and len(err.splitlines()) == 1
+    assert [*tmp_path.iterdir()] == []

@@ -267,3 +267,17 @@ def test_choices_are_drawn_as_they_were_typed():
     empty = OverridesParser.create().parse_override("seed=range(3,3)")
     with pytest.raises(SettingError):
         search.distribution(empty)
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_jobs_run_side_by_side(launcher, tmp_path):
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
+    words = ["optimizer.lr=0.02,1e30", "seed=0,1", f"hydra/launcher={launcher}", "sweep.dir=s"]
+    if launcher == "joblib":
+        words.append("hydra.launcher.n_jobs=2")
+    code, out, err = finish(sweep(tmp_path, *words))
+    assert code == 1, err
+    statuses = [record(path.parent)["status"] for path in sorted(tmp_path.glob("s/*/result.json"))]
+    assert statuses == ["ok", "ok", "failed", "failed"]
+    assert out.count("NotFinite: the training loss is") == 2
+    assert err.splitlines()[-1].startswith("error: 2 jobs failed")
