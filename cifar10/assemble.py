@@ -14,13 +14,14 @@ from annotated_types import Ge, Len
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
+from cifar10 import trained
 from cifar10.build import build, call
 from cifar10.callbacks import Agreement, History, HyperparameterPage, Stopwatch
 from cifar10.checkpoint import WholeCheckpointIO
 from cifar10.classifier import GLANCE, Classifier
 from cifar10.data.edition import SIDE
 from cifar10.data.module import CIFAR10DataModule, Seed
-from cifar10.errors import SettingError
+from cifar10.errors import SettingError, UserError
 from cifar10.hardware import Hardware
 from cifar10.last import LastCheckpoint, RandomStates
 from cifar10.memory import require_room
@@ -62,6 +63,8 @@ def build_parts(
     seed: Seed,
     label_smoothing: Fraction,
     keep_hardest: Annotated[list[Fraction], Len(1)],
+    teacher: str | None,
+    teacher_weight: Fraction,
     test_views: bool,
     threads: Annotated[int, Ge(1)] | None,
     keep_memory: bool,
@@ -88,6 +91,11 @@ def build_parts(
     data_module = build(data, "data", CIFAR10DataModule)
     L.seed_everything(seed, verbose=False)
     classifier = Classifier(model, optimizer, scheduler, label_smoothing, keep_hardest, test_views)
+    if teacher is not None:
+        try:
+            classifier.learn_from(trained.load(teacher, "cpu"), teacher_weight)
+        except UserError as error:
+            raise SettingError(f"teacher: {error}") from error
     classifier.build_optimizer(total_steps=1)  # a bad setting ends here, before data is fetched
 
     for key in ("max_epochs", "log_every_n_steps"):  # Lightning lets -1 and 0 pass

@@ -109,6 +109,7 @@ class Classifier(L.LightningModule):
         self.val_metrics = metrics("val/", (1, 3, 5))
         self.test_metrics = metrics("test/", (1, 3, 5))
         self.test_views_metrics = metrics("test_views/", (1, 3, 5)) if test_views else None
+        self.teachers: list[tuple[Classifier, float]] = []  # in a list, so that it is no submodule
 
     def forward(self, images: Tensor) -> Tensor:
         """Give logits, float (N, 10), for images, uint8 (N, 3, 32, 32)."""
@@ -173,10 +174,36 @@ class Classifier(L.LightningModule):
     def on_train_epoch_start(self) -> None:
         self.train_metrics.reset()  # a checkpoint of an epoch's end still has its sums
 
+    def learn_from(self, teacher: "Classifier", weight: float) -> None:
+        """Train towards another classifier's probabilities (Hinton et al. 2015,
+        https://arxiv.org/abs/1503.02531), at temperature 1.
+
+        The teacher sees the very images that the network sees, augmented, as Beyer et al. (2022,
+        https://arxiv.org/abs/2106.05237) found best. It is no part of checkpoints.
+
+        Args:
+            teacher: in eval mode.
+            weight: in [0, 1], of its probabilities in the target; the rest is the label.
+        """
+        self.teachers = [(teacher.requires_grad_(False), weight)]
+
+    def on_fit_start(self) -> None:
+        for teacher, _ in self.teachers:
+            teacher.to(self.device)
+
+    def targets(self, images: Tensor, labels: Tensor) -> Tensor:
+        """What to learn: the labels, or, float (N, 10), what a teacher makes of them."""
+        for teacher, weight in self.teachers:
+            soft = teacher(images).float().softmax(1)
+            return weight * soft + (1 - weight) * F.one_hot(labels, soft.size(1))
+        return labels
+
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         images, labels = self.hardest(*batch)
+        with torch.no_grad():
+            targets = self.targets(images, labels)
         logits = self(images)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.hparams.label_smoothing)
+        loss = F.cross_entropy(logits, targets, label_smoothing=self.hparams.label_smoothing)
         # Reading the loss makes a GPU wait, so there it is looked at only now and then.
         if self.device.type == "cpu" or index % self.trainer.log_every_n_steps == 0:
             self.require_finite(loss, "training loss")

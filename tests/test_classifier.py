@@ -9,11 +9,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from cifar10.assemble import assemble
 from cifar10.build import build
 from cifar10.classifier import Classifier, NotFinite, metrics
 from cifar10.data import MEAN, STD
 from cifar10.data.loader import shrink
 from cifar10.data.module import CIFAR10DataModule
+from cifar10.errors import SettingError
+from cifar10.run import run
 
 
 @pytest.fixture
@@ -175,3 +178,35 @@ def test_the_hardest_images_of_an_epoch_are_kept(classifier, sample, monkeypatch
     assert len(kept) == 5
     assert torch.equal(theirs, labels[expected])
     assert torch.equal(kept, images[expected])
+
+
+def test_the_target_is_a_weighted_mean_of_the_teachers_probabilities_and_the_label(
+    classifier, sample
+):
+    pupil, teacher = classifier().train(), classifier("seed=1").eval()
+    pupil.learn_from(teacher, 0.75)
+    images, labels = sample.test_images[:6], sample.test_labels[:6]
+    target = pupil.targets(images, labels)
+    for row, image, label in zip(target, images, labels, strict=True):
+        expected = 0.75 * teacher(image[None])[0].softmax(0)
+        expected[label] += 0.25
+        torch.testing.assert_close(row, expected)
+    assert not any(p.requires_grad for p in teacher.parameters())
+    assert pupil.state_dict().keys() == classifier().state_dict().keys()
+
+
+def test_a_run_with_a_teacher_needs_none_once_it_is_trained(tiny, tmp_path, trained):
+    settings = tiny(f"teacher={trained}", "teacher_weight=1")
+    result = run(settings, tmp_path)
+    assert result["status"] == "ok" and result["settings"]["teacher"] == str(trained)
+    other = run(tiny(), tmp_path.with_name("other"))
+    loss, without = (r["history"][0]["train/loss"] for r in (result, other))
+    assert loss != without
+    state = torch.load(tmp_path / "best.ckpt", weights_only=True)
+    assert "teacher" not in state["hyper_parameters"]
+    assert not any("teacher" in key for key in state["state_dict"])
+
+
+def test_a_teacher_that_is_not_there_is_told_of(settings, tmp_path):
+    with pytest.raises(SettingError, match=r"^teacher: nowhere: there is no such model"):
+        assemble(settings("teacher=nowhere"), tmp_path)
