@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,6 @@ from cifar10.settings import at_home
 from cifar10.signals import signals
 
 app = typer.Typer(
-    help="Use CIFAR-10 classifiers. Training is `python train.py`.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -41,6 +41,21 @@ class Split(StrEnum):
 class Format(StrEnum):
     onnx = "onnx"
     torch = "torch"
+
+
+def print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"cifar10-trainer {version('cifar10-trainer')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Say which.")
+    ] = False,
+) -> None:
+    """Use CIFAR-10 classifiers. Training is `python train.py`."""
 
 
 @app.command()
@@ -86,9 +101,10 @@ def evaluate(
         Path | None, typer.Option(help="Folder for evaluation.json and the pictures.")
     ] = None,
 ) -> None:
-    """Score a model: loss, top-1/3/5, each class, calibration, confusion; with pictures.
+    """Score a model, and draw its mistakes.
 
-    The test split gives the digits of the run's own result.json.
+    Loss, top-1/3/5, each class, calibration and confusion go to the screen and, with pictures, into
+    a folder. The test split gives the digits of the run's own result.json.
     """
     from cifar10 import evaluation, gallery
     from cifar10.trained import load
@@ -129,7 +145,7 @@ def export(
     to: Annotated[Format, typer.Option(help="onnx, or torch for a torch.export program.")],
     out: Annotated[Path | None, typer.Option(help="The file to write.")] = None,
 ) -> None:
-    """Write a model as one file that needs none of this code.
+    """Write a model as one file of its own.
 
     It takes uint8 images (N, 3, 32, 32) and gives probabilities (N, 10); normalisation, softmax and
     the names of the classes are inside. It is compared with PyTorch on 1,000 test images before it
@@ -156,7 +172,10 @@ def export(
 def summarize(
     folder: Annotated[Path, typer.Argument(help="A sweep's folder, or any with runs below it.")],
 ) -> None:
-    """Sum up many runs: a table with seeds merged, summary.csv, pictures."""
+    """Sum up the runs of a sweep.
+
+    Gives a table with seeds merged; leaves summary.csv and pictures in the folder.
+    """
     from cifar10 import sweeps
 
     print(sweeps.summarise(at_home(folder)))

@@ -1,12 +1,15 @@
 """Tells a search of a run's epochs, and ends the run when it is a poor one."""
 
 import json
+import logging
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from cifar10.errors import Pruned
+from cifar10.errors import Pruned, one_line
 from cifar10.search import open_study, optuna_module
+
+log = logging.getLogger(__name__)
 
 
 class Reporter(Callback):
@@ -27,7 +30,12 @@ class Reporter(Callback):
         epoch = trainer.current_epoch + 1
         if self.metric not in trainer.callback_metrics:
             return
-        if epoch not in self.reported:  # a resumed run may come through an epoch again
-            self.trial.report(float(trainer.callback_metrics[self.metric]), epoch)
-        if epoch < trainer.max_epochs and self.trial.should_prune():
+        try:
+            if epoch not in self.reported:  # a resumed run may come through an epoch again
+                self.trial.report(float(trainer.callback_metrics[self.metric]), epoch)
+            poor = self.trial.should_prune()
+        except Exception as error:  # a run is not lost for a storage that is out of reach
+            log.warning("the search was not told of epoch %s: %s", epoch, one_line(error))
+            return
+        if poor and epoch < trainer.max_epochs:
             raise Pruned(f"pruned after epoch {epoch}")

@@ -1,7 +1,6 @@
 """A Bayesian search that any number of processes can work on, stop and go on with."""
 
 import json
-import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,14 +16,11 @@ from cifar10.settings import quoted
 if TYPE_CHECKING:
     import optuna
 
-log = logging.getLogger(__name__)
-
 STUDY = "cifar10"
 METRICS = ("val/loss", "val/top1", "val/top3", "val/top5")
 PRUNERS = ("median", "hyperband", "none")
 TRIAL = "CIFAR10_TRIAL"  # environment variable that tells a run of its trial
-# Of a trial: the job's overrides, and the process that works on it.
-OVERRIDES, WORKER = "overrides", "worker"
+WORKER = "worker"  # attribute of a trial: the process that works on it
 
 
 def distribution(override: Override) -> "optuna.distributions.BaseDistribution":
@@ -96,6 +92,9 @@ def open_study(storage: str, seed: int, settings: Mapping[str, Any]) -> "optuna.
         "none": optuna.pruners.NopPruner(),
     }[settings["pruner"]]
     try:
+        if storage.startswith("sqlite:"):  # whose writers wait for each other, 5 s by default
+            patient = {"connect_args": {"timeout": 60}}
+            storage = optuna.storages.RDBStorage(storage, engine_kwargs=patient)
         return optuna.create_study(
             storage=storage,
             study_name=STUDY,
@@ -143,8 +142,9 @@ class Search:
             raise SettingError("sweep.trials: no setting has several values, so nothing is sought")
         folder.mkdir(parents=True, exist_ok=True)
         self.storage = settings["storage"] or f"sqlite:///{(folder / 'study.db').absolute()}"
-        self.study = open_study(self.storage, settings["seed"], settings)
-        self.claim_study()
+        with FileLock(folder / ".study.lock"):  # or two would make the same tables
+            self.study = open_study(self.storage, settings["seed"], settings)
+            self.claim_study()
         workers = folder / ".workers"
         workers.mkdir(exist_ok=True)
         self.worker = uuid.uuid4().hex
@@ -172,8 +172,9 @@ class Search:
         taken = []
         running = [optuna.trial.TrialState.RUNNING]
         for frozen in self.study.get_trials(deepcopy=False, states=running):
-            if len(taken) < count and self.is_dead(frozen.user_attrs.get(WORKER)):
-                taken.append(optuna.trial.Trial(self.study, frozen._trial_id))
+            trial = optuna.trial.Trial(self.study, frozen._trial_id)
+            if len(taken) < count and self.adopt(trial):
+                taken.append(trial)
         while len(taken) < count:
             number = len(self.study.get_trials(deepcopy=False))
             if number >= self.settings["trials"]:
@@ -185,18 +186,25 @@ class Search:
             if trial.number >= self.settings["trials"]:  # another process took the last one
                 self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
                 break
-            taken.append(trial)
-        for trial in taken:
             trial.set_user_attr(WORKER, self.worker)
+            taken.append(trial)
         return taken
 
-    def is_dead(self, worker: str | None) -> bool:
-        """Whether a process that worked here has ended; one on another machine never has."""
+    def adopt(self, trial: "optuna.Trial") -> bool:
+        """Take over a trial whose process has ended; of one that works elsewhere nothing is known.
+
+        The dead one's lock is held meanwhile, and the name of its holder looked at again, so that
+        two processes never take over the same trial.
+        """
+        worker = trial.user_attrs.get(WORKER)
         path = self.folder / ".workers" / str(worker)
-        if not path.exists():
+        if worker is None or not path.exists():
             return False
         try:
             with FileLock(path, timeout=0):
+                if trial.user_attrs.get(WORKER) != worker:
+                    return False
+                trial.set_user_attr(WORKER, self.worker)
                 return True
         except Timeout:
             return False
@@ -204,7 +212,6 @@ class Search:
     def job(self, trial: "optuna.Trial") -> list[str]:
         """A trial's overrides, and how its run finds the trial."""
         words = [f"{key}={text(trial.params[key])}" for key in self.space]
-        trial.set_user_attr(OVERRIDES, [*self.fixed, *words])
         own = {key: self.settings[key] for key in ("metric", "pruner", "seed")}
         own |= {"storage": self.storage, "trial": trial.number}
         return [*self.fixed, *words, f"hydra.job.env_set.{TRIAL}={quoted(json.dumps(own))}"]

@@ -17,9 +17,9 @@ from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from cifar10.errors import SettingError, UserError
+from cifar10.errors import SettingError, UserError, one_line, raised_by
 from cifar10.settings import filename, quoted
 
 
@@ -53,7 +53,16 @@ class Sweep(Sweeper):
         else:
             from cifar10.search import Search
 
-            failed = self.search(Search(settings, list(overrides.values()), folder), folder)
+            try:
+                search = Search(OmegaConf.to_container(settings), [*overrides.values()], folder)
+                failed = self.search(search, folder)
+            except Exception as error:
+                if not raised_by(error, "optuna", "sqlalchemy"):
+                    raise
+                raise UserError(
+                    f"sweep.storage: {one_line(error)}; the same command with "
+                    f"sweep.dir={quoted(folder)} goes on"
+                ) from error
         from cifar10 import sweeps
 
         print(sweeps.summarise(folder))
@@ -84,7 +93,10 @@ class Sweep(Sweeper):
         """Run the trials that a search asks for; gives the number of failed jobs."""
         failed = 0
         while trials := search.ask(self.config.sweep.at_once):
-            batch = [self.placed(search.job(trial), search.space, folder) for trial in trials]
+            batch = [
+                self.placed(search.job(trial), search.space, folder, f"{trial.number:03}_")
+                for trial in trials
+            ]
             self.validate_batch_is_legal(batch)
             jobs = self.launcher.launch(batch, initial_job_idx=trials[0].number)
             folders = [Path(job.hydra_cfg.hydra.runtime.output_dir) for job in jobs]
@@ -94,14 +106,16 @@ class Sweep(Sweeper):
                 break
         return failed
 
-    def placed(self, job: Sequence[str], varied: Collection[str], folder: Path) -> list[str]:
+    def placed(
+        self, job: Sequence[str], varied: Collection[str], folder: Path, prefix: str = ""
+    ) -> list[str]:
         """A job with its folder, which what it alone has names, so that a repeated sweep finds it.
 
         The sweep's folder is said as well: its default holds the time, which another process would
         read anew.
         """
         own = [word for word in job if word.partition("=")[0] in varied]
-        name = filename("_".join(own or ["run"]).replace("=", "-"))
+        name = filename(prefix + "_".join(own or ["run"]).replace("=", "-"))
         place = f"hydra.sweep.dir={quoted(folder.absolute())}"
         return [*job, place, f"hydra.sweep.subdir={quoted(name)}"]
 
