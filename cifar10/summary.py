@@ -89,7 +89,8 @@ def place(result: dict[str, Any]) -> str:
 def command(result: dict[str, Any]) -> str:
     """What was typed, without what differs from run to run of one recipe."""
     typed = [result["overrides"], *(later["overrides"] for later in result.get("resumed", []))]
-    first, *later = ([o for o in some if not o.startswith(("seed=", "hydra."))] for some in typed)
+    own = ("seed=", "hydra.", "resume=")
+    first, *later = ([word for word in some if not word.startswith(own)] for some in typed)
     lines = [first, *(["resume=RUN", *some] for some in later if some)]
     return " && ".join(shlex.join(["python", "train.py", *line]) for line in lines)
 

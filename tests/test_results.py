@@ -112,3 +112,12 @@ def test_a_setting_that_came_later_parts_runs_only_where_it_was_typed():
     rows = summary.summarise(runs).splitlines()[2:4]
     assert rows[0].endswith("| 2 |")
     assert rows[1].startswith("| `python train.py 'data.crops=[28]'`")
+
+
+def test_a_command_is_told_without_seed_and_place_but_with_what_changed_later():
+    run = {"overrides": ["experiment=x", "seed=3", "resume=auto", "hydra.run.dir=y"]}
+    assert summary.command(run) == "python train.py experiment=x"
+    run["resumed"] = [{"overrides": ["resume=z"]}, {"overrides": ["trainer.max_epochs=9"]}]
+    assert summary.command(run) == (
+        "python train.py experiment=x && python train.py resume=RUN trainer.max_epochs=9"
+    )
