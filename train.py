@@ -89,7 +89,7 @@ class Check(Callback):
             assemble(settings, folder)
             if earlier or rank:
                 config.hydra.output_subdir = None  # the run has its own
-            if "LOCAL_RANK" not in os.environ:  # else the first of several processes has it
+            if not rank and "LOCAL_RANK" not in os.environ:  # else the first of several has it
                 if not earlier:
                     refuse_used(folder)
                 folder.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,7 @@ from cifar10.hardware import Hardware
 from cifar10.last import LastCheckpoint, RandomStates
 from cifar10.memory import require_room
 from cifar10.optim import Fraction
+from cifar10.resume import leaves
 from cifar10.terminal import ProgressBar
 
 # Lightning's notices about devices and its makers' other products; a run states its own.
@@ -54,12 +55,14 @@ def assemble(settings: Group, folder: Path) -> Parts:
         SettingError: a setting is unknown, missing, of the wrong type or out of range.
     """
     page = HyperparameterPage(hyperparameters(settings))
-    return call(build_parts, settings, "", folder=folder, page=page)
+    agreement = Agreement(leaves(settings))
+    return call(build_parts, settings, "", folder=folder, page=page, agreement=agreement)
 
 
 def build_parts(
     folder: Path,
     page: HyperparameterPage,
+    agreement: Agreement,
     seed: Seed,
     label_smoothing: Fraction,
     keep_hardest: Annotated[list[Fraction], Len(1)],
@@ -115,7 +118,7 @@ def build_parts(
     classifier.lay_out(hardware.channels_last)
 
     stopwatch, history = Stopwatch(), History()
-    built: list[Callback] = [Agreement(page.settings), stopwatch, history, page, RandomStates()]
+    built: list[Callback] = [agreement, stopwatch, history, page, RandomStates()]
     for name, spec in chosen(callbacks, "callbacks"):
         if str(spec.get("monitor")).startswith("val/") and not data_module.has_validation:
             continue  # there is nothing to monitor, and the last epoch is the result

@@ -144,8 +144,10 @@ class Agreement(Callback):
         settings: flat; dotted key to plain value.
     """
 
+    OWN = ("threads", "data.dir", "data.sources", "data.download")  # of each machine
+
     def __init__(self, settings: dict[str, Any]):
-        self.settings = {key: value for key, value in settings.items() if key != "threads"}
+        self.settings = {key: value for key, value in settings.items() if key not in self.OWN}
 
     def setup(self, trainer: L.Trainer, _: L.LightningModule, stage: str) -> None:
         if trainer.world_size == 1 or stage != "fit":
@@ -153,11 +155,12 @@ class Agreement(Callback):
         ranks: list[Any] = [None] * trainer.world_size
         torch.distributed.all_gather_object(ranks, self.settings)
         for rank, settings in enumerate(ranks):
-            for key, value in settings.items():
-                if value != ranks[0].get(key):
+            for key in ranks[0] | settings:
+                first, other = (flat.get(key, "not set") for flat in (ranks[0], settings))
+                if first != other:
                     raise SettingError(
-                        f"{key}: is {ranks[0].get(key)} in the first process and {value} in the "
-                        f"process of rank {rank}; all of a training need the same command line"
+                        f"{key}: is {first} in the first process and {other} in the process of "
+                        f"rank {rank}; all of a training need the same command line"
                     )
 
 

@@ -11,6 +11,8 @@ from cifar10.checkpoint import LAST, PREVIOUS
 from cifar10.errors import UserError
 from cifar10.results import NAME, write
 
+LOCK = ".run.lock"
+
 
 def refuse_used(folder: Path) -> None:
     """Raise a UserError if the folder belongs to another run."""
@@ -41,7 +43,7 @@ def claim(folder: Path, result: dict[str, Any], fresh: bool = True) -> FileLock:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".run.lock")
+        lock = FileLock(folder / LOCK)
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(f"{folder} is in use by another process that is running it") from None

@@ -2,7 +2,6 @@
 
 import math
 import random
-import signal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from cifar10 import checkpoint
 from cifar10.errors import Interrupted
-from cifar10.signals import signals
+from cifar10.signals import pre_emption, signals
 
 
 class RandomStates(Callback):
@@ -138,6 +137,14 @@ class LastCheckpoint(ModelCheckpoint):
         """Whether a signal came to any rank; all of them stop after the same step."""
         came = signals.asked is not None
         self.stopping = trainer.strategy.reduce_boolean_decision(came, all=False)
+        if self.stopping:
+            ranks = [signals.asked]
+            if trainer.world_size > 1:
+                ranks = [None] * trainer.world_size
+                torch.distributed.all_gather_object(ranks, signals.asked)
+            # SLURM's wins, whichever rank it came to first: the first rank is to requeue the job.
+            numbers = sorted(filter(None, ranks), key=lambda n: n not in pre_emption())
+            self.number = numbers[0]
         return self.stopping
 
     def settle(self, trainer: L.Trainer) -> None:
@@ -148,7 +155,7 @@ class LastCheckpoint(ModelCheckpoint):
                 logger.save()
         if self.stopping:
             signals.release()
-            raise Interrupted(signals.asked or signal.SIGTERM, together=True)
+            raise Interrupted(self.number, together=True)
 
 
 def renew_rates(scheduler: Any) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from cifar10 import results
-from cifar10.errors import SettingError, UserError, one_line
+from cifar10.errors import SettingError, one_line
+from cifar10.folder import LOCK
 from cifar10.settings import quoted
 
 if TYPE_CHECKING:
@@ -92,11 +92,11 @@ def open_study(storage: str, seed: int, settings: Mapping[str, Any]) -> "optuna.
         "none": optuna.pruners.NopPruner(),
     }[settings["pruner"]]
     try:
+        patient = {}
         if storage.startswith("sqlite:"):  # whose writers wait for each other, 5 s by default
             patient = {"connect_args": {"timeout": 60}}
-            storage = optuna.storages.RDBStorage(storage, engine_kwargs=patient)
         return optuna.create_study(
-            storage=storage,
+            storage=optuna.storages.RDBStorage(storage, engine_kwargs=patient),
             study_name=STUDY,
             load_if_exists=True,
             direction=direction(settings["metric"]),
@@ -169,64 +169,90 @@ class Search:
     def ask(self, count: int) -> list["optuna.Trial"]:
         """Take up to `count` trials: those of dead processes first; none when all are done."""
         optuna = optuna_module()
-        taken = []
-        running = [optuna.trial.TrialState.RUNNING]
-        for frozen in self.study.get_trials(deepcopy=False, states=running):
-            trial = optuna.trial.Trial(self.study, frozen._trial_id)
-            if len(taken) < count and self.adopt(trial):
+        taken: list[optuna.Trial] = []
+        with FileLock(self.folder / ".study.lock"):  # counting, asking and signing go together
+            for frozen in self.study.get_trials(deepcopy=False):
+                if len(taken) < count and frozen.state.name == "RUNNING" and self.is_left(frozen):
+                    taken.append(optuna.trial.Trial(self.study, frozen._trial_id))
+            while len(taken) < count:
+                if len(self.study.get_trials(deepcopy=False)) >= self.settings["trials"]:
+                    break
+                trial = self.study.ask()
+                if trial.number >= self.settings["trials"]:  # on another machine, at that moment
+                    self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                    break
                 taken.append(trial)
-        while len(taken) < count:
-            number = len(self.study.get_trials(deepcopy=False))
-            if number >= self.settings["trials"]:
-                break
-            self.study.sampler = optuna.samplers.TPESampler(
-                seed=self.settings["seed"] + number, constant_liar=True
-            )
-            trial = self.study.ask(self.space)
-            if trial.number >= self.settings["trials"]:  # another process took the last one
-                self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
-                break
-            trial.set_user_attr(WORKER, self.worker)
-            taken.append(trial)
+            for trial in taken:
+                trial.set_user_attr(WORKER, self.worker)
+        for trial in taken:
+            self.draw(trial)
         return taken
 
-    def adopt(self, trial: "optuna.Trial") -> bool:
-        """Take over a trial whose process has ended; of one that works elsewhere nothing is known.
+    def is_left(self, trial: "optuna.trial.FrozenTrial") -> bool:
+        """Whether nobody works on a trial: its process has ended, and no job of it goes on.
 
-        The dead one's lock is held meanwhile, and the name of its holder looked at again, so that
-        two processes never take over the same trial.
+        Of one that works elsewhere nothing is known.
         """
         worker = trial.user_attrs.get(WORKER)
-        path = self.folder / ".workers" / str(worker)
-        if worker is None or not path.exists():
-            return False
-        try:
-            with FileLock(path, timeout=0):
-                if trial.user_attrs.get(WORKER) != worker:
-                    return False
-                trial.set_user_attr(WORKER, self.worker)
-                return True
-        except Timeout:
-            return False
+        if worker is None:  # its process ended between asking and signing
+            return True
+        signed = self.folder / ".workers" / worker
+        jobs = self.folder.glob(f"{number(trial)}*/{LOCK}")
+        return signed.exists() and is_free(signed) and all(map(is_free, jobs))
+
+    def draw(self, trial: "optuna.Trial") -> None:
+        """Choose a trial's settings, where they are not chosen yet.
+
+        A seed for each trial: processes with one seed for all would draw the same points.
+        """
+        optuna = optuna_module()
+        seed = self.settings["seed"] + trial.number
+        self.study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+        kinds = optuna.distributions
+        for key, values in self.space.items():
+            if isinstance(values, kinds.CategoricalDistribution):
+                trial.suggest_categorical(key, values.choices)
+            elif isinstance(values, kinds.IntDistribution):
+                trial.suggest_int(key, values.low, values.high, step=values.step, log=values.log)
+            else:
+                trial.suggest_float(key, values.low, values.high, step=values.step, log=values.log)
 
     def job(self, trial: "optuna.Trial") -> list[str]:
         """A trial's overrides, and how its run finds the trial."""
         words = [f"{key}={text(trial.params[key])}" for key in self.space]
         own = {key: self.settings[key] for key in ("metric", "pruner", "seed")}
         own |= {"storage": self.storage, "trial": trial.number}
-        return [*self.fixed, *words, f"hydra.job.env_set.{TRIAL}={quoted(json.dumps(own))}"]
+        return [
+            *self.fixed,
+            *words,
+            f"hydra.job.env_set.{TRIAL}={quoted(json.dumps(own, ensure_ascii=False))}",
+        ]
 
-    def tell(self, trial: "optuna.Trial", folder: Path) -> bool:
-        """Tell the study how a trial's run ended; gives whether it ended as it should."""
+    def tell(self, trial: "optuna.Trial", result: Mapping[str, Any]) -> None:
+        """Tell the study how a trial's run ended.
+
+        One that was broken off is not told of: it stays the trial of this process, and once that
+        has ended the next one goes on with it.
+        """
         states = optuna_module().trial.TrialState
-        try:
-            result = results.read(folder / results.NAME)
-        except UserError:
-            result = {"status": "failed"}
         value = result.get("val", {}).get(self.settings["metric"].removeprefix("val/"))
         if result["status"] == "ok" and value is not None:
             self.study.tell(trial, value)
+        elif result["status"] == "pruned":
+            self.study.tell(trial, state=states.PRUNED)
+        elif result["status"] not in ("running", "interrupted"):
+            self.study.tell(trial, state=states.FAIL)
+
+
+def number(trial: "optuna.trial.BaseTrial") -> str:
+    """What the folder of a trial's run begins with."""
+    return f"{trial.number:03}_"
+
+
+def is_free(lock: Path) -> bool:
+    """Whether no process holds a lock file."""
+    try:
+        with FileLock(lock, timeout=0):
             return True
-        pruned = result["status"] == "pruned"
-        self.study.tell(trial, state=states.PRUNED if pruned else states.FAIL)
-        return pruned
+    except Timeout:
+        return False

@@ -26,9 +26,11 @@ def filename(text: object) -> str:
 def quoted(text: object) -> str:
     """A value as Hydra's override grammar takes it."""
     word = str(text)
-    if re.fullmatch(r"[\w./+-]+", word):
+    if re.fullmatch(r"[\w./+-]+", word, re.ASCII):
         return word
-    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    # A backslash escapes only where a quote follows.
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', word)
+    return '"' + re.sub(r"(\\+)$", r"\1\1", escaped) + '"'
 
 
 def at_home(path: str | Path) -> Path:

@@ -16,6 +16,7 @@ from rich.table import Table
 from cifar10 import results, summary, sweep_figures
 from cifar10.atomic import replacing
 from cifar10.errors import UserError, one_line
+from cifar10.resume import leaves
 
 log = logging.getLogger(__name__)
 
@@ -52,33 +53,49 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 def varied(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """The settings that differ among runs, apart from the seed."""
-    keys = dict.fromkeys(key for run in runs for key in run.get("settings", {}) if key != "seed")
-    return [key for key in keys if len({str(run["settings"].get(key)) for run in runs}) > 1]
+    known = [flat(run) for run in runs]
+    keys = dict.fromkeys(key for own in known for key in own if key != "seed")
+    return [key for key in keys if len({str(own.get(key)) for own in known}) > 1]
 
 
-def settings(runs: Sequence[dict[str, Any]]) -> list[Setting]:
-    """The finished runs with their seeds merged, the lowest mean val/loss first."""
+def flat(run: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's settings, dotted; with its callbacks, which may choose another epoch."""
+    config = leaves(run.get("config", {}))
+    callbacks = {key: config[key] for key in config if key.startswith("callbacks.")}
+    return run.get("settings", {}) | callbacks
+
+
+def settings(runs: Sequence[dict[str, Any]], by: str) -> list[Setting]:
+    """The finished runs with their seeds merged, the best first."""
     keys = varied([run for run in runs if "settings" in run])
     merged: dict[str, Setting] = {}
     for run in runs:
         if run["status"] == "ok":
-            values = {key: run["settings"].get(key) for key in keys}
+            own = flat(run)
+            values = {key: own.get(key) for key in keys}
             same = json.dumps(values)
             merged.setdefault(same, Setting(values, [])).runs.append(run)
-    # Runs without validation have no loss to be compared by, and stand at the end.
+    split, metric = by.split("/")
+    sign = 1 if metric == "loss" else -1
+    # Runs without validation have nothing to be compared by, and stand at the end.
     return sorted(
-        merged.values(), key=lambda s: (not s.figures("val", "loss"), s.mean(*FIGURES[0]))
+        merged.values(),
+        key=lambda row: (not row.figures(split, metric), sign * row.mean(split, metric)),
     )
 
 
-def summarise(folder: Path) -> str:
+def summarise(folder: Path, by: str = "val/loss") -> str:
     """Sum up the runs of a sweep: gives a table for the terminal, leaves CSV and pictures.
+
+    Args:
+        folder: with the runs below it.
+        by: the figure whose best mean stands first, as `val/loss` or `val/top1`.
 
     Raises:
         UserError: there is no run in the folder.
     """
     runs = read(folder)
-    rows = settings(runs)
+    rows = settings(runs, by)
     with replacing(folder / TABLE) as file:
         file.write(as_csv(rows).encode())
     draw(folder, runs, rows)
@@ -89,7 +106,7 @@ def summarise(folder: Path) -> str:
         lines.append(f"{run['status']}: {' '.join(run['overrides'])}: {why}")
     if pruned := sum(run["status"] == "pruned" for run in runs):
         lines.append(f"{pruned} stopped early, as much worse than the others")
-    if rows:
+    if rows and rows[0].figures(*by.split("/")):
         lines.append(f"best: {summary.command(rows[0].runs[0])}")
     lines.append(f"written to: {folder / TABLE}, {folder / FOLDER}")
     return "\n".join(lines)

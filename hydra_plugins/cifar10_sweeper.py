@@ -5,7 +5,8 @@ each start: nothing heavy is imported here before a sweep begins.
 """
 
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -21,6 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar10.errors import SettingError, UserError, one_line, raised_by
 from cifar10.settings import filename, quoted
+
+log = logging.getLogger(__name__)
 
 
 class Sweep(Sweeper):
@@ -39,85 +41,113 @@ class Sweep(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        settings, folder = self.config.sweep, Path(self.config.hydra.sweep.dir)
+        settings = OmegaConf.to_container(self.config.sweep)
+        folder = Path(self.config.hydra.sweep.dir).absolute()
         # What is typed comes after what a preset says, and replaces it.
-        preset = [f"{key}={value}" for key, value in (settings.params or {}).items()]
+        preset = [f"{key}={value}" for key, value in (settings["params"] or {}).items()]
         typed = [word for word in arguments if not is_own(word)]
         parser = OverridesParser.create(self.hydra_context.config_loader)
-        overrides = {
-            override.get_key_element(): override
-            for override in parser.parse_overrides(preset + typed)
-        }
-        if settings.trials is None:
-            failed = self.grid(list(overrides.values()), folder)
+        overrides = list(
+            {
+                override.get_key_element(): override
+                for override in parser.parse_overrides(preset + typed)
+            }.values()
+        )
+        if settings["trials"] is None:
+            failed = self.grid(overrides, folder, settings["fail_fast"])
+            again = "tries them again and passes over those that are done"
         else:
-            from cifar10.search import Search
-
-            try:
-                search = Search(OmegaConf.to_container(settings), [*overrides.values()], folder)
-                failed = self.search(search, folder)
-            except Exception as error:
-                if not raised_by(error, "optuna", "sqlalchemy"):
-                    raise
-                raise UserError(
-                    f"sweep.storage: {one_line(error)}; the same command with "
-                    f"sweep.dir={quoted(folder)} goes on"
-                ) from error
+            failed = self.search(overrides, folder, settings)
+            again = "goes on with the others; a search does not try a trial again"
         from cifar10 import sweeps
 
-        print(sweeps.summarise(folder))
+        print(sweeps.summarise(folder, settings["metric"]))
         if failed:
-            raise UserError(
-                f"{failed} jobs failed; the same command with sweep.dir={quoted(folder)} tries "
-                f"them again and passes over those that are done"
-            )
+            place = f"sweep.dir={quoted(folder)}"
+            raise UserError(f"{failed} jobs failed; the same command with {place} {again}")
 
-    def grid(self, overrides: Sequence[Override], folder: Path) -> int:
+    def grid(self, overrides: Sequence[Override], folder: Path, fail_fast: bool) -> int:
         """Run every combination; gives the number of failed jobs."""
         jobs = list(combinations(overrides))
         if not jobs:
             raise SettingError("there is no job: a range or a list of values is empty")
-        varied = {each.get_key_element() for each in overrides if each.is_sweep_override()}
-        placed = [self.placed(job, varied, folder) for job in jobs]
-        self.validate_batch_is_legal(placed)
-        at_once = 1 if self.config.sweep.fail_fast else len(jobs)
+        names = [self.name(job, overrides) for job in jobs]
+        self.validate_batch_is_legal(jobs)
+        at_once = 1 if fail_fast else len(jobs)
         failed = 0
         for start in range(0, len(jobs), at_once):
-            returns = self.launcher.launch(placed[start : start + at_once], initial_job_idx=start)
-            failed += sum(job.status is not JobStatus.COMPLETED for job in returns)
-            if failed and self.config.sweep.fail_fast:
+            part = slice(start, start + at_once)
+            ended = self.launch(jobs[part], names[part], folder, start)
+            failed += sum(result["status"] != "ok" for result in ended)
+            if failed and fail_fast:
                 break
         return failed
 
-    def search(self, search: Any, folder: Path) -> int:
+    def search(self, overrides: Sequence[Override], folder: Path, settings: dict[str, Any]) -> int:
         """Run the trials that a search asks for; gives the number of failed jobs."""
+        from cifar10.search import Search, number
+
+        # Before the storage knows of it: a word that was mistyped would be a part of the search.
+        self.validate_batch_is_legal(list(each_value(overrides)))
         failed = 0
-        while trials := search.ask(self.config.sweep.at_once):
-            batch = [
-                self.placed(search.job(trial), search.space, folder, f"{trial.number:03}_")
-                for trial in trials
-            ]
-            self.validate_batch_is_legal(batch)
-            jobs = self.launcher.launch(batch, initial_job_idx=trials[0].number)
-            folders = [Path(job.hydra_cfg.hydra.runtime.output_dir) for job in jobs]
-            bad = sum(not search.tell(*pair) for pair in zip(trials, folders, strict=True))
-            failed += bad
-            if bad and self.config.sweep.fail_fast:
-                break
+        try:
+            search = Search(settings, overrides, folder)
+            while trials := search.ask(settings["at_once"]):
+                jobs = [search.job(trial) for trial in trials]
+                names = [
+                    number(trial) + self.name(job, overrides)
+                    for trial, job in zip(trials, jobs, strict=True)
+                ]
+                ended = self.launch(jobs, names, folder, trials[0].number)
+                for trial, result in zip(trials, ended, strict=True):
+                    search.tell(trial, result)
+                    failed += result["status"] not in ("ok", "pruned")
+                if failed and settings["fail_fast"]:
+                    break
+        except Exception as error:
+            if not raised_by(error, "optuna", "sqlalchemy"):
+                raise
+            raise UserError(
+                f"sweep.storage: {one_line(error)}; the same command with "
+                f"sweep.dir={quoted(folder)} goes on"
+            ) from error
         return failed
 
-    def placed(
-        self, job: Sequence[str], varied: Collection[str], folder: Path, prefix: str = ""
-    ) -> list[str]:
-        """A job with its folder, which what it alone has names, so that a repeated sweep finds it.
-
-        The sweep's folder is said as well: its default holds the time, which another process would
-        read anew.
-        """
+    def name(self, job: Sequence[str], overrides: Sequence[Override]) -> str:
+        """A job's folder: what it alone has, so that a repeated sweep finds it."""
+        varied = {each.get_key_element() for each in overrides if each.is_sweep_override()}
         own = [word for word in job if word.partition("=")[0] in varied]
-        name = filename(prefix + "_".join(own or ["run"]).replace("=", "-"))
-        place = f"hydra.sweep.dir={quoted(folder.absolute())}"
-        return [*job, place, f"hydra.sweep.subdir={quoted(name)}"]
+        return "_".join(own or ["run"]).replace("=", "-")
+
+    def launch(
+        self, jobs: Sequence[Sequence[str]], names: Sequence[str], folder: Path, first: int
+    ) -> list[dict[str, Any]]:
+        """Run jobs; gives what their result.json says, whatever became of them."""
+        from cifar10 import results
+
+        names = [filename(name) for name in names]
+        # The sweep's folder is said too: its default holds the time, which a process reads anew.
+        place = f"hydra.sweep.dir={quoted(folder)}"
+        batch = [
+            [*job, place, f"hydra.sweep.subdir={quoted(name)}"]
+            for job, name in zip(jobs, names, strict=True)
+        ]
+        try:
+            for job in self.launcher.launch(batch, initial_job_idx=first):
+                error = job._return_value
+                if isinstance(error, Exception) and not isinstance(error, UserError | OSError):
+                    log.error("error: %s: %s", type(error).__name__, one_line(error))
+        except Exception as error:  # a job that a cluster has ended
+            if not raised_by(error, "submitit", "joblib"):
+                raise
+            log.error("error: %s", one_line(error))
+        ended = []
+        for name in names:
+            try:
+                ended.append(results.read(folder / name / results.NAME))
+            except UserError:
+                ended.append({"status": "failed"})
+        return ended
 
 
 def is_own(word: str) -> bool:
@@ -141,6 +171,21 @@ def combinations(overrides: Sequence[Override]) -> Iterator[list[str]]:
             )
     for combination in itertools.product(*values):
         yield list(combination)
+
+
+def each_value(overrides: Sequence[Override]) -> Iterator[list[str]]:
+    """Jobs in which each value of a list comes once, and of a range or an interval its start."""
+    values = []
+    for override in overrides:
+        key, value = override.get_key_element(), override.value()
+        if not override.is_sweep_override():
+            values.append([override.input_line])
+        elif override.is_choice_sweep():
+            values.append([f"{key}={each}" for each in override.sweep_string_iterator()])
+        else:
+            values.append([f"{key}={value.start}"])
+    for place in range(max(map(len, values), default=0)):
+        yield [each[min(place, len(each) - 1)] for each in values]
 
 
 ConfigStore.instance().store(

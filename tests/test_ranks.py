@@ -9,7 +9,9 @@ import time
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+import train
 from cifar10 import results
 from cifar10.settings import CHECKOUT
 from tests.test_train import start
@@ -109,14 +111,19 @@ def test_two_nodes_train_what_one_process_trains(alone, tmp_path):
     assert "test top-1" in first[0] and second[0] == ""  # one speaks
 
 
-def test_nodes_that_were_given_other_settings_are_told_so(tmp_path):
-    words = ("trainer=ddp", *ALIKE, "hydra.run.dir=run")
-    ended = two_nodes(tmp_path, *words, second=["label_smoothing=0.3"])
-    for _, err, code in ended:
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("label_smoothing=0.3", "label_smoothing: is 0.1 in the first process and 0.3 in the"),
+        ("+trainer.limit_test_batches=1", "limit_test_batches: is not set in the first process"),
+        ("callbacks.last.every_n_steps=5", "every_n_steps: is 2 in the first process and 5 in the"),
+    ],
+)
+def test_nodes_that_were_given_other_settings_are_told_so(word, told, tmp_path):
+    words = [*ALIKE, "trainer=ddp", "hydra.run.dir=run"]
+    for _, err, code in two_nodes(tmp_path, *words, second=[word]):
         assert code != 0
-        assert (
-            "error: label_smoothing: is 0.1 in the first process and 0.3 in the process of rank 1"
-        ) in err
+        assert told in err and "process of rank 1; all of a training" in err
     assert results.read(tmp_path / "run" / results.NAME)["status"] == "failed"
 
 
@@ -127,3 +134,23 @@ def test_processes_started_from_outside_need_a_folder_in_common(tmp_path):
     assert process.returncode == 2
     assert err.startswith("error: hydra.run.dir: name it") and len(err.splitlines()) == 1
     assert [*tmp_path.iterdir()] == []
+
+
+def test_a_slow_task_of_slurm_does_not_take_the_folder_for_a_used_one(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "result.json").write_text("{}")
+    overrides = {"hydra": ["hydra.run.dir=run"], "task": []}
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setattr(train, "settled", lambda *_: ({}, None))
+    monkeypatch.setattr("cifar10.assemble.assemble", lambda *_: None)
+    for rank in ("1", "0"):
+        monkeypatch.setenv("SLURM_PROCID", rank)
+        config = OmegaConf.create(
+            {"resume": None, "hydra": {"run": {"dir": str(folder)}, "overrides": overrides}}
+        )
+        if rank == "1":
+            train.Check().on_run_start(config)
+        else:
+            with pytest.raises(SystemExit):
+                train.Check().on_run_start(config)

@@ -7,9 +7,11 @@ import statistics
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from cifar10 import search, sweeps
 from cifar10.errors import SettingError, UserError
@@ -103,10 +105,10 @@ def test_two_processes_work_on_one_search_and_it_survives_a_kill(tmp_path):
         "data.shift=range(0,3)",
         "sweep.trials=6",
         "sweep.pruner=none",
-        "sweep.dir=s",
+        "sweep.dir='s é'",
     )
     victim, other = sweep(tmp_path, *words), sweep(tmp_path, *words)
-    while not [*tmp_path.glob("s/*/result.json")] and victim.poll() is None:
+    while not [*tmp_path.glob("s é/*/result.json")] and victim.poll() is None:
         time.sleep(0.05)
     time.sleep(1)
     victim.send_signal(signal.SIGKILL)
@@ -116,12 +118,12 @@ def test_two_processes_work_on_one_search_and_it_survives_a_kill(tmp_path):
     code, out, err = finish(sweep(tmp_path, *words))
     assert code == 0, err
     study = search.open_study(
-        f"sqlite:///{tmp_path}/s/study.db", 0, {"metric": "val/loss", "pruner": "none"}
+        f"sqlite:///{tmp_path}/s é/study.db", 0, {"metric": "val/loss", "pruner": "none"}
     )
     assert [trial.state.name for trial in study.trials if trial.number < 6] == ["COMPLETE"] * 6
     # One more was asked for only where both wanted the last, and then nothing was run.
     assert all(not trial.user_attrs for trial in study.trials[6:])
-    runs = [record(path.parent) for path in tmp_path.glob("s/*/result.json")]
+    runs = [record(path.parent) for path in tmp_path.glob("s é/*/result.json")]
     assert sorted(run["val"]["loss"] for run in runs) == sorted(
         trial.value for trial in study.trials if trial.number < 6
     )
@@ -130,6 +132,59 @@ def test_two_processes_work_on_one_search_and_it_survives_a_kill(tmp_path):
     code, _, err = finish(sweep(tmp_path, *words, "data.shift=1,2"))
     assert code == 2
     assert "holds another search" in err.splitlines()[-1]
+
+
+def test_a_search_tells_of_failed_trials_and_outlives_a_mistyped_line(tmp_path):
+    pytest.importorskip("optuna")
+    code, _, err = finish(sweep(tmp_path, "model=convnet,airnett", "sweep.trials=2", "sweep.dir=s"))
+    assert code == 2 and "airnett" in err
+    words = ("optimizer.lr=0.02,1e30", "sweep.trials=4", "sweep.dir=s")
+    code, out, err = finish(sweep(tmp_path, *words))
+    assert code == 1
+    runs = [record(path.parent) for path in tmp_path.glob("s/*/result.json")]
+    failed = sum(run["status"] == "failed" for run in runs)
+    assert err.splitlines()[-1].startswith(f"error: {failed} jobs failed") and 0 < failed < 4
+    code, out, err = finish(sweep(tmp_path, *words))
+    assert (code, out.count("is finished")) == (0, 0)
+
+
+def studied(folder, trials=2):
+    """A process's view of a search, as the sweeper makes it."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    override = OverridesParser.create().parse_override("optimizer.lr=interval(0.1,0.2)")
+    own = {"trials": trials, "at_once": 1, "metric": "val/loss", "pruner": "none"}
+    return search.Search(own | {"storage": None, "seed": 0}, [override], folder)
+
+
+def test_the_trial_of_a_dead_process_is_taken_over_once(tmp_path):
+    pytest.importorskip("optuna")
+    dead, one, other = (studied(tmp_path) for _ in range(3))
+    (trial,) = dead.ask(1)
+    assert one.ask(1)[0].number == 1  # that of a living process is left alone
+    dead.lock.release()
+    run = tmp_path / "000_x" / ".run.lock"
+    run.parent.mkdir()
+    with FileLock(run):  # its process has ended, its job has not
+        assert other.ask(1) == []
+    (taken,) = other.ask(1)
+    assert (taken.number, taken.params) == (0, trial.params)
+    assert studied(tmp_path).ask(1) == []
+
+
+def test_two_processes_draw_different_points(tmp_path):
+    pytest.importorskip("optuna")
+    one, other = studied(tmp_path), studied(tmp_path)
+    assert one.ask(1)[0].params != other.ask(1)[0].params
+
+
+def test_a_run_that_was_broken_off_stays_to_be_done(tmp_path):
+    pytest.importorskip("optuna")
+    mine = studied(tmp_path)
+    (trial,) = mine.ask(1)
+    for status, state in (("running", "RUNNING"), ("interrupted", "RUNNING"), ("failed", "FAIL")):
+        mine.tell(trial, {"status": status})
+        assert mine.study.trials[0].state.name == state
 
 
 def test_a_poor_trial_is_stopped_early(tmp_path):
@@ -222,7 +277,7 @@ BAD = {
     ("sweep.trials=2", "optimizer.lr=0.1,0.2", "sweep.pruner=x"): "sweep.pruner=x: must be one of",
     ("sweep.trials=2", "optimizer.lr=0.1,0.2", "sweep.storage=x"): "sweep.storage=x: ",
     ("sweep.trials=2", "optimizer.lr=interval(2,1)"): "optimizer.lr=interval(2,1): ",
-    ("sweep.trials=2", "optimizer.rate=0.1,0.2"): "optimizer.rate",
+    ("sweep.trials=2", "optimizer.rate=0.1,0.2"): "optimizer.rate=",
     ("optimizer.lr=interval(0.1,0.2)",): "sweep.trials=N searches it",
     ("seed=range(0,0)",): "there is no job",
     ("sweep=lr2",): "sweep=lr2: there are architecture, default, lr, regularisation, smoke",
@@ -281,3 +336,7 @@ def test_jobs_run_side_by_side(launcher, tmp_path):
     assert statuses == ["ok", "ok", "failed", "failed"]
     assert out.count("NotFinite: the training loss is") == 2
     assert err.splitlines()[-1].startswith("error: 2 jobs failed")
+    runs = [record(path.parent) for path in tmp_path.glob("s/*lr-0.02*/result.json")]
+    begun = [datetime.fromisoformat(run["started"]).timestamp() for run in runs]
+    ended = [start + run["seconds"]["total"] for start, run in zip(begun, runs, strict=True)]
+    assert max(begun) < min(ended) + 1  # `started` is in whole seconds
