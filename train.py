@@ -3,6 +3,7 @@
 python train.py --help
 """
 
+import gc
 import logging
 import math
 import os
@@ -114,6 +115,7 @@ def main(cfg: DictConfig) -> float:
     overrides = list(hydra_config.overrides.task)
     try:
         if not single:
+            gc.collect()  # of the run before; its cycles hold hundreds of megabytes
             cfg.resume = "auto"  # a repeated sweep goes on with its runs
         settings, earlier = settled(cfg, folder, overrides)
         if not single and settings["trainer"].get("devices") != 1:
