@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from cifar10.errors import SettingError
+from cifar10.resume import PLACES
 
 
 class Stopwatch(Callback):
@@ -144,10 +145,9 @@ class Agreement(Callback):
         settings: flat; dotted key to plain value.
     """
 
-    OWN = ("threads", "data.dir", "data.sources", "data.download")  # of each machine
-
     def __init__(self, settings: dict[str, Any]):
-        self.settings = {key: value for key, value in settings.items() if key not in self.OWN}
+        own = ("threads", *PLACES)  # of each machine
+        self.settings = {key: value for key, value in settings.items() if key not in own}
 
     def setup(self, trainer: L.Trainer, _: L.LightningModule, stage: str) -> None:
         if trainer.world_size == 1 or stage != "fit":

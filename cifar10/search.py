@@ -78,10 +78,6 @@ def open_study(storage: str, seed: int, settings: Mapping[str, Any]) -> "optuna.
         SettingError: the storage cannot be opened, or is no storage of Optuna's.
     """
     optuna = optuna_module()
-    if settings["metric"] not in METRICS:
-        raise SettingError(
-            f"sweep.metric={settings['metric']}: must be one of {', '.join(METRICS)}"
-        )
     if settings["pruner"] not in PRUNERS:
         raise SettingError(
             f"sweep.pruner={settings['pruner']}: must be one of {', '.join(PRUNERS)}"

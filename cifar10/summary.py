@@ -66,11 +66,7 @@ def summarise(results: Sequence[dict[str, Any]]) -> str:
         seconds = statistics.median(run["seconds"]["training"] for run in runs)
         cells = [f"`{command(runs[0])}`", str(runs[0]["epochs"]), f"{seconds:.0f} s"]
         for _, split, key, form in columns:
-            values = [run[split][key] for run in runs if split in run]
-            cell = form.format(statistics.mean(values)) if values else ""
-            if len(values) > 1:
-                cell += f" ± {form.format(statistics.stdev(values))}"
-            cells.append(cell)
+            cells.append(spread([run[split][key] for run in runs if split in run], form))
         lines.append([*cells, str(len(runs))])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     places = dict.fromkeys(place(run) for seeds in recipes.values() for run in seeds.values())
@@ -78,6 +74,13 @@ def summarise(results: Sequence[dict[str, Any]]) -> str:
     if unfinished := sum(result["status"] != "ok" for result in results):
         notes.append(f"{unfinished} not finished.")
     return "\n\n".join([table, *notes])
+
+
+def spread(values: Sequence[float], form: str) -> str:
+    """Mean ± sample standard deviation; one value as it is, none as nothing."""
+    if len(values) < 2:
+        return form.format(*values) if values else ""
+    return " ± ".join(form.format(value(values)) for value in (statistics.mean, statistics.stdev))
 
 
 def place(result: dict[str, Any]) -> str:

@@ -126,11 +126,7 @@ def as_table(rows: Sequence[Setting]) -> str:
         cells = [short(row.values[key]) for key in keys]
         for split, metric in shown:
             form = "{:.4f}" if metric == "loss" else "{:.2%}"
-            values = row.figures(split, metric)
-            cell = form.format(statistics.mean(values)) if values else ""
-            if len(values) > 1:
-                cell += f" ± {form.format(statistics.stdev(values))}"
-            cells.append(cell)
+            cells.append(summary.spread(row.figures(split, metric), form))
         table.add_row(*cells, str(len(row.runs)))
     console = Console(file=io.StringIO(), width=max(80, 24 * len(table.columns)))
     console.print(table)

@@ -41,7 +41,13 @@ class Sweep(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
+        from cifar10.search import METRICS
+
         settings = OmegaConf.to_container(self.config.sweep)
+        if settings["metric"] not in METRICS:
+            raise SettingError(
+                f"sweep.metric={settings['metric']}: must be one of {', '.join(METRICS)}"
+            )
         folder = Path(self.config.hydra.sweep.dir).absolute()
         # What is typed comes after what a preset says, and replaces it.
         preset = [f"{key}={value}" for key, value in (settings["params"] or {}).items()]

@@ -274,6 +274,7 @@ BAD = {
     ("sweep.trials=3", "optimizer.lr=0.1"): "nothing is sought",
     ("sweep.trials=0", "optimizer.lr=0.1,0.2"): "sweep.trials=0: must be a whole number from 1",
     ("sweep.trials=2", "optimizer.lr=0.1,0.2", "sweep.metric=test/loss"): "must be one of val/loss",
+    ("seed=0,1", "sweep.metric=loss"): "sweep.metric=loss: must be one of val/loss",
     ("sweep.trials=2", "optimizer.lr=0.1,0.2", "sweep.pruner=x"): "sweep.pruner=x: must be one of",
     ("sweep.trials=2", "optimizer.lr=0.1,0.2", "sweep.storage=x"): "sweep.storage=x: ",
     ("sweep.trials=2", "optimizer.lr=interval(2,1)"): "optimizer.lr=interval(2,1): ",
