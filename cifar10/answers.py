@@ -12,7 +12,6 @@ from rich.progress import Progress
 
 from cifar10 import pictures
 from cifar10.classifier import Classifier
-from cifar10.data import CLASSES
 from cifar10.errors import UserError, printable
 
 BATCH = 500  # pictures that are read ahead while as many go through the network
@@ -36,10 +35,11 @@ def of_files(
                     failed.append(path)
                     print(f"error: {printable(str(read))}", file=sys.stderr)
             if good:
-                best = classifier.predict(torch.stack([read for _, read in good])).topk(top)
-                for (path, _), chances, places in zip(good, *best, strict=True):
-                    names = [CLASSES[place] for place in places]
-                    yield path, list(zip(names, chances.tolist(), strict=True))
+                chances = classifier.predict(torch.stack([read for _, read in good]))
+                best = chances.topk(min(top, len(classifier.classes)))
+                for (path, _), highest, places in zip(good, *best, strict=True):
+                    names = [classifier.classes[place] for place in places]
+                    yield path, list(zip(names, highest.tolist(), strict=True))
             progress.advance(task, len(batch))
 
 
@@ -47,9 +47,10 @@ def in_bars(rows: Iterable[tuple[Path, list[Answer]]]) -> None:
     bars = sys.stdout.isatty()
     for path, classes in rows:
         print(printable(str(path)))
+        width = max(10, *(len(name) for name, _ in classes))
         for name, p in classes:
             bar = "  " + "█" * round(BAR * p) if bars else ""
-            print(f"  {name:<10} {p:7.2%}{bar}".rstrip())
+            print(f"  {name:<{width}} {p:7.2%}{bar}".rstrip())
 
 
 def in_json(rows: Iterable[tuple[Path, list[Answer]]]) -> None:

@@ -20,7 +20,7 @@ from cifar10.callbacks import Agreement, History, HyperparameterPage, Stopwatch
 from cifar10.checkpoint import WholeCheckpointIO
 from cifar10.classifier import GLANCE, Classifier
 from cifar10.data.edition import SIDE
-from cifar10.data.module import CIFAR10DataModule, Seed
+from cifar10.data.module import MemoryDataModule, Seed
 from cifar10.errors import SettingError, UserError
 from cifar10.hardware import Hardware
 from cifar10.last import LastCheckpoint, RandomStates
@@ -40,7 +40,7 @@ Group = dict[str, Any]
 class Parts:
     """All objects of a run; building them touches neither disk nor network."""
 
-    data: CIFAR10DataModule
+    data: MemoryDataModule
     classifier: Classifier
     trainer: L.Trainer
     stopwatch: Stopwatch
@@ -91,12 +91,23 @@ def build_parts(
         keep_memory=keep_memory,
         compile=compile,
     )
-    data_module = build(data, "data", CIFAR10DataModule)
+    data_module = build(data, "data", MemoryDataModule)
     L.seed_everything(seed, verbose=False)
-    classifier = Classifier(model, optimizer, scheduler, label_smoothing, keep_hardest, test_views)
+    classifier = Classifier(
+        model,
+        optimizer,
+        scheduler,
+        label_smoothing,
+        keep_hardest,
+        test_views,
+        list(data_module.classes),
+    )
     if teacher is not None:
         try:
-            classifier.learn_from(trained.load(teacher, "cpu"), teacher_weight)
+            knowing = trained.load(teacher, "cpu")
+            if knowing.classes != classifier.classes:
+                raise SettingError(f"{teacher} knows other classes: {', '.join(knowing.classes)}")
+            classifier.learn_from(knowing, teacher_weight)
         except UserError as error:
             raise SettingError(f"teacher: {error}") from error
     classifier.build_optimizer(total_steps=1)  # a bad setting ends here, before data is fetched

@@ -8,8 +8,10 @@ only classes of known packages and of the expected kind are built.
 import importlib
 import inspect
 import os
+import sys
 import typing
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -57,9 +59,7 @@ def call(function: Callable[..., T], arguments: Mapping[str, Any], prefix: str, 
     Raises:
         SettingError: as for `build`.
     """
-    parameters = inspect.signature(function).parameters.values()
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    named = {p.name: p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    named, open_ended = parameters(function)
     given = {key: value for key, value in given.items() if key in named}
     for key, value in arguments.items():
         if key in given:
@@ -72,6 +72,24 @@ def call(function: Callable[..., T], arguments: Mapping[str, Any], prefix: str, 
         if parameter.default is parameter.empty and name not in given and name not in arguments:
             raise SettingError(f"{prefix}{name} is missing: {function.__name__} needs it")
     return function(**given, **arguments)
+
+
+def parameters(function: Callable) -> tuple[dict[str, inspect.Parameter], bool]:
+    """A function's parameters by name, and whether it takes others besides.
+
+    Where a class of this program takes `**common`, that are its base class's parameters.
+    """
+    own = inspect.signature(function).parameters.values()
+    named = {p.name: p for p in own if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in own)
+    if open_ended and hands_on(function):
+        inherited, open_ended = parameters(function.__base__)
+        named = inherited | named
+    return named, open_ended
+
+
+def hands_on(function: Callable) -> bool:
+    return isinstance(function, type) and function.__module__.split(".")[0] == __package__
 
 
 def locate(target: Any, where: str, kind: type[T]) -> type[T]:
@@ -89,6 +107,8 @@ def locate(target: Any, where: str, kind: type[T]) -> type[T]:
             f"{name}: only classes of {', '.join(sorted(trusted))} are built; to trust another "
             f"package, name it in the environment variable CIFAR10_TRUST"
         )
+    if target.split(".")[0] not in PACKAGES and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # a file of one's own, beside which one works
     module, _, attribute = target.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), attribute)
@@ -105,11 +125,13 @@ def check_types(function: Callable, arguments: Mapping[str, Any], prefix: str) -
     Raises:
         SettingError: a value does not fit; an annotation that can't be checked lets all pass.
     """
-    annotated = function.__init__ if isinstance(function, type) else function
-    try:
-        hints = typing.get_type_hints(annotated, include_extras=True)
-    except (NameError, TypeError):
-        return
+    hints = {}
+    for cls in reversed(function.__mro__) if hands_on(function) else [function]:
+        annotated = cls.__init__ if isinstance(cls, type) else cls
+        try:
+            hints |= typing.get_type_hints(annotated, include_extras=True)
+        except (NameError, TypeError):
+            continue
     for key in arguments.keys() & hints.keys():
         try:
             adapter = TypeAdapter(hints[key], config=ConfigDict(arbitrary_types_allowed=True))

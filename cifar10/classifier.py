@@ -1,6 +1,7 @@
 """The LightningModule: normalise, network, loss, top-k."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
@@ -14,8 +15,9 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from cifar10.build import build
 from cifar10.data import CLASSES, MEAN, STD
+from cifar10.data.edition import SIDE
 from cifar10.data.loader import of_epoch, shrink
-from cifar10.errors import UserError
+from cifar10.errors import SettingError, UserError, one_line
 from cifar10.hardware import autocast
 from cifar10.optim import Fraction, parameter_groups
 from cifar10.views import over_views
@@ -45,19 +47,45 @@ class CrossEntropy(Metric):
         return self.total / self.count
 
 
-def metrics(prefix: str, tops: tuple[int, ...]) -> MetricCollection:
+def metrics(prefix: str, tops: tuple[int, ...], classes: int) -> MetricCollection:
     """Cross-entropy and top-k accuracies, fractions in [0, 1] of all images alike (micro).
 
-    Compute groups are off: torchmetrics would merge top-3 and top-5 for good if they happened to
-    agree on the first batch.
+    With fewer than k classes, top-k is 1. Compute groups are off: torchmetrics would merge top-3
+    and top-5 for good if they happened to agree on the first batch.
     """
     accuracies = {
-        f"top{k}": MulticlassAccuracy(len(CLASSES), top_k=k, average="micro", validate_args=False)
+        f"top{k}": MulticlassAccuracy(
+            classes, top_k=min(k, classes), average="micro", validate_args=False
+        )
         for k in tops
     }
     return MetricCollection(
         {"loss": CrossEntropy(), **accuracies}, prefix=prefix, compute_groups=False
     )
+
+
+def require_logits(network: nn.Module, count: int) -> None:
+    """See whether a network makes `count` logits of an image.
+
+    Raises:
+        SettingError: it makes something else, or takes no such image.
+    """
+    name = type(network).__name__
+    network.eval()  # so that running statistics stay as they are
+    try:
+        with torch.no_grad():
+            made = network(torch.zeros(2, 3, SIDE, SIDE))
+    except Exception as error:  # it may be anybody's code
+        raise SettingError(
+            f"model: {name} cannot take images, float (N, 3, {SIDE}, {SIDE}): {one_line(error)}"
+        ) from error
+    network.train()
+    if not isinstance(made, Tensor) or made.shape != (2, count):
+        shape = f"{('N', *made.shape[1:])}" if isinstance(made, Tensor) else type(made).__name__
+        raise SettingError(
+            f"model: {name} must give logits of shape (N, {count}), one for each class; it gave "
+            f"{shape.replace(chr(39), '')}"
+        )
 
 
 @runtime_checkable
@@ -76,7 +104,8 @@ class Classifier(L.LightningModule):
     The normalisation constants are buffers, so they travel with the weights.
 
     Args:
-        model: specification of the network, float (N, 3, 32, 32) to logits (N, 10).
+        model: specification of the network, float (N, 3, 32, 32) to logits (N, classes); it is
+            given `num_classes`, if it takes that.
         optimizer: specification of a torch optimizer; it is given `parameter_groups(network)`.
         scheduler: specification of a schedule that is stepped after every batch.
         label_smoothing: in [0, 1], of the training loss; val and test losses have none.
@@ -85,6 +114,7 @@ class Classifier(L.LightningModule):
             costs little. Training metrics are of those images alone.
         test_views: also score the test set on the mean logits of six views of each image (see
             `cifar10.views`), under `test_views/`: a figure of its own, at six times the work.
+        classes: their names, in the order of the labels.
 
     Raises:
         SettingError: a specification does not fit its class.
@@ -98,26 +128,30 @@ class Classifier(L.LightningModule):
         label_smoothing: Fraction,
         keep_hardest: list[Fraction],
         test_views: bool,
+        classes: Sequence[str] = CLASSES,
     ):
         super().__init__()
         self.save_hyperparameters(logger=False)
-        self.network = build(model, "model", nn.Module)
+        self.classes = tuple(classes)
+        self.network = build(model, "model", nn.Module, num_classes=len(classes))
+        require_logits(self.network, len(classes))
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1))
         self.lay_out(channels_last=False)
-        self.train_metrics = metrics("train/", (1,))
-        self.val_metrics = metrics("val/", (1, 3, 5))
-        self.test_metrics = metrics("test/", (1, 3, 5))
-        self.test_views_metrics = metrics("test_views/", (1, 3, 5)) if test_views else None
+        tops, count = (1, 3, 5), len(classes)
+        self.train_metrics = metrics("train/", (1,), count)
+        self.val_metrics = metrics("val/", tops, count)
+        self.test_metrics = metrics("test/", tops, count)
+        self.test_views_metrics = metrics("test_views/", tops, count) if test_views else None
         self.teachers: list[tuple[Classifier, float]] = []  # in a list, so that it is no submodule
 
     def forward(self, images: Tensor) -> Tensor:
-        """Give logits, float (N, 10), for images, uint8 (N, 3, 32, 32)."""
+        """Give logits, float (N, classes), for images, uint8 (N, 3, 32, 32)."""
         return self.network(self.normalise(images))
 
     @torch.inference_mode()
     def predict(self, images: Tensor, batch_size: int = 500) -> Tensor:
-        """Give probabilities, float (N, 10) in the order of `CLASSES`, of images as they are.
+        """Give probabilities, float (N, classes) in the order of `classes`, of images as they are.
 
         Args:
             images: uint8 (N, 3, 32, 32), on any device.
@@ -148,7 +182,13 @@ class Classifier(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         # Before a checkpoint is loaded, which then has the last word.
-        if stage == "fit" and isinstance(self.network, LooksAtImages):
+        if stage != "fit":
+            return
+        for buffer, values in zip(
+            (self.mean, self.std), self.trainer.datamodule.normalisation(), strict=True
+        ):
+            buffer.copy_(torch.tensor(values).view(3, 1, 1))
+        if isinstance(self.network, LooksAtImages):
             self.network.look_at(self.normalise(self.trainer.datamodule.some_images()))
 
     def lay_out(self, channels_last: bool) -> None:
@@ -192,7 +232,7 @@ class Classifier(L.LightningModule):
             teacher.to(self.device)
 
     def targets(self, images: Tensor, labels: Tensor) -> Tensor:
-        """What to learn: the labels, or, float (N, 10), what a teacher makes of them."""
+        """What to learn: the labels, or, float (N, classes), what a teacher makes of them."""
         for teacher, weight in self.teachers:
             soft = teacher(images).float().softmax(1)
             return weight * soft + (1 - weight) * F.one_hot(labels, soft.size(1))

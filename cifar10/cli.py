@@ -64,7 +64,7 @@ def predict(
     model: Annotated[
         str, typer.Option("--model", "-m", help="A run's folder, a checkpoint or a shipped model.")
     ],
-    top: Annotated[int, typer.Option(min=1, max=10, help="Classes to show.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="Classes to show.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print a line for each class.")] = False,
 ) -> None:
@@ -110,10 +110,10 @@ def evaluate(
     from cifar10.trained import load
 
     classifier = load(model)
-    settings, precision = evaluation.origin(model, split.value)
+    settings, precision, digest = evaluation.origin(model, split.value)
     folder = at_home(out) if out else evaluation.place(model, split.value)
     folder.mkdir(parents=True, exist_ok=True)  # what cannot be written to is known before the work
-    module, batches = evaluation.split_of(settings, split.value)
+    module, batches = evaluation.split_of(settings, split.value, digest)
     scores, said = evaluation.evaluate(classifier, batches, precision, views)
     print_scores(scores)
     record = {"model": model, "split": split.value, "data": module.digest, "precision": precision}
@@ -160,7 +160,8 @@ def export(
     path = at_home(out) if out else Path(f"{name}.{'onnx' if to is Format.onnx else 'pt2'}")
     if path.exists():
         raise UserError(f"{path} is there already: remove it, or give another with --out")
-    module, _ = evaluation.split_of(evaluation.origin(model)[0], "test")
+    settings, _, digest = evaluation.origin(model)
+    module, _ = evaluation.split_of(settings, "test", digest)
     images = module.images(module.test_indices[:1000])
     figures = export.export(classifier, to.value, path, images)
     print(f"{'written to':<18} {path}")

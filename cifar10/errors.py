@@ -121,8 +121,11 @@ def raised_by(error: Exception, *packages: str) -> bool:
 def explain(error: Exception, configs: Path) -> SettingError:
     """Say what Hydra's error means for someone who typed an override."""
     from hydra.errors import MissingConfigException, OverrideParseException
+    from omegaconf import MissingMandatoryValue
 
     message = str(error)
+    if isinstance(error, MissingMandatoryValue):
+        return SettingError(f"{error.full_key} must be given: {error.full_key}=VALUE")
     if mark := getattr(error, "problem_mark", None):  # of PyYAML's errors
         return SettingError(f"{mark.name}, line {mark.line + 1}: no valid YAML: {error.problem}")
     if isinstance(error, UnicodeDecodeError):

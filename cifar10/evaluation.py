@@ -1,7 +1,7 @@
 """What a classifier gets right, and how sure it is."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -16,8 +16,7 @@ from cifar10 import results, zoo
 from cifar10.atomic import replacing
 from cifar10.build import build
 from cifar10.classifier import Classifier, NotFinite, metrics
-from cifar10.data import CLASSES
-from cifar10.data.module import CIFAR10DataModule
+from cifar10.data.module import MemoryDataModule
 from cifar10.errors import SettingError
 from cifar10.hardware import autocast
 from cifar10.resume import merge
@@ -34,7 +33,7 @@ class Answers(NamedTuple):
     """What a classifier said of some images.
 
     Attributes:
-        logits: float (N, 10).
+        logits: float (N, classes).
         labels: int64 (N,).
     """
 
@@ -42,7 +41,7 @@ class Answers(NamedTuple):
     labels: Tensor
 
 
-def detail(answers: Answers) -> dict[str, Any]:
+def detail(answers: Answers, classes: Sequence[str]) -> dict[str, Any]:
     """Figures beyond top-k: accuracy of each class, calibration, confusion.
 
     Returns:
@@ -51,11 +50,11 @@ def detail(answers: Answers) -> dict[str, Any]:
         by the class that was predicted (columns).
     """
     probabilities, labels = answers.logits.float().softmax(1), answers.labels
-    confusion = multiclass_confusion_matrix(probabilities, labels, len(CLASSES))
+    confusion = multiclass_confusion_matrix(probabilities, labels, len(classes))
     right = confusion.diagonal() / confusion.sum(1).clamp(min=1)
-    error = multiclass_calibration_error(probabilities, labels, len(CLASSES), n_bins=BINS)
+    error = multiclass_calibration_error(probabilities, labels, len(classes), n_bins=BINS)
     return {
-        "per_class": {name: round(float(r), 6) for name, r in zip(CLASSES, right, strict=True)},
+        "per_class": {name: round(float(r), 6) for name, r in zip(classes, right, strict=True)},
         "calibration_error": round(float(error), 6),
         "confusion": confusion.tolist(),
     }
@@ -78,7 +77,8 @@ def evaluate(
         kind, and what `detail` gives; then what the classifier said.
     """
     kinds = ["plain", *(["mirrored", "six_views"] if views else [])]
-    scores = {kind: metrics("", (1, 3, 5)).to(classifier.device) for kind in kinds}
+    count = len(classifier.classes)
+    scores = {kind: metrics("", (1, 3, 5), count).to(classifier.device) for kind in kinds}
     said: list[Answers] = []
     classifier.eval()
     for images, labels in batches:
@@ -98,11 +98,20 @@ def evaluate(
     if not answers.logits.isfinite().all():
         raise NotFinite("the network gives no finite numbers: its weights are broken")
     plain = figures.pop("plain")
-    return plain | figures | {"images": len(answers.labels)} | detail(answers), answers
+    scored = plain | figures | {"images": len(answers.labels)}
+    return scored | detail(answers, classifier.classes), answers
 
 
-def origin(model: str | Path, split: str = "test") -> tuple[dict[str, Any], str]:
-    """The data settings and the precision that a model was tested with.
+class Origin(NamedTuple):
+    """What a model was tested with: settings and digest of the data, precision."""
+
+    data: dict[str, Any]
+    precision: str
+    digest: str | None
+
+
+def origin(model: str | Path, split: str = "test") -> Origin:
+    """How a model was tested.
 
     Where the data is, and where it comes from, is this machine's affair, unless the run was told. A
     checkpoint without its run's result.json is taken for one of CIFAR-10.
@@ -121,19 +130,27 @@ def origin(model: str | Path, split: str = "test") -> tuple[dict[str, Any], str]
             log.warning("%s is not there: taken for a model of CIFAR-10, precision auto", path)
     here = composed()
     settings = merge(result.get("config", here), here, [], result.get("overrides", []))
-    return settings["data"], result.get("precision", {}).get("value", "auto")
+    precision = result.get("precision", {}).get("value", "auto")
+    return Origin(settings["data"], precision, result.get("data", {}).get("digest"))
 
 
-def split_of(data: dict[str, Any], split: Literal["test", "val"]) -> tuple[CIFAR10DataModule, Any]:
+def split_of(
+    data: dict[str, Any], split: Literal["test", "val"], digest: str | None = None
+) -> tuple[MemoryDataModule, Any]:
     """The data module of some settings, opened, and the loader of one of its splits.
 
+    Args:
+        digest: what the images must have, where it is known.
+
     Raises:
-        SettingError: nothing was held out for validation.
+        SettingError: nothing was held out for validation, or the images are others.
     """
-    module = build(data, "data", CIFAR10DataModule)
+    module = build(data, "data", MemoryDataModule)
     if split == "val" and not module.has_validation:
         raise SettingError("split=val: this model was trained on all training images")
     module.setup()
+    if digest not in (None, module.digest):
+        raise SettingError(f"data: {data['dir']} has pictures that are not those of the run")
     return module, module.test_dataloader() if split == "test" else module.val_dataloader()
 
 

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from cifar10.atomic import replacing
 from cifar10.classifier import Classifier
-from cifar10.data import CLASSES
 from cifar10.errors import SettingError, UserError
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -29,7 +28,7 @@ class Whole(nn.Module):
 
     def __init__(self, classifier: Classifier):
         super().__init__()
-        self.network = classifier.network
+        self.network, self.classes = classifier.network, classifier.classes
         self.register_buffer("scale", 1 / (255 * classifier.std))
         self.register_buffer("shift", -classifier.mean / classifier.std)
 
@@ -104,7 +103,7 @@ def write_onnx(whole: Whole, file: Path, example: Tensor) -> None:
         verbose=False,
     )
     model = program.model_proto
-    onnx.helper.set_model_props(model, {NAMES: json.dumps(CLASSES)})
+    onnx.helper.set_model_props(model, {NAMES: json.dumps(whole.classes)})
     onnx.checker.check_model(model)
     file.write_bytes(model.SerializeToString())
 
@@ -123,7 +122,7 @@ def open_onnx(file: Path) -> Callable[[Tensor], Tensor]:
 def write_program(whole: Whole, file: Path, example: Tensor) -> None:
     shapes = ({0: torch.export.Dim("batch")},)
     program = torch.export.export(whole, (example,), dynamic_shapes=shapes)
-    torch.export.save(program, file, extra_files={f"{NAMES}.json": json.dumps(CLASSES)})
+    torch.export.save(program, file, extra_files={f"{NAMES}.json": json.dumps(whole.classes)})
 
 
 def open_program(file: Path) -> Callable[[Tensor], Tensor]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 FEW = 10  # images, whose accuracy says little
+MANY = 30  # classes, of which only some are shown, or without their numbers
 STYLE = {
     "axes.axisbelow": True,
     "axes.grid": True,
@@ -123,13 +124,16 @@ def grid(
 
 
 def samples(images: Tensor, labels: Tensor, names: Sequence[str], each: int = 10) -> Figure:
-    """The first images of each class, a row a class.
+    """The first images of each class, a row a class; of very many, the first classes.
 
     Args:
         images: uint8 (N, 3, H, W); labels: int64 (N,).
     """
-    places = torch.cat([(labels == c).nonzero()[:each, 0] for c in range(len(names))])
-    return grid(images[places], columns=each, rows=names)
+    own = {name: (labels == c).nonzero()[:each, 0] for c, name in enumerate(names[:MANY])}
+    own = {name: some for name, some in own.items() if len(some)}
+    # A class with fewer images has its last one again, so that each row is one class.
+    places = [some[torch.arange(each).clamp(max=len(some) - 1)] for some in own.values()]
+    return grid(images[torch.cat(places)], columns=each, rows=list(own))
 
 
 @styled
@@ -141,29 +145,31 @@ def confusion(counts: Tensor, names: Sequence[str]) -> Figure:
     """
     counts = np.asarray(counts, dtype=float)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    figure = Figure(figsize=(6.4, 5.8))
+    side = min(5 + 0.1 * len(names), 12)
+    figure = Figure(figsize=(0.4 + side, side - 0.2))
     axes = figure.add_subplot()
     axes.grid(False)
     # Square roots, so that few mistakes are seen beside many right answers.
     axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(*shares.shape):
-        if counts[row, column]:
+        if counts[row, column] and len(names) <= MANY:
             dark = shares[row, column] > 0.3
             text = f"{100 * shares[row, column]:.1f}".removesuffix(".0")
             colour = "white" if dark else "black"
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
-    axes.set_yticks(range(len(names)), names)
+    size = None if len(names) <= MANY else 5
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=size)
+    axes.set_yticks(range(len(names)), names, fontsize=size)
     axes.set(xlabel="predicted", ylabel="true", title="confusion, % of each true class")
     return figure
 
 
 @styled
 def per_class(accuracies: dict[str, float]) -> Figure:
-    """Accuracy of each class, the lowest first."""
-    order = sorted(accuracies, key=accuracies.get, reverse=True)
+    """Accuracy of each class, the lowest first; of very many, the lowest ones."""
+    order = sorted(accuracies, key=accuracies.get, reverse=True)[-MANY:]
     values = [accuracies[name] for name in order]
-    figure = Figure(figsize=(6, 3.6))
+    figure = Figure(figsize=(6, 1 + 0.26 * len(order)))
     axes = figure.add_subplot()
     bars = axes.barh(order, values, color=BLUE)
     axes.bar_label(bars, [f"{value:.1%}" for value in values], padding=3, fontsize=9)

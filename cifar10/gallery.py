@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from cifar10 import figures, report
 from cifar10.atomic import replacing
-from cifar10.data import CLASSES
-from cifar10.data.module import CIFAR10DataModule
+from cifar10.data.module import MemoryDataModule
 from cifar10.errors import one_line
 from cifar10.evaluation import Answers, detail
 
@@ -76,7 +75,7 @@ class Gallery(Callback):
 
 def of_run(
     classifier: L.LightningModule,
-    data: CIFAR10DataModule,
+    data: MemoryDataModule,
     result: Mapping[str, Any],
     said: list[Tensor],
 ) -> dict[str, Figure]:
@@ -88,13 +87,14 @@ def of_run(
     drawn = {
         "curves": figures.curves(result["history"]),
         "augmented": figures.grid(as_seen),
-        "samples": figures.samples(data.images(data.train_indices), labels, CLASSES),
+        "samples": figures.samples(data.images(data.train_indices), labels, data.classes),
     }
     if said:
         logits = torch.cat(said)
         indices = data.test_indices[: len(logits)]
         answers = Answers(logits, data.labels[indices].cpu())
-        drawn |= of_answers(detail(answers), answers, data.images(indices))
+        scores = detail(answers, data.classes)
+        drawn |= of_answers(scores, answers, data.images(indices))
     first = next((m for m in classifier.network.modules() if isinstance(m, nn.Conv2d)), None)
     if first is not None and first.in_channels == 3:
         drawn["filters"] = figures.filters(first.weight.detach().float().cpu())
@@ -108,15 +108,18 @@ def of_answers(scores: Mapping[str, Any], answers: Answers, images: Tensor) -> d
         scores: what `evaluation.detail` gives.
         images: those of the split, uint8 (N, 3, 32, 32).
     """
+    names = list(scores["per_class"])
     probabilities = answers.logits.softmax(1)
     confidence, predicted = probabilities.max(1)
     right = predicted == answers.labels
-    return {
-        "confusion": figures.confusion(torch.tensor(scores["confusion"]), CLASSES),
+    drawn = {
+        "confusion": figures.confusion(torch.tensor(scores["confusion"]), names),
         "per_class": figures.per_class(scores["per_class"]),
         "reliability": figures.reliability(confidence, right, scores["calibration_error"]),
-        "mistakes": figures.mistakes(images, answers.labels, probabilities, CLASSES),
     }
+    if not right.all():
+        drawn["mistakes"] = figures.mistakes(images, answers.labels, probabilities, names)
+    return drawn
 
 
 def save(drawn: Mapping[str, Figure], folder: Path) -> dict[str, bytes]:

@@ -84,6 +84,10 @@ def merge(
     typed = keys_of(overrides)
     places = [key for key in PLACES if key not in keys_of(at_first)]
     before, after = leaves(recorded), leaves(now)
+    if before.get("data._target_") != after.get(
+        "data._target_"
+    ):  # another kind of data lies elsewhere
+        places = []
     everything = "experiment" in typed  # it may change any setting
     touched = [
         key

@@ -175,6 +175,10 @@ def train_and_test(
     }
     if trainer.is_global_zero:
         terminal.announce(result, folder)
+    if earlier and (was := earlier.get("data")) and was["digest"] != data.digest:
+        raise SettingError(
+            f"data: {data.name} has images that are not those the run began with; start another run"
+        )
     path = None
     if earlier and (found := checkpoint.newest(folder)):
         path, step = found

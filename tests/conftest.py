@@ -129,6 +129,24 @@ def settings() -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture
+def cifar(monkeypatch, capsys, tmp_path):
+    """Types a command in an empty folder; gives exit code, stdout and stderr."""
+    from cifar10 import cli
+
+    monkeypatch.setattr(cli.signals, "listen", lambda: None)
+    monkeypatch.setattr(cli.logging, "basicConfig", lambda **_: None)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["cifar10", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
 def tiny(settings: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
     """Settings of a run on the sample that takes a second or two; drawing takes longer."""
 

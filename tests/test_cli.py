@@ -16,24 +16,8 @@ from PIL import Image
 
 import cifar10
 import cifar10.pictures
-from cifar10 import cli, results
+from cifar10 import results
 from cifar10.data import CLASSES
-
-
-@pytest.fixture
-def cifar(monkeypatch, capsys, tmp_path):
-    """Types a command in an empty folder; gives exit code, stdout and stderr."""
-    monkeypatch.setattr(cli.signals, "listen", lambda: None)
-    monkeypatch.setattr(cli.logging, "basicConfig", lambda **_: None)
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["cifar10", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code or 0, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture
@@ -160,7 +144,7 @@ def test_a_missing_exporter_is_named(cifar, trained, monkeypatch):
         (["evaluate", ""], "'': there is no such model"),
         (["predict", "nowhere.png", "-m", "x"], "nowhere.png: there is no such file or folder"),
         (["predict", ".", "-m", "x"], ".: there is no picture in this folder"),
-        (["predict", "a.png", "--top", "11"], "less than or equal to 10"),
+        (["predict", "a.png", "--top", "0"], "greater than or equal to 1"),
         (["predict", "a.png", "-m", "x", "--json", "--csv"], "choose one"),
         (["evaluate", "nowhere"], "nowhere: there is no such model, run or checkpoint"),
         (["evaluate", "."], ".: there is no checkpoint in this folder"),

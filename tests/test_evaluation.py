@@ -7,6 +7,7 @@ import torch
 
 import cifar10
 from cifar10 import evaluation, results
+from cifar10.data import CLASSES
 from cifar10.errors import SettingError
 from cifar10.evaluation import Answers
 
@@ -14,7 +15,7 @@ from cifar10.evaluation import Answers
 def test_classes_and_confusion_are_counted():
     labels = torch.tensor([0, 0, 0, 1, 1, 2])
     predicted = torch.tensor([0, 0, 3, 1, 0, 2])
-    scores = evaluation.detail(Answers(torch.eye(10)[predicted] * 9, labels))
+    scores = evaluation.detail(Answers(torch.eye(10)[predicted] * 9, labels), CLASSES)
     assert scores["per_class"]["airplane"] == pytest.approx(2 / 3, abs=1e-6)
     assert scores["per_class"]["automobile"] == 0.5
     assert scores["per_class"]["bird"] == 1
@@ -33,12 +34,12 @@ def test_calibration_is_the_mean_distance_of_confidence_from_accuracy():
 
     said = torch.stack([logits(0.95)] * 8 + [logits(0.55)] * 2)
     labels = torch.tensor([0] * 6 + [1] * 2 + [0, 0])
-    error = evaluation.detail(Answers(said, labels))["calibration_error"]
+    error = evaluation.detail(Answers(said, labels), CLASSES)["calibration_error"]
     assert error == pytest.approx(0.8 * abs(0.95 - 0.75) + 0.2 * abs(0.55 - 1), abs=1e-4)
 
 
 def test_evaluating_twice_gives_the_digits_of_the_run(trained):
-    settings, precision = evaluation.origin(trained)
+    settings, precision, _ = evaluation.origin(trained)
     for place in (trained, trained / "best.ckpt"):
         model = cifar10.load(place)
         _, batches = evaluation.split_of(settings, "test")
@@ -49,7 +50,7 @@ def test_evaluating_twice_gives_the_digits_of_the_run(trained):
 
 
 def test_the_val_split_gives_the_digits_of_the_best_epoch(trained):
-    settings, precision = evaluation.origin(trained)
+    settings, precision, _ = evaluation.origin(trained)
     _, batches = evaluation.split_of(settings, "val")
     scores, _ = evaluation.evaluate(cifar10.load(trained), batches, precision, views=True)
     expected = results.read(trained / results.NAME)["val"]
@@ -75,6 +76,6 @@ def test_the_data_is_where_this_machine_has_it_unless_the_run_was_told(told, tmp
     record = {"status": "running", "overrides": told, "config": config}
     results.write(tmp_path, record)
     (tmp_path / "best.ckpt").touch()
-    data, precision = evaluation.origin(tmp_path)
+    data, precision, _ = evaluation.origin(tmp_path)
     assert data["dir"] == ("/big" if told else settings()["data"]["dir"])
     assert (data["val_size"], precision) == (100, "auto")

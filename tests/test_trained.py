@@ -115,7 +115,7 @@ def test_a_checkpoint_that_names_a_class_outside_is_not_built(trained, tmp_path)
 
 
 def test_a_shipped_models_card_has_its_own_figures(shipped):
-    settings, _ = evaluation.origin("little")
+    settings, _, _ = evaluation.origin("little")
     _, batches = evaluation.split_of(settings, "test")
     scores, _ = evaluation.evaluate(cifar10.load("little"), batches, "32-true", views=True)
     card = (shipped / "little.md").read_text()

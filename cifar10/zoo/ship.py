@@ -38,7 +38,7 @@ def ship(run: Path, name: str) -> str:
         raise UserError(f"{run} is not finished: its status is {result['status']}")
     state = checkpoint.read(checkpoint_of(run))
     weights = halved(state["state_dict"])
-    settings, _ = evaluation.origin(run)
+    settings, _, _ = evaluation.origin(run)
     _, batches = evaluation.split_of(settings, "test")
 
     def scores(classifier: Classifier, views: bool) -> dict[str, Any]:

@@ -1,0 +1,262 @@
+"""A folder of class folders as a data set."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from cifar10 import pictures
+from cifar10.atomic import remove_leftovers, replacing
+from cifar10.data.archive import Dataset, acquire
+from cifar10.data.edition import SIDE
+from cifar10.data.module import Count, MemoryDataModule, Share, count_of, hold_out
+from cifar10.errors import SettingError, UserError
+from cifar10.settings import at_home
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("train", "val", "test")
+PREPARED = ".prepared-32x32.safetensors"
+AHEAD = 500  # pictures that are read while as many are put in place
+SHOWN = 10  # lines about pictures that cannot be read
+
+
+class Found(NamedTuple):
+    """Pictures of all splits, in the order train, val, test.
+
+    Attributes:
+        classes: the names of the class folders, sorted.
+        files: every picture.
+        labels: its class, int64 (N,).
+        counts: pictures in train, val and test.
+    """
+
+    classes: tuple[str, ...]
+    files: list[Path]
+    labels: Tensor
+    counts: list[int]
+
+
+class FolderDataModule(MemoryDataModule):
+    """Serves pictures of one's own, shrunk to 32x32 as `cifar10 predict` does.
+
+    Args:
+        dir: has a folder for each class, or `train/` with those, and optionally `val/` and `test/`
+            with the same ones. Without `val/`, `val_size` images are held out of train.
+        test_size: images, or below 1 their share, taken out of train where there is no `test/`.
+        unreadable: `refuse` pictures that cannot be read, or `skip` them.
+        common: see `MemoryDataModule`.
+
+    Raises:
+        SettingError: the folder has fewer than two classes, an empty one, or others in val or test.
+    """
+
+    name = "folder"
+
+    def __init__(
+        self,
+        dir: str,
+        test_size: Count | Share,
+        unreadable: Literal["refuse", "skip"],
+        **common: Any,
+    ):
+        self.root, self.unreadable = at_home(dir), unreadable
+        self.found = survey(self.root)
+        self.classes = self.found.classes
+        train, val, test = self.found.counts
+        self.test_size = 0 if test else count_of(test_size, train)
+        if not test and not 0 < self.test_size < train:
+            raise SettingError(
+                f"data.test_size={test_size}: {self.root} has no test folder, so that between 1 "
+                f"and {train - 1} of its {train} pictures must be taken for testing"
+            )
+        self.total = train - self.test_size
+        if val:
+            common["val_size"] = 0
+        super().__init__(**common)
+
+    @property
+    def has_validation(self) -> bool:
+        return self.found.counts[1] > 0 or super().has_validation
+
+    def read(self) -> Dataset:
+        images, readable = prepare(self.root, self.found)
+        self.answer_for(readable)
+        labels = self.found.labels
+        parts = [
+            (part[good], own[good])
+            for part, own, good in zip(
+                *(tensor.split(self.found.counts) for tensor in (images, labels, readable)),
+                strict=True,
+            )
+        ]
+        (train, train_labels), val, test = parts
+        for label, name in enumerate(self.classes):
+            if not (train_labels == label).any():
+                raise UserError(f"{self.root}: no picture of the class {name} can be read")
+        if self.test_size:
+            kept, taken = hold_out(train_labels, self.test_size, self.val_seed)
+            test = train[taken], train_labels[taken]
+            train, train_labels = train[kept], train_labels[kept]
+        content = hashlib.sha256(images[readable].numpy())
+        content.update(labels[readable].numpy().astype("<i8"))
+        self.content = content.hexdigest()
+        return Dataset(train, train_labels, *test, *val)
+
+    @property
+    def digest(self) -> str:
+        return self.content
+
+    def normalisation(self) -> tuple[Sequence[float], Sequence[float]]:
+        return moments(self.images(self.train_indices))
+
+    def answer_for(self, readable: Tensor) -> None:
+        """Name the pictures that cannot be read, and refuse them unless they may be skipped."""
+        missing = (~readable).nonzero()[:, 0].tolist()
+        if not missing:
+            return
+        lines = []
+        for place in missing[:SHOWN]:
+            try:
+                pictures.read(self.found.files[place])
+            except pictures.NoPicture as error:
+                lines.append(f"\n  {error}")
+        if len(missing) > SHOWN:
+            lines.append(f"\n  and {len(missing) - SHOWN} more")
+        said = f"{len(missing)} of {len(readable)} pictures cannot be read:{''.join(lines)}"
+        if self.unreadable == "refuse":
+            raise UserError(f"{said}\nRemove them, or pass over them with data.unreadable=skip")
+        log.warning("%s", said)
+
+
+def survey(root: Path) -> Found:
+    """List the pictures of each split and class.
+
+    Raises:
+        SettingError: see `FolderDataModule`.
+    """
+    where = f"data.dir={root}"
+    if not root.is_dir():
+        raise SettingError(f"{where}: there is no such folder")
+    split = any((root / name).is_dir() for name in SPLITS)
+    folders = {name: root / name if split else root for name in SPLITS[: 3 if split else 1]}
+    folders = {name: folder for name, folder in folders.items() if folder.is_dir()}
+    named = {
+        name: sorted(f.name for f in folder.iterdir() if f.is_dir() and f.name[0] != ".")
+        for name, folder in folders.items()
+    }
+    classes = named.get("train", [])
+    if len(classes) < 2:
+        raise SettingError(
+            f"{where}: {'only one class' if classes else 'no class'}: train needs at least two "
+            f"folders, each with the pictures of one class, as in train/cat/1.jpg"
+        )
+    for name in named:
+        if differing := sorted(set(named[name]) ^ set(classes)):
+            first = differing[0]
+            fault = "lacks the class" if first in classes else "has a class that train has not,"
+            raise SettingError(f"{where}: {name} {fault} {first}")
+    files: list[Path] = []
+    labels: list[int] = []
+    counts = [0, 0, 0]
+    for place, name in enumerate(SPLITS):
+        for label, own in enumerate(classes if name in folders else []):
+            try:
+                pictured, _ = pictures.find([folders[name] / own])
+            except pictures.NoPicture as error:
+                raise SettingError(f"data.dir: {error}") from error
+            files += pictured
+            labels += [label] * len(pictured)
+            counts[place] += len(pictured)
+    return Found(tuple(classes), files, torch.tensor(labels), counts)
+
+
+def prepare(root: Path, found: Found) -> tuple[Tensor, Tensor]:
+    """Read all pictures, or what an earlier start has kept of the very same files.
+
+    Any number of processes may call this at once: one reads, the others wait for it.
+
+    Returns:
+        Images, uint8 (N, 3, 32, 32), and which of them could be read, bool (N,).
+    """
+    key = listing(root, found.files)
+    if kept := open_if_same(root / PREPARED, key):
+        return kept
+    try:
+        lock = acquire(root)
+    except OSError as error:
+        log.warning("%s: %s, so every start reads all pictures", root, error.strerror)
+        return read_all(root, found.files)
+    try:
+        if kept := open_if_same(root / PREPARED, key):  # made while this process waited
+            return kept
+        remove_leftovers(root)
+        images, readable = read_all(root, found.files)
+        metadata = {"listing": key, "pixels": hashlib.sha256(images.numpy()).hexdigest()}
+        try:
+            with replacing(root / PREPARED) as file:
+                file.write(save({"images": images, "readable": readable}, metadata))
+        except OSError as error:
+            log.warning("%s is not kept: %s", root / PREPARED, error.strerror)
+        return images, readable
+    finally:
+        lock.release()
+
+
+def listing(root: Path, files: Sequence[Path]) -> str:
+    """SHA-256 of names, sizes and times: as long as it stays, so do the pictures."""
+    digest = hashlib.sha256()
+    for path in files:
+        state = path.stat()
+        digest.update(f"{path.relative_to(root)}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def open_if_same(path: Path, key: str) -> tuple[Tensor, Tensor] | None:
+    """What was kept of the pictures; None if it is of others, damaged or not there."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("listing") != key:
+                return None
+            images, readable = file.get_tensor("images"), file.get_tensor("readable")
+    except (OSError, SafetensorError):
+        return None
+    same = hashlib.sha256(images.numpy()).hexdigest() == metadata.get("pixels")
+    return (images, readable) if same else None
+
+
+def read_all(root: Path, files: Sequence[Path]) -> tuple[Tensor, Tensor]:
+    images = torch.zeros(len(files), 3, SIDE, SIDE, dtype=torch.uint8)
+    readable = torch.zeros(len(files), dtype=torch.bool)
+    log.info("reading the %d pictures of %s", len(files), root)
+    console, place = Console(stderr=True), 0
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("reading", total=len(files))
+        for batch in pictures.read_ahead(files, AHEAD):
+            for _, picture in batch:
+                if isinstance(picture, Tensor):
+                    images[place], readable[place] = picture, True
+                place += 1
+            progress.advance(task, len(batch))
+    return images, readable
+
+
+def moments(images: Tensor) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel of images, uint8 (N, 3, H, W), in [0, 1]."""
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    counts = [images[:, c].flatten().bincount(minlength=256) for c in range(3)]
+    shares = (
+        torch.stack(counts).double() / counts[0].sum()
+    )  # exact up to here, however many there are
+    mean = shares @ levels
+    std = (shares @ levels.square() - mean.square()).clamp(min=0).sqrt()
+    return mean.tolist(), std.clamp(min=1 / 255).tolist()  # pictures of one colour have none

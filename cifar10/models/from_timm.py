@@ -1,0 +1,37 @@
+"""Networks of the timm package."""
+
+import difflib
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class FromTimm(nn.Module):
+    """Any of timm's image classifiers (https://github.com/huggingface/pytorch-image-models).
+
+    Takes normalised images, float (N, 3, 32, 32); returns logits (N, num_classes). Most were
+    made for images of 224 pixels and shrink those of 32 too early: `options` reach the network.
+
+    Args:
+        name: as timm knows it: `resnet18`, `vit_tiny_patch16_224`, ...
+        options: further arguments of the network, such as `img_size` and `patch_size`.
+        num_classes: number of logits.
+
+    Raises:
+        ValueError: timm is not installed, or has no such network.
+    """
+
+    def __init__(self, name: str, options: dict[str, Any], num_classes: int = 10):
+        super().__init__()
+        try:
+            import timm
+        except ImportError as error:
+            raise ValueError("timm must be installed: pip install -e '.[timm]'") from error
+        if not timm.is_model(name):
+            close = difflib.get_close_matches(name, timm.list_models(), n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise ValueError(f"timm has no network {name!r}{hint}")
+        self.network = timm.create_model(name, num_classes=num_classes, **options)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)
