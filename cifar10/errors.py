@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+LAUNCHERS = {"joblib": "sweep", "submitit": "slurm"}  # and the extra that has each
+
 
 class UserError(Exception):
     """Something the user can put right; the message says what, where and what to do.
@@ -132,6 +134,8 @@ def explain(error: Exception, configs: Path) -> SettingError:
         return SettingError(f"a YAML file in {configs} is no UTF-8 text: {error}")
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
+        if extra := LAUNCHERS.get(name.partition("_")[0]) if group == "hydra/launcher" else None:
+            return SettingError(f'{group}={name}: must be installed: pip install -e ".[{extra}]"')
         return SettingError(f"{group}={name}: there are {', '.join(error.options)}")
     if message.startswith("Config group override must be"):
         typed = next((word for word in sys.argv[1:] if word.endswith("=null")), "null")
@@ -141,6 +145,8 @@ def explain(error: Exception, configs: Path) -> SettingError:
         return SettingError(f"{error.override}: {why}; quote special characters: 'KEY=\"VALUE\"'")
     if found := re.match("Could not override '([^']+)'", message):
         key = found[1]
+        if key.startswith("sweep.params"):
+            return SettingError(f"{key}: is for presets; type their KEY=VALUES by themselves")
         typed = [word for word in sys.argv[1:] if word.lstrip("~").startswith(f"{key}=")]
         value = typed[0].partition("=")[2] if typed else ""
         error = unknown(key, value, known_keys(configs))

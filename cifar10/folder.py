@@ -14,6 +14,15 @@ from cifar10.results import NAME, write
 LOCK = ".run.lock"
 
 
+def is_free(lock: Path) -> bool:
+    """Whether no process holds a lock file."""
+    try:
+        with FileLock(lock, timeout=0):
+            return True
+    except Timeout:
+        return False
+
+
 def refuse_used(folder: Path) -> None:
     """Raise a UserError if the folder belongs to another run."""
     if (folder / NAME).exists():

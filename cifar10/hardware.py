@@ -204,7 +204,7 @@ def set_threads(threads: int | None, processes: int = 1) -> Choice:
         SettingError: more threads than cores, which would only wait for each other.
     """
     available = cores()
-    if threads is not None and threads * processes > available:
+    if threads is not None and threads > max(1, available // processes):
         each = f" in each of {processes} processes" if processes > 1 else ""
         raise SettingError(
             f"threads={threads}: must be at most {max(1, available // processes)}{each}, "

@@ -16,7 +16,9 @@ from cifar10.errors import UserError
 log = logging.getLogger(__name__)
 
 NAME = "result.json"
-KINDS = {"epochs": int, "config": dict, "precision": dict, "overrides": list, "data": dict}
+KINDS = {"epochs": int, "overrides": list} | dict.fromkeys(
+    ("config", "settings", "precision", "data", "val", "test", "test_views"), dict
+)
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core")
 
 
@@ -82,7 +84,9 @@ def read(path: Path) -> dict[str, Any]:
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no readable result.json: {error}") from error
+        raise UserError(
+            f"{path} is no readable result.json, so restore it, or move its folder away: {error}"
+        ) from error
     needed = {"status", "overrides"}
     if not isinstance(result, dict):
         result = {}
@@ -102,6 +106,10 @@ def read(path: Path) -> dict[str, Any]:
     for key, kind in KINDS.items():
         if not isinstance(result.get(key, kind()), kind):
             raise UserError(f"{path} is no result.json: its {key} is {result[key]!r}")
+    for split in ("val", "test", "test_views"):
+        for key, value in result.get(split, {}).items():
+            if not isinstance(value, int | float | None):
+                raise UserError(f"{path} is no result.json: its {split}.{key} is {value!r}")
     if not isinstance(result.get("config", {}).get("data", {}), dict):
         raise UserError(f"{path} is no result.json: its config.data is no group of settings")
     return result

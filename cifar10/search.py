@@ -1,26 +1,50 @@
 """A Bayesian search that any number of processes can work on, stop and go on with."""
 
 import json
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from filelock import FileLock, Timeout
+from annotated_types import Ge, MinLen
+from filelock import FileLock
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
+from cifar10.build import call
 from cifar10.errors import SettingError, one_line
-from cifar10.folder import LOCK
+from cifar10.folder import LOCK, is_free
 from cifar10.settings import quoted
 
 if TYPE_CHECKING:
     import optuna
 
 STUDY = "cifar10"
-METRICS = ("val/loss", "val/top1", "val/top3", "val/top5")
-PRUNERS = ("median", "hyperband", "none")
 TRIAL = "CIFAR10_TRIAL"  # environment variable that tells a run of its trial
 WORKER = "worker"  # attribute of a trial: the process that works on it
+
+
+def checked(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The group `sweep`, if it is what configs/sweep/default.yaml says.
+
+    Raises:
+        SettingError: a setting is unknown, of the wrong type or out of range.
+    """
+
+    def sweep(
+        dir: Annotated[str, MinLen(1)],
+        fail_fast: bool,
+        params: dict[str, Any],
+        trials: Annotated[int, Ge(1)] | None,
+        metric: Literal["val/loss", "val/top1", "val/top3", "val/top5"],
+        pruner: Literal["median", "hyperband", "none"],
+        storage: str | None,
+        at_once: Annotated[int, Ge(1)],
+        seed: Annotated[int, Ge(0)],
+    ) -> dict[str, Any]:
+        return locals()
+
+    return call(sweep, settings, "sweep.")
 
 
 def distribution(override: Override) -> "optuna.distributions.BaseDistribution":
@@ -78,10 +102,6 @@ def open_study(storage: str, seed: int, settings: Mapping[str, Any]) -> "optuna.
         SettingError: the storage cannot be opened, or is no storage of Optuna's.
     """
     optuna = optuna_module()
-    if settings["pruner"] not in PRUNERS:
-        raise SettingError(
-            f"sweep.pruner={settings['pruner']}: must be one of {', '.join(PRUNERS)}"
-        )
     pruner = {
         "median": optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
         "hyperband": optuna.pruners.HyperbandPruner(),
@@ -101,7 +121,15 @@ def open_study(storage: str, seed: int, settings: Mapping[str, Any]) -> "optuna.
             pruner=pruner,
         )
     except Exception as error:  # whatever a database's own driver raises
-        raise SettingError(f"sweep.storage={storage}: {one_line(error)}") from error
+        why = one_line(error).partition("(Background on")[0]
+        raise SettingError(
+            f"sweep.storage={without_password(storage)}: {why.replace(storage, 'it')}; a file that "
+            f"is damaged or not Optuna's must be moved away"
+        ) from error
+
+
+def without_password(storage: str) -> str:
+    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", storage)
 
 
 class Search:
@@ -123,12 +151,6 @@ class Search:
     """
 
     def __init__(self, settings: Mapping[str, Any], overrides: Sequence[Override], folder: Path):
-        if type(settings["trials"]) is not int or settings["trials"] < 1:
-            raise SettingError(f"sweep.trials={settings['trials']}: must be a whole number from 1")
-        if type(settings["at_once"]) is not int or settings["at_once"] < 1:
-            raise SettingError(
-                f"sweep.at_once={settings['at_once']}: must be a whole number from 1"
-            )
         self.settings, self.folder = settings, folder
         self.fixed = [o.input_line for o in overrides if not o.is_sweep_override()]
         self.space = {
@@ -238,17 +260,13 @@ class Search:
             self.study.tell(trial, state=states.PRUNED)
         elif result["status"] not in ("running", "interrupted"):
             self.study.tell(trial, state=states.FAIL)
+        if result["status"] == "ok" and value is None:
+            raise SettingError(
+                f"sweep.metric={self.settings['metric']}: a run gave no such figure, for which "
+                f"data.val_size must be above 0"
+            )
 
 
 def number(trial: "optuna.trial.BaseTrial") -> str:
     """What the folder of a trial's run begins with."""
     return f"{trial.number:03}_"
-
-
-def is_free(lock: Path) -> bool:
-    """Whether no process holds a lock file."""
-    try:
-        with FileLock(lock, timeout=0):
-            return True
-    except Timeout:
-        return False

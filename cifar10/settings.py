@@ -18,9 +18,11 @@ OmegaConf.register_new_resolver("project", lambda name: str(ROOT / name), replac
 
 
 def filename(text: object) -> str:
-    """Part of a file name that every system takes; of a long text the start, and a digest."""
+    """Part of a file name that every system takes; of other texts a readable part, and a digest."""
     name = re.sub(r"[^\w.,+-]+", "-", str(text))
-    return name if len(name) <= 100 else f"{name[:91]}-{sha256(name.encode()).hexdigest()[:8]}"
+    if name == text and len(name) <= 100:
+        return name
+    return f"{name[:91]}-{sha256(str(text).encode()).hexdigest()[:8]}"
 
 
 def quoted(text: object) -> str:

@@ -19,12 +19,15 @@ log = logging.getLogger(__name__)
 
 
 def find(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    """Read the result.json of every run in and below the paths; those that can't be are named."""
+    """Read the result.json of every run in and below the paths; those that can't be are named.
+
+    Each has its `folder` besides.
+    """
     found = []
     for path in paths:
         for file in [path] if path.is_file() else sorted(path.rglob(NAME)):
             try:
-                found.append(read(file))
+                found.append(read(file) | {"folder": str(file.parent)})
             except UserError as error:
                 log.warning("%s; passed over", error)
     return found
@@ -89,12 +92,16 @@ def place(result: dict[str, Any]) -> str:
     return f"{result['device']}, {precision}, torch {torch}"
 
 
-def command(result: dict[str, Any]) -> str:
-    """What was typed, without what differs from run to run of one recipe."""
+def command(result: dict[str, Any], folder: str = "RUN") -> str:
+    """What was typed, without what differs from run to run of one recipe.
+
+    Args:
+        folder: of a run that was gone on with.
+    """
     typed = [result["overrides"], *(later["overrides"] for later in result.get("resumed", []))]
     own = ("seed=", "hydra.", "resume=")
     first, *later = ([word for word in some if not word.startswith(own)] for some in typed)
-    lines = [first, *(["resume=RUN", *some] for some in later if some)]
+    lines = [first, *([f"resume={folder}", *some] for some in later if some)]
     return " && ".join(shlex.join(["python", "train.py", *line]) for line in lines)
 
 

@@ -14,6 +14,7 @@ from cifar10.figures import BLUE, GREY, styled
 
 COLOURS = colormaps["viridis"]  # as readable in grey as in colour
 TEXT_LENGTH = 18
+MANY = 24  # names, of which an axis shows none
 
 
 @styled
@@ -51,8 +52,12 @@ def numbers(values: Sequence[Any]) -> tuple[np.ndarray, list[str] | None]:
 
 
 def is_wide(places: np.ndarray) -> bool:
-    """Whether numbers span so much that only their logarithms are seen apart."""
-    return places.min() > 0 and places.max() / places.min() >= 8
+    """Whether only the logarithms of numbers are seen apart: each some times the one before."""
+    ordered = np.unique(places)
+    if len(ordered) < 3 or ordered[0] <= 0:
+        return False
+    steps, factors = np.diff(ordered), np.diff(np.log(ordered))
+    return np.std(factors) / np.mean(factors) < np.std(steps) / np.mean(steps)
 
 
 @styled
@@ -73,10 +78,12 @@ def scatter(settings: Sequence[Mapping[str, Any]], losses: Sequence[float]) -> F
         axes.scatter(places, losses, color=BLUE, alpha=0.7)
         axes.set(xlabel=key, ylabel="val/loss")
         if names:
-            axes.set_xticks(range(len(names)), names, rotation=20)
+            axes.set_xticks(range(len(names)), names if len(names) <= MANY else [], rotation=20)
             axes.margins(x=0.2)
         elif is_wide(places):
             axes.set_xscale("log")
+        elif all(isinstance(row[key], int) for row in settings):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
 
@@ -98,9 +105,11 @@ def parallel(settings: Sequence[Mapping[str, Any]], losses: Sequence[float]) -> 
         heights.append((places - low) / span)
         axes.axvline(x, color=GREY, linewidth=1)
         ends = names or [f"{min(values):.4g}", f"{max(values):.4g}"]
+        ends = ends if len(ends) <= MANY else []
         marks = [i / max(1, len(ends) - 1) for i in range(len(ends))]
         for mark, text in zip(marks, ends, strict=True):
-            axes.text(x + 0.03, mark, text, va="center", fontsize=8)
+            behind = dict(facecolor="white", edgecolor="none", pad=1, alpha=0.8)
+            axes.text(x + 0.03, mark, text, va="center", fontsize=8, bbox=behind, zorder=3)
     norm = Normalize(min(losses), max(losses))
     for row in np.argsort(losses)[::-1]:  # the best on top
         line = [height[row] for height in heights]

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import statistics
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from rich.table import Table
 from cifar10 import results, summary, sweep_figures
 from cifar10.atomic import replacing
 from cifar10.errors import UserError, one_line
+from cifar10.folder import LOCK, is_free
 from cifar10.resume import leaves
 
 log = logging.getLogger(__name__)
@@ -45,17 +47,24 @@ def read(folder: Path) -> list[dict[str, Any]]:
         UserError: there is none.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder")
+        what = "is no folder" if folder.exists() else "there is no such folder"
+        raise UserError(f"{folder}: {what}")
+    if (folder / results.NAME).exists():  # whose own pictures have the same names
+        raise UserError(f"{folder}: is one run; give the folder that has several below it")
     if found := summary.find([folder]):
         return found
     raise UserError(f"{folder}: there is no {results.NAME} in or below it")
 
 
 def varied(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The settings that differ among runs, apart from the seed."""
+    """The settings that differ among runs, apart from the seed.
+
+    What only some of them have, as a network's own settings where networks differ, counts if it
+    differs among those.
+    """
     known = [flat(run) for run in runs]
     keys = dict.fromkeys(key for own in known for key in own if key != "seed")
-    return [key for key in keys if len({str(own.get(key)) for own in known}) > 1]
+    return [key for key in keys if len({str(own[key]) for own in known if key in own}) > 1]
 
 
 def flat(run: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,20 +75,20 @@ def flat(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings(runs: Sequence[dict[str, Any]], by: str) -> list[Setting]:
-    """The finished runs with their seeds merged, the best first."""
+    """The finished runs with their seeds merged, the best first; of one seed the latest counts."""
     keys = varied([run for run in runs if "settings" in run])
-    merged: dict[str, Setting] = {}
-    for run in runs:
+    merged: dict[str, tuple[dict, dict]] = {}
+    for run in sorted(runs, key=lambda run: str(run.get("started"))):
         if run["status"] == "ok":
             own = flat(run)
             values = {key: own.get(key) for key in keys}
-            same = json.dumps(values)
-            merged.setdefault(same, Setting(values, [])).runs.append(run)
+            merged.setdefault(json.dumps(values), (values, {}))[1][run["seed"]] = run
+    rows = [Setting(values, list(seeds.values())) for values, seeds in merged.values()]
     split, metric = by.split("/")
     sign = 1 if metric == "loss" else -1
     # Runs without validation have nothing to be compared by, and stand at the end.
     return sorted(
-        merged.values(),
+        rows,
         key=lambda row: (not row.figures(split, metric), sign * row.mean(split, metric)),
     )
 
@@ -98,17 +107,20 @@ def summarise(folder: Path, by: str = "val/loss") -> str:
     rows = settings(runs, by)
     with replacing(folder / TABLE) as file:
         file.write(as_csv(rows).encode())
-    draw(folder, runs, rows)
+    drawn = draw(folder, runs, rows)
     lines = [as_table(rows)] if rows else []
     unfinished = [run for run in runs if run["status"] not in ("ok", "pruned")]
     for run in sorted(unfinished, key=lambda run: str(run["overrides"])):
-        why = run.get("error") or "broken off"
+        works = not is_free(Path(run["folder"], LOCK))
+        why = "in another process" if works else run.get("error") or "broken off"
         lines.append(f"{run['status']}: {' '.join(run['overrides'])}: {why}")
     if pruned := sum(run["status"] == "pruned" for run in runs):
         lines.append(f"{pruned} stopped early, as much worse than the others")
     if rows and rows[0].figures(*by.split("/")):
-        lines.append(f"best: {summary.command(rows[0].runs[0])}")
-    lines.append(f"written to: {folder / TABLE}, {folder / FOLDER}")
+        best = rows[0].runs[0]
+        lines.append(f"best: {summary.command(best, best['folder'])}")
+        lines.append(f"its runs: {', '.join(run['folder'] for run in rows[0].runs)}")
+    lines.append(f"written to: {folder / TABLE}{f', {folder / FOLDER}' if drawn else ''}")
     return "\n".join(lines)
 
 
@@ -154,7 +166,7 @@ def as_csv(rows: Sequence[Setting]) -> str:
     return buffer.getvalue()
 
 
-def draw(folder: Path, runs: Sequence[dict[str, Any]], rows: Sequence[Setting]) -> None:
+def draw(folder: Path, runs: Sequence[dict[str, Any]], rows: Sequence[Setting]) -> bool:
     """Leave the sweep's pictures in its folder. What fails is only logged."""
     from cifar10.gallery import save
 
@@ -172,6 +184,8 @@ def draw(folder: Path, runs: Sequence[dict[str, Any]], rows: Sequence[Setting]) 
         save(drawn, folder / FOLDER)
     except Exception as error:  # a table is not lost for a picture
         log.warning("the sweep's pictures are incomplete: %s", one_line(error))
+        return False
+    return True
 
 
 def importance(folder: Path) -> dict[str, float]:
@@ -189,6 +203,8 @@ def importance(folder: Path) -> dict[str, float]:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         storage = f"sqlite:///{(folder / 'study.db').absolute()}"
         study = optuna.load_study(study_name=STUDY, storage=storage)
-        return optuna.importance.get_param_importances(study)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Optuna about too few trials
+            return optuna.importance.get_param_importances(study)
     except (ImportError, ValueError, RuntimeError):  # too few trials, or all alike
         return {}

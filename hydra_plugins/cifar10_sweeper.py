@@ -41,16 +41,14 @@ class Sweep(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        from cifar10.search import METRICS
+        from cifar10.search import checked
 
-        settings = OmegaConf.to_container(self.config.sweep)
-        if settings["metric"] not in METRICS:
-            raise SettingError(
-                f"sweep.metric={settings['metric']}: must be one of {', '.join(METRICS)}"
-            )
+        settings = checked(OmegaConf.to_container(self.config.sweep))
         folder = Path(self.config.hydra.sweep.dir).absolute()
+        if folder.exists() and not folder.is_dir():
+            raise SettingError(f"sweep.dir={folder}: is a file; name a folder")
         # What is typed comes after what a preset says, and replaces it.
-        preset = [f"{key}={value}" for key, value in (settings["params"] or {}).items()]
+        preset = [f"{key}={value}" for key, value in settings["params"].items()]
         typed = [word for word in arguments if not is_own(word)]
         parser = OverridesParser.create(self.hydra_context.config_loader)
         overrides = list(
@@ -70,7 +68,8 @@ class Sweep(Sweeper):
         print(sweeps.summarise(folder, settings["metric"]))
         if failed:
             place = f"sweep.dir={quoted(folder)}"
-            raise UserError(f"{failed} jobs failed; the same command with {place} {again}")
+            jobs = "1 job" if failed == 1 else f"{failed} jobs"
+            raise UserError(f"{jobs} failed; the same command with {place} {again}")
 
     def grid(self, overrides: Sequence[Override], folder: Path, fail_fast: bool) -> int:
         """Run every combination; gives the number of failed jobs."""
@@ -128,7 +127,7 @@ class Sweep(Sweeper):
     def launch(
         self, jobs: Sequence[Sequence[str]], names: Sequence[str], folder: Path, first: int
     ) -> list[dict[str, Any]]:
-        """Run jobs; gives what their result.json says, whatever became of them."""
+        """Run jobs; gives what their result.json says, or that they failed before it was theirs."""
         from cifar10 import results
 
         names = [filename(name) for name in names]
@@ -138,11 +137,15 @@ class Sweep(Sweeper):
             [*job, place, f"hydra.sweep.subdir={quoted(name)}"]
             for job, name in zip(jobs, names, strict=True)
         ]
+        refused = set()
         try:
-            for job in self.launcher.launch(batch, initial_job_idx=first):
+            done = self.launcher.launch(batch, initial_job_idx=first)
+            for name, job in zip(names, done, strict=False):
                 error = job._return_value
-                if isinstance(error, Exception) and not isinstance(error, UserError | OSError):
-                    log.error("error: %s: %s", type(error).__name__, one_line(error))
+                if isinstance(error, Exception):  # an older result.json may say `ok`
+                    refused.add(name)
+                    if not isinstance(error, UserError | OSError):
+                        log.error("error: %s: %s", type(error).__name__, one_line(error))
         except Exception as error:  # a job that a cluster has ended
             if not raised_by(error, "submitit", "joblib"):
                 raise
@@ -150,9 +153,11 @@ class Sweep(Sweeper):
         ended = []
         for name in names:
             try:
-                ended.append(results.read(folder / name / results.NAME))
+                result = results.read(folder / name / results.NAME)
             except UserError:
-                ended.append({"status": "failed"})
+                result = {"status": "failed"}
+            ok = result["status"] == "ok" and name in refused
+            ended.append({"status": "failed"} if ok else result)
         return ended
 
 

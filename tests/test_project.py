@@ -86,9 +86,14 @@ def test_committed_results_are_of_clean_commits():
 @pytest.mark.parametrize(
     "command", [line for line in commands(README) if line.startswith("python train.py ")]
 )
-def test_the_readmes_settings_exist(command, settings, tmp_path):
+def test_the_readmes_settings_exist(command, settings, tmp_path, monkeypatch):
     from cifar10.assemble import assemble
 
+    monkeypatch.chdir(tmp_path)
+    for number in range(80):
+        path = tmp_path / "my photos" / "train" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40)).save(path)
     words = [word for word in shlex.split(command)[2:] if not word.startswith("-")]
     assemble(settings(*map(first, words)), tmp_path)
 

@@ -15,7 +15,8 @@ from filelock import FileLock
 
 from cifar10 import search, sweeps
 from cifar10.errors import SettingError, UserError
-from cifar10.settings import CHECKOUT
+from cifar10.folder import LOCK
+from cifar10.settings import CHECKOUT, filename
 
 TINY = (
     "data=sample",
@@ -127,7 +128,7 @@ def test_two_processes_work_on_one_search_and_it_survives_a_kill(tmp_path):
     assert sorted(run["val"]["loss"] for run in runs) == sorted(
         trial.value for trial in study.trials if trial.number < 6
     )
-    assert out.splitlines()[-2].startswith("best: python train.py data=sample")
+    assert out.splitlines()[-3].startswith("best: python train.py data=sample")
 
     code, _, err = finish(sweep(tmp_path, *words, "data.shift=1,2"))
     assert code == 2
@@ -272,15 +273,26 @@ def test_a_folder_without_runs_is_told_of(tmp_path):
 
 BAD = {
     ("sweep.trials=3", "optimizer.lr=0.1"): "nothing is sought",
-    ("sweep.trials=0", "optimizer.lr=0.1,0.2"): "sweep.trials=0: must be a whole number from 1",
-    ("sweep.trials=2", "optimizer.lr=0.1,0.2", "sweep.metric=test/loss"): "must be one of val/loss",
-    ("seed=0,1", "sweep.metric=loss"): "sweep.metric=loss: must be one of val/loss",
-    ("sweep.trials=2", "optimizer.lr=0.1,0.2", "sweep.pruner=x"): "sweep.pruner=x: must be one of",
+    (
+        "sweep.trials=0",
+        "optimizer.lr=0.1,0.2",
+    ): "sweep.trials=0: must be greater than or equal to 1",
+    ("sweep.trials=2", "optimizer.lr=0.1,0.2", "sweep.metric=test/loss"): "'val/loss', 'val/top1'",
+    ("seed=0,1", "sweep.metric=loss"): "sweep.metric='loss': must be 'val/loss', ",
+    (
+        "sweep.trials=2",
+        "optimizer.lr=0.1,0.2",
+        "sweep.pruner=x",
+    ): "sweep.pruner='x': must be 'median', ",
     ("sweep.trials=2", "optimizer.lr=0.1,0.2", "sweep.storage=x"): "sweep.storage=x: ",
     ("sweep.trials=2", "optimizer.lr=interval(2,1)"): "optimizer.lr=interval(2,1): ",
     ("sweep.trials=2", "optimizer.rate=0.1,0.2"): "optimizer.rate=",
     ("optimizer.lr=interval(0.1,0.2)",): "sweep.trials=N searches it",
     ("seed=range(0,0)",): "there is no job",
+    ("seed=0,1", "sweep.params=3"): "sweep.params=3: must be",
+    ("seed=0,1", "sweep.params={foo: 1}"): "is for presets; type their KEY=VALUES",
+    ("seed=0,1", "sweep.seed=x"): "sweep.seed='x': must be",
+    ("seed=0,1", "sweep.fail_fast=maybe"): "sweep.fail_fast='maybe': must be",
     ("sweep=lr2",): "sweep=lr2: there are architecture, default, lr, regularisation, smoke",
     ("seed=0,1", "hydra/launcher=nowhere"): "hydra/launcher=nowhere",
 }
@@ -341,3 +353,72 @@ def test_jobs_run_side_by_side(launcher, tmp_path):
     begun = [datetime.fromisoformat(run["started"]).timestamp() for run in runs]
     ended = [start + run["seconds"]["total"] for start, run in zip(begun, runs, strict=True)]
     assert max(begun) < min(ended) + 1  # `started` is in whole seconds
+
+
+def test_another_setting_in_the_folder_of_a_grid_fails_and_says_so(tmp_path):
+    words = ("seed=0,1", "sweep.dir=s")
+    assert finish(sweep(tmp_path, *words))[0] == 0
+    code, out, err = finish(sweep(tmp_path, *words, "label_smoothing=0.2"))
+    assert code == 1
+    assert out.count("the run has label_smoothing=") == 2
+    assert err.splitlines()[-1].startswith("error: 2 jobs failed")
+
+
+def test_values_that_differ_only_in_what_no_file_name_takes_have_folders_of_their_own():
+    names = {filename(f"teacher-{value}") for value in ("a/b", "a b", 'a"b', "a-b")}
+    assert len(names) == 4
+    assert filename("optimizer.lr-0.05_seed-0") == "optimizer.lr-0.05_seed-0"
+
+
+def test_of_several_runs_with_one_seed_the_latest_counts():
+    runs = [
+        {"status": "ok", "seed": seed, "started": str(n), "settings": {"lr": 1}, "val": {"loss": v}}
+        for n, (seed, v) in enumerate([(0, 1.0), (0, 2.0), (1, 4.0)])
+    ]
+    (row,) = sweeps.settings(runs, "val/loss")
+    assert row.figures("val", "loss") == [2.0, 4.0]
+
+
+def test_a_networks_own_settings_count_only_where_they_differ_among_its_runs():
+    def run(**settings):
+        return {"settings": settings}
+
+    runs = [run(model="ConvNet", dropout=0.1), run(model="AirNet", width=64)]
+    assert sweeps.varied(runs) == ["model"]
+    assert sweeps.varied([*runs, run(model="AirNet", width=128)]) == ["model", "width"]
+
+
+def test_one_runs_own_folder_is_no_sweep(tmp_path):
+    (tmp_path / "result.json").write_text('{"status": "failed", "overrides": []}')
+    with pytest.raises(UserError, match="is one run"):
+        sweeps.summarise(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "wrong", ['"settings": 3', '"val": null', '"val": {"loss": "abc"}', '"overrides": null']
+)
+def test_a_result_of_wrong_types_is_passed_over(tmp_path, wrong, caplog):
+    (tmp_path / "a").mkdir()
+    own = '{"status": "running", "overrides": [], ' + wrong + "}"
+    (tmp_path / "a" / "result.json").write_text(own)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "result.json").write_text('{"status": "failed", "overrides": ["x=1"]}')
+    assert "failed: x=1: broken off" in sweeps.summarise(tmp_path)
+    assert "passed over" in caplog.text
+
+
+def test_a_run_that_another_process_works_on_is_not_called_broken_off(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "result.json").write_text('{"status": "running", "overrides": ["x=1"]}')
+    with FileLock(tmp_path / "a" / LOCK):
+        assert "running: x=1: in another process" in sweeps.summarise(tmp_path)
+    assert "running: x=1: broken off" in sweeps.summarise(tmp_path)
+
+
+def test_a_password_is_not_repeated():
+    from cifar10.search import without_password
+
+    assert without_password("postgresql+psycopg://a:secret@host/b") == (
+        "postgresql+psycopg://a:***@host/b"
+    )
+    assert without_password("sqlite:////tmp/a@b:c/study.db") == "sqlite:////tmp/a@b:c/study.db"
