@@ -10,32 +10,36 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cifar10.figures import BLUE, GREY, styled
+from cifar10.figures import BLUE, GREY, ORANGE, styled
 
 COLOURS = colormaps["viridis"]  # as readable in grey as in colour
 TEXT_LENGTH = 18
+FEW = 6  # numbers, of which an axis names each
 MANY = 24  # names, of which an axis shows none
 
 
 @styled
-def curves(runs: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> Figure:
-    """Validation loss over epochs, those of runs that were not finished in grey.
+def curves(runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> Figure:
+    """Validation loss over epochs of every run.
 
     Args:
-        runs: status and history of each, as in result.json.
+        runs: histories, as in result.json, of the runs that were `stopped` and `finished`, and of
+            those of the `best` settings.
     """
+    looks = {
+        "stopped": dict(color=GREY, alpha=0.5, linestyle="--", marker="."),
+        "finished": dict(color=BLUE, alpha=0.6, marker="."),
+        "best": dict(color=ORANGE, linewidth=2.5, marker="o"),
+    }
     figure = Figure(figsize=(6, 4))
     axes = figure.add_subplot()
-    for status, history in runs:
-        points = [(e["epoch"], e["val/loss"]) for e in history if "val/loss" in e]
-        if points:
-            look = dict(color=BLUE, alpha=0.7) if status == "ok" else dict(color=GREY, alpha=0.5)
-            axes.plot(
-                *zip(*points, strict=True), "-" if status == "ok" else "--", marker=".", **look
-            )
-    axes.plot([], [], color=BLUE, label="finished")
-    if any(status != "ok" for status, _ in runs):
-        axes.plot([], [], "--", color=GREY, label="stopped")
+    for kind, look in looks.items():
+        for history in runs.get(kind, []):
+            points = [(e["epoch"], e["val/loss"]) for e in history if "val/loss" in e]
+            if points:
+                axes.plot(*zip(*points, strict=True), **look)
+        if runs.get(kind):
+            axes.plot([], [], label=kind, **look)
     axes.set(xlabel="epoch", ylabel="val/loss", title="validation loss of every run")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.legend()
@@ -61,12 +65,15 @@ def is_wide(places: np.ndarray) -> bool:
 
 
 @styled
-def scatter(settings: Sequence[Mapping[str, Any]], losses: Sequence[float]) -> Figure:
+def scatter(
+    settings: Sequence[Mapping[str, Any]], losses: Sequence[float], spreads: Sequence[float]
+) -> Figure:
     """Each setting that was varied against the validation loss.
 
     Args:
         settings: of each row, the same keys in all.
         losses: mean val/loss of each row.
+        spreads: their standard deviations over seeds; 0 where there is one.
     """
     keys = list(settings[0])
     columns = min(3, len(keys))
@@ -75,15 +82,16 @@ def scatter(settings: Sequence[Mapping[str, Any]], losses: Sequence[float]) -> F
     for place, key in enumerate(keys, 1):
         axes = figure.add_subplot(rows, columns, place)
         places, names = numbers([row[key] for row in settings])
-        axes.scatter(places, losses, color=BLUE, alpha=0.7)
+        axes.errorbar(places, losses, spreads, fmt="o", color=BLUE, alpha=0.7, capsize=3)
         axes.set(xlabel=key, ylabel="val/loss")
         if names:
             axes.set_xticks(range(len(names)), names if len(names) <= MANY else [], rotation=20)
             axes.margins(x=0.2)
-        elif is_wide(places):
-            axes.set_xscale("log")
-        elif all(isinstance(row[key], int) for row in settings):
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        else:
+            axes.set_xscale("log" if is_wide(places) else "linear")
+            if len(ticks := np.unique(places)) <= FEW:
+                axes.set_xticks(ticks, [f"{tick:.4g}" for tick in ticks])
+                axes.minorticks_off()
     return figure
 
 
@@ -91,7 +99,8 @@ def scatter(settings: Sequence[Mapping[str, Any]], losses: Sequence[float]) -> F
 def parallel(settings: Sequence[Mapping[str, Any]], losses: Sequence[float]) -> Figure:
     """Each row a line through its settings to its validation loss; the best are darkest.
 
-    Args: as for `scatter`.
+    Args:
+        settings, losses: as for `scatter`.
     """
     columns = {key: [row[key] for row in settings] for key in settings[0]} | {"val/loss": losses}
     figure = Figure(figsize=(2 * len(columns) + 1.5, 4.2))
@@ -116,6 +125,7 @@ def parallel(settings: Sequence[Mapping[str, Any]], losses: Sequence[float]) -> 
         axes.plot(range(len(columns)), line, color=COLOURS(norm(losses[row])), alpha=0.8)
     axes.set_xticks(range(len(columns)), list(columns))
     axes.set_yticks([])
+    axes.set_title("settings of every run, by their validation loss")
     axes.grid(False)
     axes.spines["left"].set_visible(False)
     axes.spines["bottom"].set_visible(False)

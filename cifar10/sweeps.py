@@ -171,13 +171,21 @@ def draw(folder: Path, runs: Sequence[dict[str, Any]], rows: Sequence[Setting]) 
     from cifar10.gallery import save
 
     try:
-        drawn = {
-            "curves": sweep_figures.curves([(r["status"], r.get("history", [])) for r in runs])
+        best = rows[0].runs if len(rows) > 1 else []
+        kinds = [
+            "best" if r in best else "finished" if r["status"] == "ok" else "stopped" for r in runs
+        ]
+        histories = {
+            kind: [r.get("history", []) for r, own in zip(runs, kinds, strict=True) if own == kind]
+            for kind in set(kinds)
         }
+        drawn = {"curves": sweep_figures.curves(histories)}
+        figures = [row.figures("val", "loss") for row in rows]
         losses = [row.mean("val", "loss") for row in rows]
+        spreads = [statistics.stdev(own) if len(own) > 1 else 0.0 for own in figures]
         values = [row.values for row in rows]
         if len(rows) > 1 and rows[0].values:
-            drawn["settings"] = sweep_figures.scatter(values, losses)
+            drawn["settings"] = sweep_figures.scatter(values, losses, spreads)
             drawn["parallel"] = sweep_figures.parallel(values, losses)
         if weights := importance(folder):
             drawn["importance"] = sweep_figures.importance(weights)
