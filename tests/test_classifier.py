@@ -56,7 +56,7 @@ def test_top_k_and_loss_equal_a_hand_written_count_over_uneven_batches():
     torch.manual_seed(0)
     logits = torch.randn(257, 10)
     labels = torch.randint(0, 3, (257,))  # unbalanced: macro and micro differ
-    measured = metrics("val/", (1, 3, 5))
+    measured = metrics("val/", (1, 3, 5), 10)
     for part in (slice(0, 200), slice(200, 256), slice(256, 257)):
         measured.update(logits[part], labels[part])
     values = measured.compute()
@@ -75,7 +75,7 @@ def test_a_first_batch_that_is_all_right_leaves_top_3_and_top_5_apart():
     logits = torch.eye(10).repeat(2, 1)
     logits[10:, :4] += 2  # now labels 4 to 9 rank fifth, those before fourth or better
     labels = torch.arange(10).repeat(2)
-    measured = metrics("test/", (1, 3, 5))
+    measured = metrics("test/", (1, 3, 5), 10)
     measured.update(logits[:10], labels[:10])
     measured.update(logits[10:], labels[10:])
     values = {key: round(value.item() * 20) for key, value in measured.compute().items()}
