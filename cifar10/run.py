@@ -175,7 +175,7 @@ def train_and_test(
     }
     if trainer.is_global_zero:
         terminal.announce(result, folder)
-    if earlier and (was := earlier.get("data")) and was["digest"] != data.digest:
+    if earlier and earlier.get("data", {}).get("digest") not in (None, data.digest):
         raise SettingError(
             f"data: {data.name} has images that are not those the run began with; start another run"
         )

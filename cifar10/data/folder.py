@@ -106,13 +106,12 @@ class FolderDataModule(MemoryDataModule):
             kept, taken = hold_out(train_labels, self.test_size, self.val_seed)
             test = train[taken], train_labels[taken]
             train, train_labels = train[kept], train_labels[kept]
-        content = hashlib.sha256(images[readable].numpy())
-        content.update(labels[readable].numpy().astype("<i8"))
-        self.content = content.hexdigest()
+        self.content = content(images[readable], labels[readable])
         return Dataset(train, train_labels, *test, *val)
 
     @property
     def digest(self) -> str:
+        """Of all images and labels, before they are split."""
         return self.content
 
     def normalisation(self) -> tuple[Sequence[float], Sequence[float]]:
@@ -200,7 +199,7 @@ def prepare(root: Path, found: Found) -> tuple[Tensor, Tensor]:
             return kept
         remove_leftovers(root)
         images, readable = read_all(root, found.files)
-        metadata = {"listing": key, "pixels": hashlib.sha256(images.numpy()).hexdigest()}
+        metadata = {"listing": key, "content": content(images, readable)}
         try:
             with replacing(root / PREPARED) as file:
                 file.write(save({"images": images, "readable": readable}, metadata))
@@ -230,8 +229,15 @@ def open_if_same(path: Path, key: str) -> tuple[Tensor, Tensor] | None:
             images, readable = file.get_tensor("images"), file.get_tensor("readable")
     except (OSError, SafetensorError):
         return None
-    same = hashlib.sha256(images.numpy()).hexdigest() == metadata.get("pixels")
-    return (images, readable) if same else None
+    return (images, readable) if content(images, readable) == metadata.get("content") else None
+
+
+def content(*tensors: Tensor) -> str:
+    """SHA-256 of tensors' bytes, one after another."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.contiguous().numpy())
+    return digest.hexdigest()
 
 
 def read_all(root: Path, files: Sequence[Path]) -> tuple[Tensor, Tensor]:
