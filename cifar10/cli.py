@@ -170,6 +170,23 @@ def export(
 
 
 @app.command()
+def demo(
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", help="As for predict; again for each to choose from."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets others in.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 7860,
+) -> None:
+    """Show a page on this machine: drop a picture, see what the network says."""
+    from cifar10 import demo, zoo
+
+    demo.serve(model or zoo.names(), host, port)
+
+
+@app.command()
 def summarize(
     folder: Annotated[Path, typer.Argument(help="A sweep's folder, or any with runs below it.")],
 ) -> None:

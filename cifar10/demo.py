@@ -1,0 +1,165 @@
+"""A local page that says what is on a picture."""
+
+import contextlib
+import importlib.util
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cifar10 import pictures
+from cifar10.classifier import Classifier
+from cifar10.data import CLASSES, sample
+from cifar10.data.edition import SIDE
+from cifar10.errors import Interrupted, SettingError
+from cifar10.trained import load
+
+LARGER = 8  # times that the 32x32 pixels are shown
+LARGEST = "20mb"  # of a picture that is uploaded
+SURER = 0.95  # share of CIFAR-10's own images on which a network is surer than where it is doubted
+
+TITLE = "What is on this picture?"
+KNOWS = (
+    "The network looks at 32x32 pixels and knows {} things: {}. All of it happens on this machine."
+)
+
+
+def require() -> None:
+    """Raise a SettingError if Gradio is missing."""
+    if importlib.util.find_spec("gradio") is None:
+        raise SettingError("demo: Gradio must be installed: pip install -e '.[demo]'")
+
+
+def least_sure(classifier: Classifier) -> float:
+    """How sure a network is at least of 95 % of CIFAR-10's own test images; 0 for other classes.
+
+    A picture of something else gets a lower highest probability than most that belong: the
+    baseline of Hendrycks and Gimpel (2017, https://arxiv.org/abs/1610.02136).
+    """
+    if list(classifier.classes) != list(CLASSES):
+        return 0.0
+    return float(classifier.predict(sample.read().test_images).amax(1).quantile(1 - SURER))
+
+
+def answer(path: str | None, classifier: Classifier, doubt: float) -> tuple[Any, Any, str]:
+    """What the page shows of a picture: its 32x32 pixels, each class's probability, a remark."""
+    if path is None:
+        return None, None, ""
+    try:
+        picture = pictures.read(path)
+    except pictures.NoPicture as error:
+        return None, None, f"**This file {str(error).removeprefix(f'{path}: ')}.**"
+    chances = classifier.predict(picture[None])[0]
+    pixels = picture.permute(1, 2, 0).numpy()
+    seen = pixels.repeat(LARGER, axis=0).repeat(LARGER, axis=1)
+    remark = ""
+    if chances.max() < doubt:
+        remark = (
+            f"**This is probably none of the ten.** The network is less than {doubt:.0%} sure; "
+            f"it is surer of {SURER:.0%} of CIFAR-10's own test images."
+        )
+    named = dict(zip(classifier.classes, chances.tolist(), strict=True))
+    return seen, named, remark
+
+
+def examples(folder: Path) -> list[str]:
+    """Put a test image of each class into a folder, as files."""
+    images, labels = sample.read()[2:4]
+    paths = []
+    for label, name in enumerate(CLASSES):
+        path = folder / f"{name}.png"
+        first = images[(labels == label).nonzero()[0, 0]]
+        Image.fromarray(np.ascontiguousarray(first.permute(1, 2, 0))).save(path)
+        paths.append(str(path))
+    return paths
+
+
+def page(models: Sequence[str], files: Sequence[str]) -> Any:
+    """The page, as Gradio's Blocks.
+
+    Args:
+        models: as `cifar10 predict --model` takes them; the first is chosen.
+        files: pictures to begin with.
+    """
+    import gradio as gr
+
+    known = {model: load(model) for model in models}
+    doubts = {model: least_sure(classifier) for model, classifier in known.items()}
+
+    def knows(model: str) -> str:
+        names = known[model].classes
+        return KNOWS.format(len(names), ", ".join(names))
+
+    def look(path: str | None, model: str) -> tuple[Any, Any, str, str]:
+        with torch.inference_mode():
+            return *answer(path, known[model], doubts[model]), knows(model)
+
+    # Uploads are forgotten after an hour.
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
+        gr.Markdown(f"# {TITLE}")
+        text = gr.Markdown(knows(models[0]))
+        with gr.Row():
+            with gr.Column():
+                sources = ["upload", "clipboard", "webcam"]
+                picture = gr.Image(
+                    label="your picture", sources=sources, type="filepath", height=320
+                )
+                # Handed on as it came: this program reads it, and says what is wrong with it.
+                picture.preprocess = lambda upload: upload and upload.path
+                model = gr.Dropdown(list(known), label="network", interactive=len(known) > 1)
+            with gr.Column():
+                remark = gr.Markdown()
+                chances = gr.Label(num_top_classes=5, label="what the network says")
+                side = LARGER * SIDE
+                seen = gr.Image(
+                    label="the 32x32 pixels that it sees",
+                    interactive=False,
+                    height=side,
+                    buttons=[],
+                )
+        gr.Examples(list(files), picture, label="some of CIFAR-10's own")
+        for event in (picture.change, model.change):
+            event(look, [picture, model], [seen, chances, remark, text], show_progress="hidden")
+    return blocks
+
+
+def serve(models: Sequence[str], host: str, port: int) -> None:
+    """Show the page until the program is stopped.
+
+    Raises:
+        SettingError: Gradio is not installed, or there is no listening at this address.
+    """
+    require()
+    with tempfile.TemporaryDirectory() as place:
+        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": place}
+        import gradio as gr
+
+        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # told of in one line below
+        blocks = page(models, examples(Path(place)))
+        try:
+            _, address, _ = blocks.launch(
+                server_name=host,
+                server_port=port,
+                share=False,
+                quiet=True,
+                prevent_thread_lock=True,
+                max_file_size=LARGEST,
+                allowed_paths=[place],
+                footer_links=[],
+                # Gradio's own themes fetch their fonts from elsewhere.
+                theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+            )
+        except OSError as error:
+            raise SettingError(
+                f"{host}:{port}: this address cannot be listened at, or the port is taken;"
+                " choose others with --host and --port"
+            ) from error
+        print(f"look at {address} (Ctrl-C ends it)", flush=True)
+        with contextlib.suppress(Interrupted):  # this is how it ends
+            blocks.block_thread()

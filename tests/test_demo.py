@@ -1,0 +1,137 @@
+"""The page that says what is on a picture, without a browser and in one."""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import cifar10
+from cifar10 import demo
+from cifar10.data import CLASSES
+
+
+class Sure:
+    """Gives every image the same probabilities."""
+
+    classes = CLASSES
+
+    def __init__(self, highest: float):
+        self.chances = torch.full((10,), (1 - highest) / 9)
+        self.chances[3] = highest
+
+    def predict(self, images):
+        return self.chances.repeat(len(images), 1)
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "a picture.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return str(path)
+
+
+def test_a_picture_is_shown_as_the_network_sees_it_with_every_class(picture):
+    seen, named, remark = demo.answer(picture, Sure(0.91), 0.5)
+    pixels = cifar10.pictures.read(picture).permute(1, 2, 0).numpy()
+    assert np.array_equal(seen[:: demo.LARGER, :: demo.LARGER], pixels)
+    assert list(named) == list(CLASSES)
+    assert max(named, key=named.get) == CLASSES[3]
+    assert remark == ""
+
+
+def test_doubt_is_said_where_the_network_is_less_sure_than_of_its_own_images(picture):
+    assert "none of the ten" in demo.answer(picture, Sure(0.49), 0.5)[2]
+    assert demo.answer(picture, Sure(0.51), 0.5)[2] == ""
+
+
+def test_its_own_images_are_seldom_doubted_and_other_classes_never(trained, sample):
+    classifier = cifar10.load(trained)
+    doubt = demo.least_sure(classifier)
+    surest = classifier.predict(sample.test_images).amax(1)
+    assert (surest < doubt).float().mean() == pytest.approx(0.05, abs=0.01)
+    classifier.classes = ["daisy", "rose"]
+    assert demo.least_sure(classifier) == 0
+
+
+def test_a_file_that_is_no_picture_is_answered_and_nothing_is_shown(tmp_path):
+    (tmp_path / "rub bish.png").write_bytes(b"nothing")
+    assert demo.answer(str(tmp_path / "rub bish.png"), Sure(1), 0.5) == (
+        None,
+        None,
+        "**This file is no picture.**",
+    )
+    assert demo.answer(None, Sure(1), 0.5) == (None, None, "")
+
+
+def test_the_examples_are_test_images_of_the_sample_one_of_each_class(tmp_path, sample):
+    for label, path in enumerate(demo.examples(tmp_path)):
+        shown = cifar10.pictures.read(path)
+        same = (sample.test_images == shown).flatten(1).all(1)
+        assert sample.test_labels[same].tolist() == [label]
+
+
+def test_without_gradio_one_line_says_what_to_install(cifar, trained, monkeypatch):
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda _: None)
+    code, out, err = cifar("demo", "--model", trained)
+    assert (code, out) == (2, "")
+    assert err == "error: demo: Gradio must be installed: pip install -e '.[demo]'\n"
+
+
+@pytest.fixture
+def address(trained, tmp_path):
+    """Of a page with two networks, served by a process of its own."""
+    pytest.importorskip("gradio")
+    state = torch.load(trained / "best.ckpt", weights_only=True)
+    state["hyper_parameters"]["classes"] = [f"thing {number}" for number in range(10)]
+    torch.save(state, tmp_path / "an other.ckpt")
+    words = ["demo", "-m", trained, "-m", tmp_path / "an other.ckpt", "--port", "7961"]
+    program = [sys.executable, "-c", "from cifar10.cli import main; main()", *words]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as server:
+        yield re.search(r"http://127\.0\.0\.1:\d+/", server.stdout.readline())[0]
+        server.send_signal(signal.SIGINT)
+        assert server.wait(30) == 0
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs Chromium")
+@pytest.mark.filterwarnings("default")  # of the browser's driver
+@pytest.mark.parametrize("width", [1280, 390])
+def test_in_a_browser_pictures_are_answered_and_no_other_host_is_asked(
+    address, picture, tmp_path, width
+):
+    driver = pytest.importorskip("playwright.sync_api")
+    (tmp_path / "rubbish.png").write_bytes(b"nothing")
+    asked = []
+    with driver.sync_playwright() as play:
+        browser = play.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        page = browser.new_page(viewport={"width": width, "height": 844})
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(address)
+        page.get_by_text("knows 10 things").wait_for()
+        answer = page.locator(".output-class")
+        page.locator(".gallery-item").nth(3).click()  # an example
+        answer.wait_for()
+        page.reload()
+        upload = "input[type=file] >> nth=0"
+        page.set_input_files(upload, picture)
+        answer.filter(has_text=re.compile("|".join(CLASSES))).wait_for()
+        page.get_by_label("network").click()
+        page.get_by_role("option").nth(1).click()
+        answer.filter(has_text="thing").wait_for()
+        page.get_by_text("knows 10 things: thing 0, thing 1").wait_for()
+        page.reload()
+        page.get_by_text("knows 10 things").wait_for()
+        page.set_input_files(upload, tmp_path / "rubbish.png")
+        page.get_by_text("This file is no picture.").wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        browser.close()
+    assert asked
+    assert all(url.startswith((address, "data:", "blob:")) for url in asked)
