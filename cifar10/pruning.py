@@ -7,7 +7,8 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from cifar10.errors import Pruned, one_line
-from cifar10.search import open_study, optuna_module
+from cifar10.search import open_study
+from cifar10.space import optuna_module
 
 log = logging.getLogger(__name__)
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, MinLen
 from filelock import FileLock
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import Override
 
 from cifar10.build import call
 from cifar10.errors import SettingError, one_line
 from cifar10.folder import LOCK, is_free
 from cifar10.settings import quoted
+from cifar10.space import distribution, optuna_module, text
 
 if TYPE_CHECKING:
     import optuna
@@ -45,50 +46,6 @@ def checked(settings: Mapping[str, Any]) -> dict[str, Any]:
         return locals()
 
     return call(sweep, settings, "sweep.")
-
-
-def distribution(override: Override) -> "optuna.distributions.BaseDistribution":
-    """What a search draws a setting from.
-
-    An interval gives floats, `int(interval(a, b))` and a range of whole numbers whole ones;
-    `tag(log, interval(a, b))` is even in the logarithm; of a list, each value stands for
-    itself, as it was typed.
-
-    Raises:
-        SettingError: there is nothing to draw from.
-    """
-    kinds = optuna_module().distributions
-    sweep = override.value()
-    try:
-        if isinstance(sweep, IntervalSweep):
-            whole = isinstance(sweep.start, int) and isinstance(sweep.end, int)
-            kind = kinds.IntDistribution if whole else kinds.FloatDistribution
-            return kind(sweep.start, sweep.end, log="log" in sweep.tags)
-        if isinstance(sweep, RangeSweep):
-            values = sorted(sweep.range())
-            step = abs(sweep.step)
-            whole = all(isinstance(value, int) for value in values)
-            kind = kinds.IntDistribution if whole else kinds.FloatDistribution
-            return kind(values[0], values[-1], step=step)
-        return kinds.CategoricalDistribution(list(override.sweep_string_iterator()))
-    except (ValueError, IndexError) as error:
-        raise SettingError(f"{override.input_line}: {one_line(error)}") from error
-
-
-def text(value: Any) -> str:
-    """A drawn value as an override: floats to four digits, so that folders' names stay readable."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def optuna_module() -> Any:
-    try:
-        import optuna
-    except ImportError:
-        raise SettingError(
-            'sweep.trials: a search needs Optuna: pip install -e ".[sweep]"'
-        ) from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna
 
 
 def direction(metric: str) -> str:
@@ -235,14 +192,17 @@ class Search:
             else:
                 trial.suggest_float(key, values.low, values.high, step=values.step, log=values.log)
 
+    def words(self, trial: "optuna.Trial") -> list[str]:
+        """What was drawn for a trial, as overrides."""
+        return [f"{key}={text(trial.params[key])}" for key in self.space]
+
     def job(self, trial: "optuna.Trial") -> list[str]:
         """A trial's overrides, and how its run finds the trial."""
-        words = [f"{key}={text(trial.params[key])}" for key in self.space]
         own = {key: self.settings[key] for key in ("metric", "pruner", "seed")}
         own |= {"storage": self.storage, "trial": trial.number}
         return [
             *self.fixed,
-            *words,
+            *self.words(trial),
             f"hydra.job.env_set.{TRIAL}={quoted(json.dumps(own, ensure_ascii=False))}",
         ]
 

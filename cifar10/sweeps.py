@@ -140,7 +140,8 @@ def as_table(rows: Sequence[Setting]) -> str:
             form = "{:.4f}" if metric == "loss" else "{:.2%}"
             cells.append(summary.spread(row.figures(split, metric), form))
         table.add_row(*cells, str(len(row.runs)))
-    console = Console(file=io.StringIO(), width=max(80, 24 * len(table.columns)))
+    wide = max(80, 24 * len(table.columns))
+    console = Console(file=io.StringIO(), width=wide, force_jupyter=False)
     console.print(table)
     return "\n".join(line.rstrip() for line in console.file.getvalue().rstrip().splitlines())
 

@@ -6,6 +6,7 @@ each start: nothing heavy is imported here before a sweep begins.
 
 import itertools
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from cifar10.errors import SettingError, UserError, one_line, raised_by
+from cifar10.errors import Interrupted, SettingError, UserError, one_line, raised_by
 from cifar10.settings import filename, quoted
 
 log = logging.getLogger(__name__)
+
+BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher"
 
 
 class Sweep(Sweeper):
@@ -95,10 +98,15 @@ class Sweep(Sweeper):
         # Before the storage knows of it: a word that was mistyped would be a part of the search.
         self.validate_batch_is_legal(list(each_value(overrides)))
         failed = 0
+        # Hydra would count the jobs of each launch anew.
+        logging.getLogger(BASIC_LAUNCHER).setLevel(logging.WARNING)
         try:
             search = Search(settings, overrides, folder)
             while trials := search.ask(settings["at_once"]):
                 jobs = [search.job(trial) for trial in trials]
+                for trial in trials:
+                    drawn = " ".join(search.words(trial))
+                    log.info("trial %d of %d: %s", trial.number + 1, settings["trials"], drawn)
                 names = [
                     number(trial) + self.name(job, overrides)
                     for trial, job in zip(trials, jobs, strict=True)
@@ -146,6 +154,11 @@ class Sweep(Sweeper):
                     refused.add(name)
                     if not isinstance(error, UserError | OSError):
                         log.error("error: %s: %s", type(error).__name__, one_line(error))
+        except Interrupted as stop:
+            if type(self.launcher).__module__ != BASIC_LAUNCHER:  # whose jobs say so themselves
+                again = f"the same command with sweep.dir={quoted(folder)}"
+                print(f"{stop}; go on with {again}", file=sys.stderr)
+            raise
         except Exception as error:  # a job that a cluster has ended
             if not raised_by(error, "submitit", "joblib"):
                 raise

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from cifar10 import search, sweeps
+from cifar10 import search, space, sweeps
 from cifar10.errors import SettingError, UserError
 from cifar10.folder import LOCK
 from cifar10.settings import CHECKOUT, filename
@@ -299,9 +299,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("words", BAD, ids=" ".join)
-def test_a_sweep_that_cannot_be_ends_in_one_line(words, tmp_path):
+def test_a_sweep_that_cannot_be_ends_in_one_line(words, tmp_path, type_in):
     pytest.importorskip("optuna")
-    code, _, err = finish(sweep(tmp_path, *words, "sweep.dir=s"))
+    code, err = type_in("--multirun", *TINY, *words, "sweep.dir=s")
     assert code == 2
     assert err.startswith("error: ") and len(err.splitlines()) == 1
     assert BAD[words] in err
@@ -321,7 +321,7 @@ def test_ranges_and_intervals_are_drawn_from_as_written(word, kind, low, high):
     pytest.importorskip("optuna")
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    drawn = search.distribution(OverridesParser.create().parse_override(word))
+    drawn = space.distribution(OverridesParser.create().parse_override(word))
     assert (type(drawn).__name__, drawn.low, drawn.high) == (kind, low, high)
     assert drawn.log == ("log" in word)
 
@@ -331,10 +331,10 @@ def test_choices_are_drawn_as_they_were_typed():
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     override = OverridesParser.create().parse_override("data.flip=none,random")
-    assert search.distribution(override).choices == ("none", "random")
+    assert space.distribution(override).choices == ("none", "random")
     empty = OverridesParser.create().parse_override("seed=range(3,3)")
     with pytest.raises(SettingError):
-        search.distribution(empty)
+        space.distribution(empty)
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
