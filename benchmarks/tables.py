@@ -8,8 +8,9 @@ A table stands between a comment with the command that prints it and `<!-- end -
 import re
 from pathlib import Path
 
-from benchmarks import measure
+from benchmarks import gains, measure
 from cifar10 import summary
+from cifar10.zoo.table import table as zoo
 from tests.faults import table as faults
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +30,8 @@ def of_benchmarks(pattern: str) -> str:
 PRINTERS = {
     "cifar10.summary": of_results,
     "benchmarks.measure": of_benchmarks,
+    "cifar10.zoo.table": lambda path: zoo(ROOT / path),
+    "benchmarks.gains": lambda path: gains.table(ROOT / path),
     "tests.faults.table": lambda path: faults.table(ROOT / path),
 }
 

@@ -2,10 +2,11 @@
 
 python -m benchmarks.time_to_accuracy
 
-Accuracies are those of the result.json files in `results/` (see `benchmarks.recipes`). Speeds are
-measured here, in turns: trainings hours apart on a shared machine cannot be compared by their
-clocks. What a training's own clock said is kept beside them. No recipe's whitening is frozen while
-its speed is measured, which saves each of them some time later on.
+Accuracies are those of the result.json files in `results/` (see `benchmarks.recipes`); how many
+epochs the original's way needs is extrapolated from the ten it was given. Speeds are measured here,
+in turns: trainings hours apart on a shared machine cannot be compared by their clocks. What a
+training's own clock said is kept beside them. No recipe's whitening is frozen while its speed is
+measured, which saves each of them some time later on.
 """
 
 import math
@@ -21,6 +22,7 @@ from cifar10.settings import composed
 
 ROUNDS = 3
 STEPS = 2
+FITTED = 6  # last epochs of a run that ended before its target
 
 
 def phases(overrides: list[str]) -> dict[tuple[int, float], int]:
@@ -65,10 +67,23 @@ def original_way(steps: int) -> Iterator[float]:
     yield from naive_steps("convnet", for_ever(), steps)
 
 
-def epochs_to(run: dict, target: float) -> int | None:
-    """The first epoch after which a run that validates on the test set had reached a target."""
-    reached = (e["epoch"] for e in run["history"] if e.get("val/top1", 0) >= target)
-    return next(reached, None)
+def epochs_to(run: dict, target: float) -> float:
+    """After how many epochs a run that validates on the test set has reached a target.
+
+    Where it ended before that: extrapolated, by a power law in the number of epochs through the
+    test errors of its last six.
+    """
+    points = [(e["epoch"], e["val/top1"]) for e in run["history"]]
+    for epoch, top1 in points:
+        if top1 >= target:
+            return epoch
+    last = points[-FITTED:]
+    slope, level = statistics.linear_regression(
+        [math.log(epoch) for epoch, _ in last], [math.log(1 - top1) for _, top1 in last]
+    )
+    if slope >= 0:
+        return math.inf  # it gets no better
+    return math.exp((math.log(1 - target) - level) / slope)
 
 
 def accuracies(runs: list[dict]) -> dict[str, float]:
@@ -126,9 +141,13 @@ def main() -> None:
         what = "better peer's time over airnet94's, all at 94 %"
         claims.append(claim(what, sooner, 1.5, provided=equal))
     needed = [epochs_to(run, 0.82) for run in runs["original"]]
-    if needed and None not in needed:
+    if needed:
         times = statistics.median(needed) * ratio(seconds, "original, an epoch", "default")
-        claims.append(claim("original's time to 82 % over the default recipe's", times, 20))
+        claims.append(
+            claim(
+                "original's time to 82 % (epochs extrapolated) over the default recipe's", times, 20
+            )
+        )
     more = dict(images_per_second=rates, accuracies=reached, original_epochs=needed)
     report(path, "seconds", seconds, base="default", claims=claims, **more)
 

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
 
 from cifar10.build import build
 from cifar10.data import CLASSES, MEAN, STD
@@ -19,6 +17,7 @@ from cifar10.data.edition import SIDE
 from cifar10.data.loader import of_epoch, shrink
 from cifar10.errors import SettingError, UserError, one_line
 from cifar10.hardware import autocast
+from cifar10.metrics import metrics
 from cifar10.optim import Fraction, parameter_groups
 from cifar10.views import over_views
 
@@ -27,41 +26,6 @@ GLANCE = 20  # pixels a side: 0.4 of the work at 32, and enough to tell the lear
 
 class NotFinite(UserError):
     """The loss became NaN or infinite; going on would only train garbage."""
-
-
-class CrossEntropy(Metric):
-    """Mean cross-entropy over all images seen, exact for uneven batches and many ranks."""
-
-    full_state_update = False
-
-    def __init__(self):
-        super().__init__()
-        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
-
-    def update(self, logits: Tensor, labels: Tensor) -> None:
-        self.total += F.cross_entropy(logits.float(), labels, reduction="sum")
-        self.count += len(labels)
-
-    def compute(self) -> Tensor:
-        return self.total / self.count
-
-
-def metrics(prefix: str, tops: tuple[int, ...], classes: int) -> MetricCollection:
-    """Cross-entropy and top-k accuracies, fractions in [0, 1] of all images alike (micro).
-
-    With fewer than k classes, top-k is 1. Compute groups are off: torchmetrics would merge top-3
-    and top-5 for good if they happened to agree on the first batch.
-    """
-    accuracies = {
-        f"top{k}": MulticlassAccuracy(
-            classes, top_k=min(k, classes), average="micro", validate_args=False
-        )
-        for k in tops
-    }
-    return MetricCollection(
-        {"loss": CrossEntropy(), **accuracies}, prefix=prefix, compute_groups=False
-    )
 
 
 def require_logits(network: nn.Module, count: int) -> None:

@@ -62,8 +62,8 @@ def options(
 def predict(
     paths: Annotated[list[str], typer.Argument(help="Pictures, folders of pictures, or globs.")],
     model: Annotated[
-        str, typer.Option("--model", "-m", help="A run's folder, a checkpoint or a shipped model.")
-    ],
+        str, typer.Option("--model", "-m", help="A shipped model, a run's folder or a checkpoint.")
+    ] = "airnet",
     top: Annotated[int, typer.Option(min=1, help="Classes to show.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print a line for each class.")] = False,

@@ -2,8 +2,10 @@
 
 import contextlib
 import importlib.util
+import ipaddress
 import logging
 import os
+import socket
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +24,15 @@ from cifar10.trained import load
 
 LARGER = 8  # times that the 32x32 pixels are shown
 LARGEST = "20mb"  # of a picture that is uploaded
+FORMATS = (
+    "AVIF",
+    "BMP",
+    "GIF",
+    "JPEG",
+    "PNG",
+    "TIFF",
+    "WEBP",
+)  # whose decoders are in Pillow itself
 SURER = 0.95  # share of CIFAR-10's own images on which a network is surer than where it is doubted
 
 TITLE = "What is on this picture?"
@@ -52,16 +63,17 @@ def answer(path: str | None, classifier: Classifier, doubt: float) -> tuple[Any,
     if path is None:
         return None, None, ""
     try:
-        picture = pictures.read(path)
+        picture = pictures.read(path, FORMATS)
     except pictures.NoPicture as error:
-        return None, None, f"**This file {str(error).removeprefix(f'{path}: ')}.**"
+        why = str(error).removeprefix(f"{path}: ")
+        return None, None, f"**No picture could be read from this file: {why}.**"
     chances = classifier.predict(picture[None])[0]
     pixels = picture.permute(1, 2, 0).numpy()
     seen = pixels.repeat(LARGER, axis=0).repeat(LARGER, axis=1)
     remark = ""
     if chances.max() < doubt:
         remark = (
-            f"**This is probably none of the ten.** The network is less than {doubt:.0%} sure; "
+            f"**This may be none of the ten.** The network is less than {doubt:.0%} sure; "
             f"it is surer of {SURER:.0%} of CIFAR-10's own test images."
         )
     named = dict(zip(classifier.classes, chances.tolist(), strict=True))
@@ -129,28 +141,38 @@ def page(models: Sequence[str], files: Sequence[str]) -> Any:
     return blocks
 
 
+async def refuse(host: str) -> str:
+    """For Gradio's check of hosts: no page may have this machine fetch what it names."""
+    raise ValueError(f"{host}: this page asks no other machine")
+
+
 def serve(models: Sequence[str], host: str, port: int) -> None:
     """Show the page until the program is stopped.
 
     Raises:
-        SettingError: Gradio is not installed, or there is no listening at this address.
+        SettingError: Gradio is not installed, there is no model, or no listening at this address.
     """
     require()
+    if not models:
+        raise SettingError("demo: no model is shipped; name a run's folder with --model")
     with tempfile.TemporaryDirectory() as place:
-        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": place}
+        uploads, shown = Path(place, "uploads"), Path(place, "examples")
+        shown.mkdir()
+        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(uploads)}
         import gradio as gr
+        import safehttpx
 
+        safehttpx.async_validate_url = refuse  # before each fetch of an address
         logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # told of in one line below
-        blocks = page(models, examples(Path(place)))
+        blocks = page(models, examples(shown))
         try:
-            _, address, _ = blocks.launch(
+            blocks.launch(
                 server_name=host,
                 server_port=port,
                 share=False,
                 quiet=True,
                 prevent_thread_lock=True,
                 max_file_size=LARGEST,
-                allowed_paths=[place],
                 footer_links=[],
                 # Gradio's own themes fetch their fonts from elsewhere.
                 theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
@@ -160,6 +182,8 @@ def serve(models: Sequence[str], host: str, port: int) -> None:
                 f"{host}:{port}: this address cannot be listened at, or the port is taken;"
                 " choose others with --host and --port"
             ) from error
-        print(f"look at {address} (Ctrl-C ends it)", flush=True)
+        print(f"look at http://{host}:{port}/ (Ctrl-C ends it)", flush=True)
+        if not ipaddress.ip_address(socket.gethostbyname(host)).is_loopback:
+            print("whoever reaches this machine can use the page: it has no password", flush=True)
         with contextlib.suppress(Interrupted):  # this is how it ends
             blocks.block_thread()

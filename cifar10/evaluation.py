@@ -15,10 +15,11 @@ from torchmetrics.functional.classification import (
 from cifar10 import results, zoo
 from cifar10.atomic import replacing
 from cifar10.build import build
-from cifar10.classifier import Classifier, NotFinite, metrics
+from cifar10.classifier import Classifier, NotFinite
 from cifar10.data.module import MemoryDataModule
 from cifar10.errors import SettingError
 from cifar10.hardware import autocast
+from cifar10.metrics import metrics
 from cifar10.resume import merge
 from cifar10.settings import at_home, composed
 from cifar10.trained import checkpoint_of
@@ -26,6 +27,7 @@ from cifar10.views import mirrored, over_views
 
 log = logging.getLogger(__name__)
 
+PRECISION = "32-true"  # of a shipped model's figures
 BINS = 15  # of confidence, as in Guo et al. (2017), https://arxiv.org/abs/1706.04599
 
 
@@ -111,7 +113,7 @@ class Origin(NamedTuple):
 
 
 def origin(model: str | Path, split: str = "test") -> Origin:
-    """How a model was tested.
+    """How a model was tested; a shipped one in float32, which every machine computes alike.
 
     Where the data is, and where it comes from, is this machine's affair, unless the run was told. A
     checkpoint without its run's result.json is taken for one of CIFAR-10.
@@ -131,6 +133,8 @@ def origin(model: str | Path, split: str = "test") -> Origin:
     here = composed()
     settings = merge(result.get("config", here), here, [], result.get("overrides", []))
     precision = result.get("precision", {}).get("value", "auto")
+    if str(model) in zoo.names():
+        precision = PRECISION
     return Origin(settings["data"], precision, result.get("data", {}).get("digest"))
 
 

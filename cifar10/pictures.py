@@ -60,8 +60,13 @@ def find(places: Iterable[str | Path]) -> tuple[list[Path], int]:
     return list(found.values()), others
 
 
-def read(path: str | Path) -> Tensor:
+def read(path: str | Path, formats: Sequence[str] | None = None) -> Tensor:
     """Read a picture file as the network sees it, uint8 (3, 32, 32).
+
+    Args:
+        path: of the file.
+        formats: Pillow's names of those that are read; all by default, some of which start other
+            programs (EPS: Ghostscript).
 
     Raises:
         NoPicture: it gives none.
@@ -69,7 +74,7 @@ def read(path: str | Path) -> Tensor:
     if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for
         raise NoPicture(f"{path}: is no file")
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=formats) as picture:
             return shrink(picture)
     except NoPicture as error:
         raise NoPicture(f"{path}: {error}") from error

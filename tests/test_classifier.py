@@ -11,11 +11,12 @@ from torch.nn import functional as F
 
 from cifar10.assemble import assemble
 from cifar10.build import build
-from cifar10.classifier import Classifier, NotFinite, metrics
+from cifar10.classifier import Classifier, NotFinite
 from cifar10.data import MEAN, STD
 from cifar10.data.loader import shrink
 from cifar10.data.module import CIFAR10DataModule
 from cifar10.errors import SettingError
+from cifar10.metrics import metrics
 from cifar10.run import run
 
 

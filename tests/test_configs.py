@@ -33,6 +33,7 @@ def photos(tmp_path_factory):
 def test_every_file_composes_and_builds(name, settings, tmp_path, photos):
     group, _, option = name.rpartition("/")
     needed = {"data/folder": [f"data.dir={photos}"], "model/timm": ["model.name=resnet18"]}
+    needed["experiment/convnet_best"] = ["teacher=null"]  # which is trained first
     chosen = settings(*([f"{group}={option}"] if group else []), *needed.get(name, []))
     parts = assemble(chosen, tmp_path)
     assert list(tmp_path.iterdir()) == []

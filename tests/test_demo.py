@@ -3,9 +3,13 @@
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -47,7 +51,7 @@ def test_a_picture_is_shown_as_the_network_sees_it_with_every_class(picture):
 
 
 def test_doubt_is_said_where_the_network_is_less_sure_than_of_its_own_images(picture):
-    assert "none of the ten" in demo.answer(picture, Sure(0.49), 0.5)[2]
+    assert "may be none of the ten" in demo.answer(picture, Sure(0.49), 0.5)[2]
     assert demo.answer(picture, Sure(0.51), 0.5)[2] == ""
 
 
@@ -60,14 +64,27 @@ def test_its_own_images_are_seldom_doubted_and_other_classes_never(trained, samp
     assert demo.least_sure(classifier) == 0
 
 
-def test_a_file_that_is_no_picture_is_answered_and_nothing_is_shown(tmp_path):
-    (tmp_path / "rub bish.png").write_bytes(b"nothing")
-    assert demo.answer(str(tmp_path / "rub bish.png"), Sure(1), 0.5) == (
-        None,
-        None,
-        "**This file is no picture.**",
-    )
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"nothing", "is no picture"),
+        (b"", "is empty"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is no picture"),
+    ],
+)
+def test_a_file_that_is_no_picture_is_answered_and_nothing_is_shown(tmp_path, content, why):
+    (tmp_path / "rub bish.png").write_bytes(content)
+    said = f"**No picture could be read from this file: {why}.**"
+    assert demo.answer(str(tmp_path / "rub bish.png"), Sure(1), 0.5) == (None, None, said)
     assert demo.answer(None, Sure(1), 0.5) == (None, None, "")
+
+
+def test_a_picture_that_is_cut_off_is_answered(picture):
+    data = Path(picture).read_bytes()
+    Path(picture).write_bytes(data[: len(data) // 2])
+    said = demo.answer(picture, Sure(1), 0.5)[2]
+    assert said.startswith("**No picture could be read from this file: ")
+    assert picture not in said
 
 
 def test_the_examples_are_test_images_of_the_sample_one_of_each_class(tmp_path, sample):
@@ -84,6 +101,16 @@ def test_without_gradio_one_line_says_what_to_install(cifar, trained, monkeypatc
     assert err == "error: demo: Gradio must be installed: pip install -e '.[demo]'\n"
 
 
+def free_port():
+    with socket.socket() as some:
+        some.bind(("127.0.0.1", 0))
+        return some.getsockname()[1]
+
+
+def command(*words):
+    return [sys.executable, "-c", "from cifar10.cli import main; main()", "demo", *map(str, words)]
+
+
 @pytest.fixture
 def address(trained, tmp_path):
     """Of a page with two networks, served by a process of its own."""
@@ -91,12 +118,57 @@ def address(trained, tmp_path):
     state = torch.load(trained / "best.ckpt", weights_only=True)
     state["hyper_parameters"]["classes"] = [f"thing {number}" for number in range(10)]
     torch.save(state, tmp_path / "an other.ckpt")
-    words = ["demo", "-m", trained, "-m", tmp_path / "an other.ckpt", "--port", "7961"]
-    program = [sys.executable, "-c", "from cifar10.cli import main; main()", *words]
+    port = free_port()
+    program = command("-m", trained, "-m", tmp_path / "an other.ckpt", "--port", port)
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as server:
-        yield re.search(r"http://127\.0\.0\.1:\d+/", server.stdout.readline())[0]
-        server.send_signal(signal.SIGINT)
-        assert server.wait(30) == 0
+        try:
+            line = server.stdout.readline()
+            assert line == f"look at http://127.0.0.1:{port}/ (Ctrl-C ends it)\n"
+            yield line.split()[2]
+            server.send_signal(signal.SIGINT)
+            assert server.wait(30) == 0
+        finally:
+            server.kill()
+
+
+def test_it_listens_to_this_machine_alone_and_fetches_nothing(address, tmp_path):
+    with pytest.raises(OSError), socket.create_connection((own_address(), int(address[-6:-1])), 5):
+        pass
+    assert httpx.get(f"{address}gradio_api/file=https://example.org/x.png").status_code == 403
+    page = tmp_path / "page.html"
+    page.write_text("<script>alert(1)</script>")
+    with page.open("rb") as file:
+        (path,) = httpx.post(f"{address}gradio_api/upload", files={"files": file}).json()
+    shown = httpx.get(f"{address}gradio_api/file={path}")
+    assert shown.headers["content-disposition"].startswith("attachment")
+    file = {"path": "https://example.org/x.png", "meta": {"_type": "gradio.FileData"}}
+    asked = httpx.post(f"{address}gradio_api/call/look", json={"data": [file, "x"]})
+    told = httpx.get(f"{address}gradio_api/call/look/{asked.json()['event_id']}", timeout=30)
+    assert "event: error" in told.text
+    with tempfile.TemporaryFile() as file:
+        file.truncate(21_000_000)
+        refused = httpx.post(f"{address}gradio_api/upload", files={"files": file})
+    assert refused.status_code == 413
+
+
+def test_a_port_that_is_taken_is_told_of_in_one_line(trained):
+    pytest.importorskip("gradio")
+    with socket.socket() as some:
+        some.bind(("127.0.0.1", 0))
+        some.listen()
+        port = some.getsockname()[1]
+        program = command("-m", trained, "--port", port)
+        said = subprocess.run(program, check=False, capture_output=True, text=True, timeout=120)
+    assert (said.returncode, said.stdout) == (2, "")
+    assert said.stderr.startswith(f"error: 127.0.0.1:{port}: ")
+    assert len(said.stderr.splitlines()) == 1
+
+
+def own_address():
+    """This machine's address in its network."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as some:
+        some.connect(("192.0.2.1", 9))  # nothing is sent
+        return some.getsockname()[0]
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs Chromium")
@@ -130,7 +202,7 @@ def test_in_a_browser_pictures_are_answered_and_no_other_host_is_asked(
         page.reload()
         page.get_by_text("knows 10 things").wait_for()
         page.set_input_files(upload, tmp_path / "rubbish.png")
-        page.get_by_text("This file is no picture.").wait_for()
+        page.get_by_text("this file: is no picture").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         browser.close()
     assert asked

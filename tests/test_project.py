@@ -9,16 +9,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
 from PIL import Image
+from typer.core import TyperGroup
 
 from benchmarks import recipes, tables
-from cifar10 import results, summary
+from cifar10 import cli, results, summary
 from cifar10.settings import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 FILES = sorted(
     path.relative_to(ROOT)
@@ -84,9 +87,10 @@ def test_committed_results_are_of_clean_commits():
 
 
 @pytest.mark.parametrize(
-    "command", [line for line in commands(README) if line.startswith("python train.py ")]
+    "command",
+    [line for line in commands(README + DOCS) if line.startswith("python train.py ")],
 )
-def test_the_readmes_settings_exist(command, settings, tmp_path, monkeypatch):
+def test_the_pages_settings_exist(command, settings, tmp_path, monkeypatch):
     from cifar10.assemble import assemble
 
     monkeypatch.chdir(tmp_path)
@@ -96,6 +100,18 @@ def test_the_readmes_settings_exist(command, settings, tmp_path, monkeypatch):
         Image.new("RGB", (40, 40)).save(path)
     words = [word for word in shlex.split(command)[2:] if not word.startswith("-")]
     assemble(settings(*map(first, words)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "command", [line for line in commands(README + DOCS) if line.startswith("cifar10 ")]
+)
+def test_the_pages_words_are_those_of_the_program(command):
+    program = typer.main.get_command(cli.app)
+    words = shlex.split(command)[1:]
+    context = program.make_context("cifar10", words[:1], resilient_parsing=True)
+    while isinstance(program, TyperGroup):
+        name, program, words = program.resolve_command(context, words)
+    program.make_context(name, words)
 
 
 def first(word: str) -> str:
@@ -116,11 +132,8 @@ def test_the_readmes_map_has_every_file_and_no_other():
         assert len(line.split()) <= 7
 
 
-def test_the_readmes_python_runs(tiny, tmp_path):
-    from cifar10.run import run
-
-    run(tiny(), tmp_path / "outputs" / "run")
-    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1].replace("RUN", "run")
+def test_the_readmes_python_runs(tmp_path):
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
     code += "assert probabilities.shape == (1, 10)\n"
     Image.new("RGB", (300, 200)).save(tmp_path / "photo.jpg")
     environment = os.environ | {"PYTHONPATH": str(Path(ROOT))}

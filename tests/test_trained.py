@@ -1,12 +1,14 @@
 """Trained classifiers by name, run and checkpoint; and files that are none."""
 
+import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
 import cifar10
-from cifar10 import evaluation, results, zoo
+from cifar10 import results, zoo
 from cifar10.errors import UserError
 from cifar10.zoo.ship import ship
 
@@ -114,16 +116,29 @@ def test_a_checkpoint_that_names_a_class_outside_is_not_built(trained, tmp_path)
         cifar10.load(tmp_path / "some.ckpt")
 
 
-def test_a_shipped_models_card_has_its_own_figures(shipped):
-    settings, _, _ = evaluation.origin("little")
-    _, batches = evaluation.split_of(settings, "test")
-    scores, _ = evaluation.evaluate(cifar10.load("little"), batches, "32-true", views=True)
+def test_a_shipped_model_evaluates_to_the_digits_of_its_cards(shipped, cifar):
+    code, _, _ = cifar("evaluate", "little", "--views")
+    assert code == 0
+    scores = json.loads(Path("little-evaluation-test/evaluation.json").read_text())
+    known = zoo.card("little")
+    assert known["scores"].items() <= scores.items()
     card = (shipped / "little.md").read_text()
     for kind in (scores, scores["mirrored"], scores["six_views"]):
         assert f"| {kind['loss']:.4f} | {kind['top1']:.2%} | {kind['top3']:.2%} |" in card
     assert f"| cat | {scores['per_class']['cat']:.2%} |" in card
-    assert zoo.card("little")["sha256"] in card
+    assert known["sha256"] in card
     assert "python train.py data=sample trainer.max_epochs=2" in card
+    assert "teacher" not in card
+
+
+def test_a_card_names_the_teacher(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo, "PLACE", tmp_path / "zoo")
+    pupil = tmp_path / "pupil"
+    shutil.copytree(trained, pupil)
+    result = results.read(pupil / results.NAME)
+    result["settings"]["teacher"] = str(trained)
+    results.write(pupil, result)
+    assert "from a teacher that was made by\n\n    python train.py" in ship(pupil, "little")
 
 
 def test_weights_that_lose_too_much_in_half_precision_are_not_shipped(

@@ -1,22 +1,16 @@
 """A folder of class folders as a data set."""
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from cifar10 import pictures
-from cifar10.atomic import remove_leftovers, replacing
-from cifar10.data.archive import Dataset, acquire
-from cifar10.data.edition import SIDE
+from cifar10.data.archive import Dataset
+from cifar10.data.kept import content, prepare
 from cifar10.data.module import Count, MemoryDataModule, Share, count_of, hold_out
 from cifar10.errors import SettingError, UserError
 from cifar10.settings import at_home
@@ -24,8 +18,6 @@ from cifar10.settings import at_home
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
-PREPARED = ".prepared-32x32.safetensors"
-AHEAD = 500  # pictures that are read while as many are put in place
 SHOWN = 10  # lines about pictures that cannot be read
 
 
@@ -88,7 +80,7 @@ class FolderDataModule(MemoryDataModule):
         return self.found.counts[1] > 0 or super().has_validation
 
     def read(self) -> Dataset:
-        images, readable = prepare(self.root, self.found)
+        images, readable = prepare(self.root, self.found.files)
         self.answer_for(readable)
         labels = self.found.labels
         parts = [
@@ -176,84 +168,6 @@ def survey(root: Path) -> Found:
             labels += [label] * len(pictured)
             counts[place] += len(pictured)
     return Found(tuple(classes), files, torch.tensor(labels), counts)
-
-
-def prepare(root: Path, found: Found) -> tuple[Tensor, Tensor]:
-    """Read all pictures, or what an earlier start has kept of the very same files.
-
-    Any number of processes may call this at once: one reads, the others wait for it.
-
-    Returns:
-        Images, uint8 (N, 3, 32, 32), and which of them could be read, bool (N,).
-    """
-    key = listing(root, found.files)
-    if kept := open_if_same(root / PREPARED, key):
-        return kept
-    try:
-        lock = acquire(root)
-    except OSError as error:
-        log.warning("%s: %s, so every start reads all pictures", root, error.strerror)
-        return read_all(root, found.files)
-    try:
-        if kept := open_if_same(root / PREPARED, key):  # made while this process waited
-            return kept
-        remove_leftovers(root)
-        images, readable = read_all(root, found.files)
-        metadata = {"listing": key, "content": content(images, readable)}
-        try:
-            with replacing(root / PREPARED) as file:
-                file.write(save({"images": images, "readable": readable}, metadata))
-        except OSError as error:
-            log.warning("%s is not kept: %s", root / PREPARED, error.strerror)
-        return images, readable
-    finally:
-        lock.release()
-
-
-def listing(root: Path, files: Sequence[Path]) -> str:
-    """SHA-256 of names, sizes and times: as long as it stays, so do the pictures."""
-    digest = hashlib.sha256()
-    for path in files:
-        state = path.stat()
-        digest.update(f"{path.relative_to(root)}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
-
-
-def open_if_same(path: Path, key: str) -> tuple[Tensor, Tensor] | None:
-    """What was kept of the pictures; None if it is of others, damaged or not there."""
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("listing") != key:
-                return None
-            images, readable = file.get_tensor("images"), file.get_tensor("readable")
-    except (OSError, SafetensorError):
-        return None
-    return (images, readable) if content(images, readable) == metadata.get("content") else None
-
-
-def content(*tensors: Tensor) -> str:
-    """SHA-256 of tensors' bytes, one after another."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(tensor.contiguous().numpy())
-    return digest.hexdigest()
-
-
-def read_all(root: Path, files: Sequence[Path]) -> tuple[Tensor, Tensor]:
-    images = torch.zeros(len(files), 3, SIDE, SIDE, dtype=torch.uint8)
-    readable = torch.zeros(len(files), dtype=torch.bool)
-    log.info("reading the %d pictures of %s", len(files), root)
-    console, place = Console(stderr=True), 0
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("reading", total=len(files))
-        for batch in pictures.read_ahead(files, AHEAD):
-            for _, picture in batch:
-                if isinstance(picture, Tensor):
-                    images[place], readable[place] = picture, True
-                place += 1
-            progress.advance(task, len(batch))
-    return images, readable
 
 
 def moments(images: Tensor) -> tuple[list[float], list[float]]:

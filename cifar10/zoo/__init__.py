@@ -20,8 +20,8 @@ def card(name: str) -> dict[str, Any]:
     """What is known of a shipped model.
 
     Returns:
-        `sha256` of its weights, `hyper_parameters` of its Classifier, and the `result` of the run
-        that trained it.
+        `sha256` of its weights, `hyper_parameters` of its Classifier, the `result` of the run that
+        trained it, and its `scores` as shipped, on the test set (see `evaluation.evaluate`).
     """
     return json.loads((PLACE / f"{name}.json").read_text(encoding="utf-8"))
 

@@ -36,13 +36,14 @@ def ship(run: Path, name: str) -> str:
     result = results.read(run / results.NAME)
     if result["status"] != "ok":
         raise UserError(f"{run} is not finished: its status is {result['status']}")
+    teacher = result_of(result["settings"].get("teacher"))
     state = checkpoint.read(checkpoint_of(run))
     weights = halved(state["state_dict"])
     settings, _, _ = evaluation.origin(run)
     _, batches = evaluation.split_of(settings, "test")
 
     def scores(classifier: Classifier, views: bool) -> dict[str, Any]:
-        return evaluation.evaluate(classifier, batches, "32-true", views)[0]
+        return evaluation.evaluate(classifier, batches, evaluation.PRECISION, views)[0]
 
     before = scores(load(run, "cpu"), views=False)
     after = scores(restore(state["hyper_parameters"], weights), views=True)
@@ -53,15 +54,29 @@ def ship(run: Path, name: str) -> str:
     known = {
         "sha256": hashlib.sha256(data).hexdigest(),
         "hyper_parameters": state["hyper_parameters"],
-        "result": {k: v for k, v in results.shareable(result).items() if k != "history"},
+        "scores": after,
+        "result": without_history(result),
+        "teacher": teacher and without_history(teacher),
     }
-    text = card(name, known, after)
+    text = card(name, known)
     zoo.PLACE.mkdir(parents=True, exist_ok=True)
     files = {"safetensors": data, "json": results.dumps(known).encode(), "md": text.encode()}
     for suffix, content in files.items():
         with replacing(zoo.PLACE / f"{name}.{suffix}") as file:
             file.write(content)
     return text
+
+
+def result_of(model: str | None) -> dict[str, Any] | None:
+    """The result of the run that trained a model, given as `cifar10 predict` takes it."""
+    if model is None or model in zoo.names():
+        return model and zoo.card(model)["result"]
+    return results.read(checkpoint_of(model).parent / results.NAME)
+
+
+def without_history(result: dict[str, Any]) -> dict[str, Any]:
+    """A run's result in short, as it may be handed on."""
+    return {k: v for k, v in results.shareable(result).items() if k != "history"}
 
 
 def halved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -72,14 +87,16 @@ def halved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def card(name: str, known: dict[str, Any], shipped: dict[str, Any]) -> str:
+def card(name: str, known: dict[str, Any]) -> str:
     """A model's card for people, in Markdown.
 
     Args:
         known: its card for programs, see `zoo.card`.
-        shipped: its figures on the test set, see `evaluation.evaluate`.
     """
-    result = known["result"]
+    result, shipped = known["result"], known["scores"]
+    teacher = []
+    if known["teacher"]:
+        teacher = ["from a teacher that was made by", "", *made_by(known["teacher"])]
     weakest = sorted(shipped["per_class"], key=shipped["per_class"].get)[:2]
     confused = [
         (count, row, column)
@@ -97,12 +114,8 @@ def card(name: str, known: dict[str, Any], shipped: dict[str, Any]) -> str:
         "",
         f"{result['network']}, {result['parameters']:,} parameters. Made by",
         "",
-        f"    {report.repeat(result)}",
-        "",
-        f"at commit {result['commit'][:12]}, on {result['device']}, {result['precision']['value']}:"
-        f" {result['epochs']} epochs in {result['seconds']['training'] / 60:.0f} minutes. Seed"
-        f" {result['seed']}, one run.",
-        "",
+        *made_by(result),
+        *teacher,
         f"| {shipped['images']:,} test images, float32 | loss | top-1 | top-3 | top-5 |",
         "| --- | --- | --- | --- | --- |",
     ]
@@ -127,6 +140,25 @@ def card(name: str, known: dict[str, Any], shipped: dict[str, Any]) -> str:
         f"Weights in half precision, SHA-256 `{known['sha256']}`.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def made_by(result: dict[str, Any]) -> list[str]:
+    """The command of a run, and what there is to know of it, as Markdown."""
+    data = result["data"]
+    held_out = (
+        f"{data['val']:,} were held out to choose the epoch"
+        if data["val"]
+        else ("none was held out, and the last epoch is the result")
+    )
+    return [
+        f"    {report.repeat(result)}",
+        "",
+        f"at commit {result['commit'][:12]}, on {result['device']}, {result['precision']['value']}:"
+        f" {result['epochs']} epochs in {result['seconds']['training'] / 60:.0f} minutes. Seed"
+        f" {result['seed']}, one run. {data['train']:,} images were trained on; {held_out}. Its own"
+        f" figures: test loss {result['test']['loss']:.4f}, top-1 {result['test']['top1']:.2%}.",
+        "",
+    ]
 
 
 def main() -> None:

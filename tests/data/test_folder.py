@@ -10,8 +10,9 @@ from PIL import Image
 
 from cifar10 import pictures
 from cifar10.build import build
-from cifar10.data import folder
-from cifar10.data.folder import PREPARED, FolderDataModule, moments
+from cifar10.data import kept
+from cifar10.data.folder import FolderDataModule, moments
+from cifar10.data.kept import PREPARED
 from cifar10.errors import SettingError, UserError
 
 CLASSES = ("ant", "big bee", "wasp")
@@ -98,7 +99,7 @@ def test_pictures_are_read_once_until_one_of_them_changes(module, photos, monkey
     read = []
     ahead = pictures.read_ahead
     monkeypatch.setattr(
-        folder.pictures, "read_ahead", lambda files, size: read.append(1) or ahead(files, size)
+        pictures, "read_ahead", lambda files, size: read.append(1) or ahead(files, size)
     )
     assert torch.equal(opened(module()).pixels, first.pixels)
     assert not read
@@ -178,7 +179,7 @@ def test_a_folder_that_cannot_be_written_to_is_read_all_the_same(module, monkeyp
     def refused(root):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(folder, "acquire", refused)
+    monkeypatch.setattr(kept, "acquire", refused)
     assert len(opened(module()).pixels) == 48
     assert "every start reads all pictures" in caplog.text
 
@@ -196,7 +197,7 @@ def test_it_trains_tests_predicts_and_evaluates(photos, tmp_path, cifar, setting
     assert {"confusion", "per_class", "samples", "reliability"} <= drawn
     classifier = load(out)
     assert classifier.classes == CLASSES
-    own = folder.moments(torch.stack([pictures.read(p) for p in (photos / "train").rglob("*.png")]))
+    own = moments(torch.stack([pictures.read(p) for p in (photos / "train").rglob("*.png")]))
     torch.testing.assert_close(classifier.mean.flatten(), torch.tensor(own[0]))
     code, said, _ = cifar("predict", photos / "test" / "big bee" / "test0.png", "-m", out, "--json")
     assert code == 0
