@@ -66,7 +66,8 @@ def export(classifier: Classifier, form: str, path: Path, images: Tensor) -> dic
     with tempfile.TemporaryDirectory() as place, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's exporter about itself
         file = Path(place, "model.pt2" if form == "torch" else "model.onnx")
-        (write_onnx if form == "onnx" else write_program)(whole, file, images[:2])
+        example = images[:2].clone()  # a program is saved with its example, and all it is a view of
+        (write_onnx if form == "onnx" else write_program)(whole, file, example)
         answer = (open_onnx if form == "onnx" else open_program)(file)
         data = file.read_bytes()
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,6 +108,8 @@ def test_an_export_answers_as_pytorch_does_and_knows_its_classes(form, name, cif
         names = json.loads(extra["classes.json"])
     torch.testing.assert_close(answer, expected, atol=1e-4, rtol=0)
     assert tuple(names) == CLASSES
+    weights = sum(4 * p.numel() for p in model.parameters())
+    assert weights < Path(name).stat().st_size < 1.1 * weights  # and no images
 
 
 def test_an_export_that_answers_otherwise_is_not_put_in_place(
