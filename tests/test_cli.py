@@ -141,7 +141,7 @@ def test_a_missing_exporter_is_named(cifar, trained, monkeypatch):
     "words,why",
     [
         (["predict", "-m", "x"], "Missing argument"),
-        (["predict", "a.png"], "Missing option '--model'"),
+        (["evaluate", "airnett"], "did you mean airnet?"),
         (["predict", "", "-m", "x"], "an empty path"),
         (["predict", "~nosuchuser/x.png", "-m", "x"], "there is no such file"),
         (["evaluate", ""], "'': there is no such model"),
