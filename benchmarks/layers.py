@@ -6,11 +6,10 @@ A step is these layers and, between them, normalisation, activations, pooling, t
 optimizer, which add time and hardly any arithmetic.
 """
 
-import statistics
 import time
 from collections.abc import Iterator
 
-from benchmarks.measure import alternate, claim, output, report
+from benchmarks.measure import alternate, claim, output, ratio, report
 from benchmarks.step import BATCH
 from benchmarks.subjects import matrix_product, network_of, parts, quiet
 
@@ -72,8 +71,7 @@ def main() -> None:
             passes = 2 if shape[0] == 3 else 3  # forward, weights, images
             work[row] = 2 * passes * multiplications * batch / 1e9
     measured = alternate(contenders, ROUNDS)
-    peak = measured.pop("matrix product")
-    figures = {"matrix product": peak}
+    figures = {"matrix product": measured.pop("matrix product")}
     figures |= {row: [work[row] / seconds for seconds in times] for row, times in measured.items()}
     claims = []
     for model, target in (("convnet", 0.85), ("airnet", 0.92)):
@@ -81,7 +79,7 @@ def main() -> None:
         total = sum(work[row] for row in own)
         rates = [total / sum(turn) for turn in zip(*(measured[row] for row in own), strict=True)]
         figures[f"{model}: all its layers"] = rates
-        over = statistics.median(rate / best for rate, best in zip(rates, peak, strict=True))
+        over = ratio(figures, f"{model}: all its layers", "matrix product")
         claims.append(claim(f"{model}: its layers alone over the matrix product", over, target))
     report(path, "GFLOP/s", figures, claims=claims, precision=precision, work=work)
 

@@ -1,6 +1,7 @@
 """README, continuous integration and committed results say the same."""
 
 import json
+import math
 import os
 import re
 import shlex
@@ -17,6 +18,7 @@ from PIL import Image
 from typer.core import TyperGroup
 
 from benchmarks import recipes, tables
+from benchmarks.time_to_accuracy import epochs_to
 from cifar10 import cli, results, summary
 from cifar10.settings import ROOT
 
@@ -57,6 +59,15 @@ def test_tables_are_those_of_the_committed_results(page):
 def test_committed_results_are_of_the_recipes_as_they_stand(file):
     recipe, seed = file.parts[-3], int(file.parts[-2].removeprefix("seed"))
     assert recipes.is_of(file, recipe, seed)
+
+
+def test_epochs_to_an_accuracy_are_read_off_or_extrapolated():
+    # Errors of one over the square root of the epoch: 0.18 comes after 1 / 0.18 ** 2 epochs.
+    run = {"history": [{"epoch": n, "val/top1": 1 - n**-0.5} for n in range(1, 11)]}
+    assert epochs_to(run, 0.5) == 4
+    assert epochs_to(run, 0.82) == pytest.approx(1 / 0.18**2)
+    flat = {"history": [{"epoch": n, "val/top1": 0.5} for n in range(1, 11)]}
+    assert epochs_to(flat, 0.82) == math.inf
 
 
 def test_a_result_stays_its_recipes_when_settings_that_do_nothing_are_added(tmp_path):
