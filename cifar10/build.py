@@ -104,8 +104,8 @@ def locate(target: Any, where: str, kind: type[T]) -> type[T]:
         raise SettingError(f"{name}: must be the full name of a class, as in package.module.Class")
     if target.split(".")[0] not in trusted:
         raise SettingError(
-            f"{name}: only classes of {', '.join(sorted(trusted))} are built; to trust another "
-            f"package, name it in the environment variable CIFAR10_TRUST"
+            f"{name}: only classes of {', '.join(sorted(trusted))} are built; to trust this one "
+            f"as well, set the environment variable CIFAR10_TRUST={target.split('.')[0]}"
         )
     if target.split(".")[0] not in PACKAGES and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # a file of one's own, beside which one works

@@ -52,7 +52,8 @@ def print_version(wanted: bool) -> None:
 @app.callback()
 def options(
     _: Annotated[
-        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Say which.")
+        bool,
+        typer.Option("--version", callback=print_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     """Use CIFAR-10 classifiers. Training is `python train.py`."""
@@ -78,15 +79,18 @@ def predict(
     from cifar10 import answers, pictures
     from cifar10.trained import load
 
-    files, others = pictures.find(paths)
+    files, others, faults = pictures.find(paths)
     classifier = load(model)
+    for fault in faults:
+        print(f"error: {printable(str(fault))}", file=sys.stderr)
     failed: list[Path] = []
     show = answers.in_json if as_json else answers.in_csv if as_csv else answers.in_bars
     show(answers.of_files(files, classifier, top, failed))
     if others:
-        print(f"{others} files of other kinds were passed over", file=sys.stderr)
+        print(f"files of other kinds passed over: {others}", file=sys.stderr)
     if failed:
         print(f"{len(failed)} of {len(files)} files gave no picture", file=sys.stderr)
+    if failed or faults:
         raise typer.Exit(1)
 
 
@@ -98,7 +102,10 @@ def evaluate(
         bool, typer.Option("--views", help="Also with mirrored and six views, named apart.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for evaluation.json and the pictures.")
+        Path | None,
+        typer.Option(
+            help="Folder for evaluation.json and the pictures; the run's own, or one here."
+        ),
     ] = None,
 ) -> None:
     """Score a model, and draw its mistakes.
@@ -143,13 +150,15 @@ def print_scores(scores: dict) -> None:
 def export(
     model: ModelArgument,
     to: Annotated[Format, typer.Option(help="onnx, or torch for a torch.export program.")],
-    out: Annotated[Path | None, typer.Option(help="The file to write.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; MODEL.onnx or MODEL.pt2 here.")
+    ] = None,
 ) -> None:
     """Write a model as one file of its own.
 
-    It takes uint8 images (N, 3, 32, 32) and gives probabilities (N, 10); normalisation, softmax and
-    the names of the classes are inside. It is compared with PyTorch on 1,000 test images before it
-    is put in place.
+    It takes uint8 images (N, 3, 32, 32) and gives probabilities (N, classes); normalisation,
+    softmax and the names of the classes are inside. It is compared with PyTorch on 1,000 test
+    images before it is put in place.
     """
     from cifar10 import evaluation, export, zoo
     from cifar10.trained import load
@@ -180,7 +189,7 @@ def demo(
     ),
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 7860,
 ) -> None:
-    """Show a page on this machine: drop a picture, see what the network says."""
+    """Open a page to drop pictures on."""
     from cifar10 import demo, zoo
 
     demo.serve(model or zoo.names(), host, port)
@@ -211,7 +220,7 @@ def fetch() -> None:
 
 @data.command()
 def verify() -> None:
-    """Compare the prepared data with its published SHA-256; touch no network."""
+    """Check the prepared data's SHA-256."""
     from cifar10.data import archive
     from cifar10.data.edition import CIFAR10
 

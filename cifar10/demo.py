@@ -37,7 +37,8 @@ SURER = 0.95  # share of CIFAR-10's own images on which a network is surer than 
 
 TITLE = "What is on this picture?"
 KNOWS = (
-    "The network looks at 32x32 pixels and knows {} things: {}. All of it happens on this machine."
+    "The network looks at 32x32 pixels and answers with one of {} things, whatever it is shown: "
+    "{}. All of it happens on this machine."
 )
 
 
@@ -66,7 +67,7 @@ def answer(path: str | None, classifier: Classifier, doubt: float) -> tuple[Any,
         picture = pictures.read(path, FORMATS)
     except pictures.NoPicture as error:
         why = str(error).removeprefix(f"{path}: ")
-        return None, None, f"**No picture could be read from this file: {why}.**"
+        return None, None, f"**This file {why}.**"
     chances = classifier.predict(picture[None])[0]
     pixels = picture.permute(1, 2, 0).numpy()
     seen = pixels.repeat(LARGER, axis=0).repeat(LARGER, axis=1)
@@ -125,8 +126,8 @@ def page(models: Sequence[str], files: Sequence[str]) -> Any:
                 # Handed on as it came: this program reads it, and says what is wrong with it.
                 picture.preprocess = lambda upload: upload and upload.path
                 model = gr.Dropdown(list(known), label="network", interactive=len(known) > 1)
-            with gr.Column():
                 remark = gr.Markdown()
+            with gr.Column():
                 chances = gr.Label(num_top_classes=5, label="what the network says")
                 side = LARGER * SIDE
                 seen = gr.Image(

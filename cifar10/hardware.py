@@ -214,7 +214,8 @@ def set_threads(threads: int | None, processes: int = 1) -> Choice:
     torch.set_num_threads(chosen)
     if processes > 1:  # else Lightning sets a number of its own when it starts the others
         os.environ["OMP_NUM_THREADS"] = str(chosen)
-    reason = f"{available} cores may be used" + (f" by {processes} processes" * (processes > 1))
+    many = "s" * (available > 1)
+    reason = f"{available} core{many} may be used" + f" by {processes} processes" * (processes > 1)
     return Choice(str(chosen), "as set" if threads else reason)
 
 

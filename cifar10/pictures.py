@@ -25,28 +25,31 @@ class NoPicture(UserError):
     exit_code = 2
 
 
-def find(places: Iterable[str | Path]) -> tuple[list[Path], int]:
+def find(places: Iterable[str | Path]) -> tuple[list[Path], int, list[NoPicture]]:
     """List the files that are meant by paths, folders (all pictures below them) and globs.
 
     Returns:
-        The files, each once, and how many others the folders hold, told by their suffix.
+        The files, each once; how many others the folders hold, told by their suffix; what is wrong
+        with the places that gave none.
 
     Raises:
-        NoPicture: there is no such file, or no picture in a folder.
+        NoPicture: no place gave any.
     """
     found: dict[Path, Path] = {}  # by where links lead
     others = 0
+    faults = []
     suffixes = Image.registered_extensions()
     for place in map(str, places):
-        if not place:
-            raise NoPicture("'': an empty path names no picture")
         path = at_home(place)
-        if path.is_dir():
+        pictures = []
+        if not place:
+            faults.append(NoPicture("'': an empty path names no picture"))
+        elif path.is_dir():
             files = sorted(file for file in path.rglob("*") if file.is_file())
             pictures = [file for file in files if file.suffix.lower() in suffixes]
             others += len(files) - len(pictures)
             if not pictures:
-                raise NoPicture(f"{place}: there is no picture in this folder")
+                faults.append(NoPicture(f"{place}: there is no picture in this folder"))
         elif path.exists():
             pictures = [path]
         else:
@@ -54,10 +57,12 @@ def find(places: Iterable[str | Path]) -> tuple[list[Path], int]:
             pictures = sorted(map(Path, named))
             pictures = [file for file in pictures if file.is_file()]
             if not pictures:
-                raise NoPicture(f"{place}: there is no such file or folder")
+                faults.append(NoPicture(f"{place}: there is no such file or folder"))
         for file in pictures:
             found.setdefault(file.resolve(), file)
-    return list(found.values()), others
+    if faults and not found:
+        raise NoPicture("; ".join(map(str, faults)))
+    return list(found.values()), others, faults
 
 
 def read(path: str | Path, formats: Sequence[str] | None = None) -> Tensor:
@@ -82,7 +87,8 @@ def read(path: str | Path, formats: Sequence[str] | None = None) -> Tensor:
         empty = Path(path).stat().st_size == 0
         raise NoPicture(f"{path}: {'is empty' if empty else 'is no picture'}") from error
     except OSError as error:
-        raise NoPicture(f"{path}: {error.strerror or one_line(error)}") from error
+        why = error.strerror or f"is damaged ({one_line(error)})"
+        raise NoPicture(f"{path}: {why}") from error
     except Exception as error:  # damaged files make decoders raise anything
         raise NoPicture(f"{path}: is damaged ({one_line(error)})") from error
 
@@ -120,7 +126,7 @@ def rgb(picture: Image.Image) -> Image.Image:
     try:
         return picture.convert("RGB")
     except ValueError as error:
-        raise NoPicture(f"its colours ({picture.mode}) cannot be turned into RGB") from error
+        raise NoPicture(f"has colours ({picture.mode}) that cannot be turned into RGB") from error
 
 
 def eight_bits(picture: Image.Image) -> Image.Image:

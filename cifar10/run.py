@@ -214,6 +214,8 @@ def train_and_test(
     )
     if not tested:
         raise SettingError("nothing was tested: the trainer's limits leave no test batch")
+    scored = trainer.num_test_batches[0] * data.batch_size  # limits may leave some out
+    result["data"]["tested"] = min(scored, result["data"]["test"])
     figures = plain(tested[0])
     for split in ("test", "test_views"):
         own = {k.partition("/")[2]: v for k, v in figures.items() if k.startswith(f"{split}/")}

@@ -49,11 +49,12 @@ def closing_table(result: dict[str, Any], folder: Path) -> str:
     """What a finished run has to say, as lines of text."""
     test, seconds = result["test"], result["seconds"]
     phases = ", ".join(f"{seconds[phase]:.1f} {phase.replace('_', '-')}" for phase in PHASES)
-    checkpoint = result["checkpoint"]
+    checkpoint, data = result["checkpoint"], result["data"]
+    epoch = "best epoch" if data["validation"] else "last epoch"
     rows = [
         ("test loss", f"{test['loss']:.4f}"),
         *((f"test top-{k}", f"{test[f'top{k}']:.2%}") for k in (1, 3, 5)),
-        ("best epoch", f"{result['best_epoch']} of {result['epochs']}"),
+        (epoch, f"{result['best_epoch']} of {result['epochs']}"),
         ("seconds", phases),
         ("checkpoint", str(folder / checkpoint) if checkpoint else "none"),
         ("logs", logs(folder)),
@@ -63,7 +64,9 @@ def closing_table(result: dict[str, Any], folder: Path) -> str:
         rows.append(("report", str(folder / report.NAME)))
     if "test_views" in result:
         rows.insert(2, ("  six views", f"{result['test_views']['top1']:.2%}"))
-    if result["data"]["validation"] == "test":
+    if data["tested"] < data["test"]:  # trainer.limit_test_batches
+        rows.insert(0, ("tested on", f"{data['tested']:,} of {data['test']:,} images"))
+    if data["validation"] == "test":
         rows.insert(0, ("chosen on", "the test set"))
     return "\n".join(f"{name:<12} {value}" for name, value in rows)
 

@@ -35,7 +35,7 @@ def load(model: str | Path, device: str = "auto") -> Classifier:
         classifier = restore(hyperparameters, weights)
     except (UserError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         why = str(error).splitlines()[-1].strip()
-        raise SettingError(f"{place} fits no network of this program: {why}") from error
+        raise SettingError(f"{place}: its network cannot be built: {why}") from error
     kind = device_type(device)
     channels_last = choose_layout(kind, choose_precision("auto", kind).value).value
     classifier.lay_out(channels_last == "channels last")

@@ -69,9 +69,20 @@ def test_bad_files_are_named_and_the_others_answered(cifar, photos, trained):
     assert len(json.loads(out)) == 3
     assert err.splitlines() == [
         f"error: {photos}/empty.jpg: is empty",
-        "1 files of other kinds were passed over",
+        "files of other kinds passed over: 1",
         "1 of 4 files gave no picture",
     ]
+
+
+def test_a_path_that_is_missing_leaves_the_others_answered(cifar, photos, trained):
+    there = sorted(photos.iterdir())[0]
+    code, out, err = cifar("predict", "nowhere.jpg", there, "-m", trained, "--json")
+    assert code == 1
+    assert [row["path"] for row in json.loads(out)] == [str(there)]
+    assert err == "error: nowhere.jpg: there is no such file or folder\n"
+    code, out, err = cifar("predict", "nowhere.jpg", "", "-m", trained)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1 and "nowhere.jpg" in err and "empty path" in err
 
 
 def test_evaluate_prints_and_writes_the_digits_of_the_run(cifar, trained, tmp_path):

@@ -131,11 +131,11 @@ def test_files_folders_and_globs_are_found_once(tmp_path):
     (folder / "inner").mkdir(parents=True)
     for name in ("b.jpg", "a.PNG", "inner/c.webp", "notes.txt", "d[1].png"):
         (folder / name).touch()
-    found, others = pictures.find([folder, folder / "b.jpg", f"{folder}/*.jpg"])
+    found, others, _ = pictures.find([folder, folder / "b.jpg", f"{folder}/*.jpg"])
     names = [path.relative_to(folder).as_posix() for path in found]
     assert sorted(names) == ["a.PNG", "b.jpg", "d[1].png", "inner/c.webp"]
     assert others == 1
-    assert pictures.find([folder / "d[1].png"]) == ([folder / "d[1].png"], 0)
+    assert pictures.find([folder / "d[1].png"]) == ([folder / "d[1].png"], 0, [])
     assert pictures.find([f"{tmp_path}/**/c.webp"])[0] == [folder / "inner" / "c.webp"]
 
 

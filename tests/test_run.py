@@ -1,16 +1,19 @@
 """Whole runs on the sample: determinism, checkpoints, result.json, logs."""
 
+import re
+
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 from torch.nn import functional as F
 
-from cifar10 import results
+from cifar10 import report, results
 from cifar10.assemble import assemble
 from cifar10.classifier import Classifier
 from cifar10.errors import UserError
 from cifar10.run import run
+from cifar10.terminal import closing_table
 
 
 def weights(folder, name="last"):
@@ -215,6 +218,19 @@ def test_on_a_terminal_a_bar_counts_epochs_from_1(tiny, tmp_path, monkeypatch, c
 def test_csv_logs_where_asked_for(tiny, tmp_path):
     run(tiny("logger=csv"), tmp_path)
     assert "val/loss" in (tmp_path / "metrics.csv").read_text().splitlines()[0]
+
+
+def test_a_run_says_how_many_test_images_it_scored_and_that_no_epoch_was_chosen(tiny, tmp_path):
+    limited = ("+trainer.limit_test_batches=1", "data.batch_size=100", "data.val_size=0")
+    result = run(tiny(*limited), tmp_path / "limited")
+    assert result["data"]["tested"] == 100
+    table = closing_table(result, tmp_path)
+    assert re.search(r"tested on +100 of 500 images", table)
+    assert re.search(r"last epoch +1 of 1", table)
+    assert "Only 100 of 500 test images" in report.page(result, {})
+    whole = run(tiny(), tmp_path / "whole")
+    assert whole["data"]["tested"] == 500
+    assert "tested on" not in closing_table(whole, tmp_path)
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tiny, tmp_path):

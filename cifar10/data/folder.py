@@ -161,7 +161,7 @@ def survey(root: Path) -> Found:
     for place, name in enumerate(SPLITS):
         for label, own in enumerate(classes if name in folders else []):
             try:
-                pictured, _ = pictures.find([folders[name] / own])
+                pictured, *_ = pictures.find([folders[name] / own])
             except pictures.NoPicture as error:
                 raise SettingError(f"data.dir: {error}") from error
             files += pictured
