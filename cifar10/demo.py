@@ -3,7 +3,6 @@
 import contextlib
 import importlib.util
 import ipaddress
-import logging
 import os
 import socket
 import tempfile
@@ -93,12 +92,13 @@ def examples(folder: Path) -> list[str]:
     return paths
 
 
-def page(models: Sequence[str], files: Sequence[str]) -> Any:
+def page(models: Sequence[str], files: Sequence[str], place: Path) -> Any:
     """The page, as Gradio's Blocks.
 
     Args:
         models: as `cifar10 predict --model` takes them; the first is chosen.
         files: pictures to begin with.
+        place: the folder that all pictures to look at are in; no other file is read.
     """
     import gradio as gr
 
@@ -110,6 +110,9 @@ def page(models: Sequence[str], files: Sequence[str]) -> Any:
         return KNOWS.format(len(names), ", ".join(names))
 
     def look(path: str | None, model: str) -> tuple[Any, Any, str, str]:
+        # Who speaks to the page without a browser may name any file of this machine.
+        if path and not Path(path).resolve().is_relative_to(place.resolve()):
+            path, model = None, models[0]
         with torch.inference_mode():
             return *answer(path, known[model], doubts[model]), knows(model)
 
@@ -142,6 +145,51 @@ def page(models: Sequence[str], files: Sequence[str]) -> Any:
     return blocks
 
 
+class OwnPage:
+    """ASGI middleware that lets no other web page speak to this one through a visitor's browser.
+
+    Args:
+        app: what is guarded.
+        hosts: names that this machine may be called by, as after DNS rebinding it has another; None
+            for any.
+    """
+
+    def __init__(self, app: Any, hosts: Sequence[str] | None = None):
+        self.app, self.hosts = app, hosts
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+            host, origin = headers.get(b"host", ""), headers.get(b"origin")
+            foreign = origin is not None and origin.partition("://")[2] != host
+            if foreign or (self.hosts and host.rpartition(":")[0] not in self.hosts):
+                kind = [(b"content-type", b"text/plain")]
+                await send({"type": "http.response.start", "status": 403, "headers": kind})
+                await send({"type": "http.response.body", "body": b"another page's request"})
+                return
+        await self.app(scope, receive, send)
+
+
+def bound(host: str, port: int) -> bool:
+    """Whether only this machine reaches an address, once it was found free to be listened at.
+
+    Raises:
+        SettingError: no listening there.
+    """
+    try:
+        (*_, address), *_ = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)
+        with socket.socket() as some:
+            if os.name != "nt":  # where it lets a port be taken twice
+                some.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            some.bind(address)
+    except (OSError, UnicodeError) as error:
+        raise SettingError(
+            f"{host}:{port}: this IPv4 address cannot be listened at, or the port is taken; "
+            "choose others with --host and --port"
+        ) from error
+    return ipaddress.ip_address(address[0]).is_loopback
+
+
 async def refuse(host: str) -> str:
     """For Gradio's check of hosts: no page may have this machine fetch what it names."""
     raise ValueError(f"{host}: this page asks no other machine")
@@ -156,35 +204,33 @@ def serve(models: Sequence[str], host: str, port: int) -> None:
     require()
     if not models:
         raise SettingError("demo: no model is shipped; name a run's folder with --model")
+    alone = bound(host, port)
     with tempfile.TemporaryDirectory() as place:
         uploads, shown = Path(place, "uploads"), Path(place, "examples")
         shown.mkdir()
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(uploads)}
         import gradio as gr
         import safehttpx
+        from starlette.middleware import Middleware
 
         safehttpx.async_validate_url = refuse  # before each fetch of an address
-        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # told of in one line below
-        blocks = page(models, examples(shown))
-        try:
-            blocks.launch(
-                server_name=host,
-                server_port=port,
-                share=False,
-                quiet=True,
-                prevent_thread_lock=True,
-                max_file_size=LARGEST,
-                footer_links=[],
-                # Gradio's own themes fetch their fonts from elsewhere.
-                theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
-            )
-        except OSError as error:
-            raise SettingError(
-                f"{host}:{port}: this address cannot be listened at, or the port is taken;"
-                " choose others with --host and --port"
-            ) from error
+        hosts = ("127.0.0.1", "localhost", host) if alone else None
+        blocks = page(models, examples(shown), Path(place))
+        blocks.launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            max_file_size=LARGEST,
+            footer_links=[],
+            enable_monitoring=False,
+            app_kwargs={"middleware": [Middleware(OwnPage, hosts=hosts)]},
+            # Gradio's own themes fetch their fonts from elsewhere.
+            theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+        )
         print(f"look at http://{host}:{port}/ (Ctrl-C ends it)", flush=True)
-        if not ipaddress.ip_address(socket.gethostbyname(host)).is_loopback:
+        if not alone:
             print("whoever reaches this machine can use the page: it has no password", flush=True)
         with contextlib.suppress(Interrupted):  # this is how it ends
             blocks.block_thread()

@@ -1,5 +1,6 @@
 """The page that says what is on a picture, without a browser and in one."""
 
+import json
 import re
 import shutil
 import signal
@@ -151,6 +152,32 @@ def test_it_listens_to_this_machine_alone_and_fetches_nothing(address, tmp_path)
     assert refused.status_code == 413
 
 
+def test_it_reads_no_file_but_its_own_and_answers_no_other_page(address, picture):
+    call = f"{address}gradio_api/call/look"
+
+    def look(**headers):
+        return httpx.post(call, json={"data": [{"path": picture}, None]}, headers=headers)
+
+    told = httpx.get(f"{call}/{look().json()['event_id']}", timeout=30).text
+    assert "event: complete" in told
+    assert json.loads(told.partition("data: ")[2].splitlines()[0])[0] is None
+    own = address.removeprefix("http://").rstrip("/")
+    assert look(origin=f"http://{own}").status_code == 200
+    assert look(origin="http://evil.example").status_code == 403
+    port = own.partition(":")[2]
+    assert look(host=f"evil.example:{port}").status_code == 403
+    assert look(host=f"localhost:{port}").status_code == 200
+    assert httpx.get(f"{address}monitoring").status_code == 403
+
+
+@pytest.mark.parametrize("host", ["::1", "192.0.2.1", "nowhere.invalid", "http://127.0.0.1"])
+def test_a_host_that_cannot_be_listened_at_is_one_line(cifar, trained, host, monkeypatch):
+    monkeypatch.setattr(demo, "require", lambda: None)
+    code, out, err = cifar("demo", "--model", trained, "--host", host)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {host}:7860: ") and err.count("\n") == 1
+
+
 def test_a_port_that_is_taken_is_told_of_in_one_line(trained):
     pytest.importorskip("gradio")
     with socket.socket() as some:
@@ -187,7 +214,7 @@ def test_in_a_browser_pictures_are_answered_and_no_other_host_is_asked(
         page = browser.new_page(viewport={"width": width, "height": 844})
         page.on("request", lambda request: asked.append(request.url))
         page.goto(address)
-        page.get_by_text("knows 10 things").wait_for()
+        page.get_by_text("one of 10 things").wait_for()
         answer = page.locator(".output-class")
         page.locator(".gallery-item").nth(3).click()  # an example
         answer.wait_for()
@@ -198,11 +225,11 @@ def test_in_a_browser_pictures_are_answered_and_no_other_host_is_asked(
         page.get_by_label("network").click()
         page.get_by_role("option").nth(1).click()
         answer.filter(has_text="thing").wait_for()
-        page.get_by_text("knows 10 things: thing 0, thing 1").wait_for()
+        page.get_by_text("one of 10 things, whatever it is shown: thing 0").wait_for()
         page.reload()
-        page.get_by_text("knows 10 things").wait_for()
+        page.get_by_text("one of 10 things").wait_for()
         page.set_input_files(upload, tmp_path / "rubbish.png")
-        page.get_by_text("this file: is no picture").wait_for()
+        page.get_by_text("This file is no picture").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         browser.close()
     assert asked
