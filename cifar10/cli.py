@@ -6,7 +6,6 @@ Thin over functions that a notebook can call; torch is imported only once a comm
 import logging
 import os
 import sys
-import warnings
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
@@ -254,8 +253,6 @@ def main() -> None:
         stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("cifar10").setLevel(logging.INFO)
-    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # a bad file is told of in one line
-    warnings.filterwarnings("ignore", module="PIL")
     signals.listen()
     try:
         sys.exit(app(standalone_mode=False))

@@ -1,6 +1,9 @@
 """Pictures of any kind into the 32x32 pixels that the networks know."""
 
 import glob
+import logging
+import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,10 +15,16 @@ from torch import Tensor
 
 from cifar10.data.edition import SIDE
 from cifar10.errors import UserError, one_line
+from cifar10.hardware import cores
 from cifar10.settings import at_home
 
-# 100 million pixels take 300 MB once decoded; a small file can claim far more.
+# 100 million pixels take up to 400 MB decoded, and twice that while they are shrunk; a small file
+# can claim far more.
 MOST_PIXELS = 100_000_000
+# What is wrong with a file is told in one line, by whoever asked for it.
+warnings.filterwarnings("ignore", module="PIL")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
+
 DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 
 
@@ -45,10 +54,10 @@ def find(places: Iterable[str | Path]) -> tuple[list[Path], int, list[NoPicture]
         if not place:
             faults.append(NoPicture("'': an empty path names no picture"))
         elif path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.is_file())
+            files = sorted(below(path, faults))
             pictures = [file for file in files if file.suffix.lower() in suffixes]
             others += len(files) - len(pictures)
-            if not pictures:
+            if not pictures and not faults:
                 faults.append(NoPicture(f"{place}: there is no picture in this folder"))
         elif path.exists():
             pictures = [path]
@@ -63,6 +72,18 @@ def find(places: Iterable[str | Path]) -> tuple[list[Path], int, list[NoPicture]
     if faults and not found:
         raise NoPicture("; ".join(map(str, faults)))
     return list(found.values()), others, faults
+
+
+def below(folder: Path, faults: list[NoPicture]) -> Iterator[Path]:
+    """Every file below a folder that is not hidden; folders that cannot be read become faults."""
+
+    def fail(error: OSError) -> None:
+        faults.append(NoPicture(f"{error.filename}: {error.strerror}"))
+
+    for place, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if name[0] != "."]
+        files = (Path(place, name) for name in names if name[0] != ".")  # "._1.jpg" of macOS
+        yield from (file for file in files if file.is_file())
 
 
 def read(path: str | Path, formats: Sequence[str] | None = None) -> Tensor:
@@ -83,6 +104,8 @@ def read(path: str | Path, formats: Sequence[str] | None = None) -> Tensor:
             return shrink(picture)
     except NoPicture as error:
         raise NoPicture(f"{path}: {error}") from error
+    except Image.DecompressionBombError as error:
+        raise NoPicture(f"{path}: has more than {MOST_PIXELS:,} pixels") from error
     except Image.UnidentifiedImageError as error:
         empty = Path(path).stat().st_size == 0
         raise NoPicture(f"{path}: {'is empty' if empty else 'is no picture'}") from error
@@ -109,34 +132,37 @@ def shrink(picture: Image.Image) -> Tensor:
         raise NoPicture(f"has {width}x{height} pixels, more than {MOST_PIXELS:,}")
     if picture.format == "JPEG":  # decoded at an eighth or so, still four times what is needed
         picture.draft("RGB", (4 * SIDE, 4 * SIDE))
-    upright = rgb(ImageOps.exif_transpose(picture))
+    ImageOps.exif_transpose(picture, in_place=True)
+    upright = plain(picture)
     if upright.size != (SIDE, SIDE):
         upright = ImageOps.fit(upright, (SIDE, SIDE), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(upright)).permute(2, 0, 1)
+    if upright.mode == "RGBA":  # what is transparent becomes white
+        upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
+    return torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1)
 
 
-def rgb(picture: Image.Image) -> Image.Image:
-    """Any colours as RGB; what is transparent becomes white."""
+def plain(picture: Image.Image) -> Image.Image:
+    """Any colours as grey, RGB, or RGBA where some are transparent: what can be shrunk well."""
     if picture.mode in DEEP:
-        return eight_bits(picture).convert("RGB")
-    if picture.has_transparency_data:
-        coloured = picture.convert("RGBA")
-        white = Image.new("RGBA", coloured.size, "white")
-        return Image.alpha_composite(white, coloured).convert("RGB")
+        return eight_bits(picture)
+    mode = "RGBA" if picture.has_transparency_data else "L" if picture.mode in ("1", "L") else "RGB"
     try:
-        return picture.convert("RGB")
+        return picture if picture.mode == mode else picture.convert(mode)
     except ValueError as error:
         raise NoPicture(f"has colours ({picture.mode}) that cannot be turned into RGB") from error
 
 
 def eight_bits(picture: Image.Image) -> Image.Image:
     """Grey levels of 16 or 32 bits as 8: full scale is 65,535, or 1 for floating point."""
-    levels = np.asarray(picture).astype(np.float64)
-    full = 1.0 if picture.mode == "F" and levels.max(initial=0) <= 1 else 65_535.0
-    if picture.mode in ("I", "F") and 1 < levels.max(initial=0) <= 255:
+    levels = np.asarray(picture)
+    highest = levels.max(initial=0)
+    full = 1.0 if picture.mode == "F" and highest <= 1 else 65_535.0
+    if picture.mode in ("I", "F") and 1 < highest <= 255:
         full = 255.0
-    levels = np.nan_to_num(levels / full).clip(0, 1)
-    return Image.fromarray((255 * levels).round().astype(np.uint8))
+    grey = np.empty(levels.shape, np.uint8)
+    for rows, out in zip(levels, grey, strict=True):  # doubles of all at once take 2 GB and more
+        out[:] = (255 * np.nan_to_num(rows.astype(np.float64) / full).clip(0, 1)).round()
+    return Image.fromarray(grey)
 
 
 def read_ahead(paths: Sequence[Path], size: int) -> Iterator[list[tuple[Path, Tensor | NoPicture]]]:
@@ -155,7 +181,7 @@ def read_ahead(paths: Sequence[Path], size: int) -> Iterator[list[tuple[Path, Te
             return error
 
     parts = [paths[start : start + size] for start in range(0, len(paths), size)]
-    pool = ThreadPoolExecutor()
+    pool = ThreadPoolExecutor(cores())  # each may have a large picture in memory
     try:
         coming = pool.map(attempt, parts[0] if parts else [])
         for part, after in zip(parts, [*parts[1:], []], strict=True):

@@ -1,5 +1,8 @@
 """Pictures of every kind, and files that are none."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -159,3 +162,38 @@ def test_reading_ahead_keeps_the_order_and_goes_on_after_a_bad_file(tmp_path):
         for _, picture in batch
     ]
     assert values == [0, 1, 2, None, 4, 5, 6]
+
+
+def test_large_deep_and_transparent_pictures_take_little_memory(tmp_path):
+    pytest.importorskip("resource")
+    paths = []
+    for mode in ("I;16", "RGBA"):
+        paths.append(tmp_path / f"{mode[:4]}.png")
+        Image.new(mode, (3000, 3000)).save(paths[-1])
+    code = """
+import resource, sys
+from cifar10 import pictures
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for path in sys.argv[1:]:
+    pictures.read(path)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    said = subprocess.check_output([sys.executable, "-c", code, *paths], text=True)
+    assert int(said) < 9 * 14  # MB: bytes for each of 9 million pixels
+
+
+def test_folders_are_searched_but_for_what_is_hidden_and_those_locked_are_named(
+    tmp_path, monkeypatch
+):
+    for name in ("a/1.png", "a/._1.png", ".b/2.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert pictures.find([tmp_path]) == ([tmp_path / "a" / "1.png"], 0, [])
+
+    def locked(folder, onerror):
+        onerror(PermissionError(13, "Permission denied", f"{folder}/a"))
+        return []
+
+    monkeypatch.setattr(pictures.os, "walk", locked)
+    with pytest.raises(NoPicture, match="a: Permission denied"):
+        pictures.find([tmp_path])
