@@ -105,7 +105,8 @@ def end(error: Exception, configs: Path) -> NoReturn:
         if not raised_by(error, "hydra", "omegaconf", "yaml"):
             raise error
         error = explain(error, configs)
-    print(f"error: {error}", file=sys.stderr)
+    lines = [printable(line) for line in f"error: {error}".split("\n")]
+    print("\n".join(lines), file=sys.stderr)
     raise SystemExit(error.exit_code)
 
 

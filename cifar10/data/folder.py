@@ -12,12 +12,13 @@ from cifar10 import pictures
 from cifar10.data.archive import Dataset
 from cifar10.data.kept import content, prepare
 from cifar10.data.module import Count, MemoryDataModule, Share, count_of, hold_out
-from cifar10.errors import SettingError, UserError
+from cifar10.errors import SettingError, UserError, printable
 from cifar10.settings import at_home
 
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
+MEANT = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 SHOWN = 10  # lines about pictures that cannot be read
 
 
@@ -60,6 +61,8 @@ class FolderDataModule(MemoryDataModule):
         unreadable: Literal["refuse", "skip"],
         **common: Any,
     ):
+        if not dir:
+            raise SettingError("data.dir='': must name a folder")
         self.root, self.unreadable = at_home(dir), unreadable
         self.found = survey(self.root)
         self.classes = self.found.classes
@@ -119,7 +122,7 @@ class FolderDataModule(MemoryDataModule):
             try:
                 pictures.read(self.found.files[place])
             except pictures.NoPicture as error:
-                lines.append(f"\n  {error}")
+                lines.append(f"\n  {printable(str(error))}")
         if len(missing) > SHOWN:
             lines.append(f"\n  and {len(missing) - SHOWN} more")
         said = f"{len(missing)} of {len(readable)} pictures cannot be read:{''.join(lines)}"
@@ -137,6 +140,7 @@ def survey(root: Path) -> Found:
     where = f"data.dir={root}"
     if not root.is_dir():
         raise SettingError(f"{where}: there is no such folder")
+    refuse_misnamed(root)
     split = any((root / name).is_dir() for name in SPLITS)
     folders = {name: root / name if split else root for name in SPLITS[: 3 if split else 1]}
     folders = {name: folder for name, folder in folders.items() if folder.is_dir()}
@@ -161,13 +165,27 @@ def survey(root: Path) -> Found:
     for place, name in enumerate(SPLITS):
         for label, own in enumerate(classes if name in folders else []):
             try:
-                pictured, *_ = pictures.find([folders[name] / own])
+                pictured, _, faults = pictures.find([folders[name] / own])
             except pictures.NoPicture as error:
                 raise SettingError(f"data.dir: {error}") from error
+            if faults:
+                raise SettingError(f"data.dir: {faults[0]}")
             files += pictured
             labels += [label] * len(pictured)
             counts[place] += len(pictured)
     return Found(tuple(classes), files, torch.tensor(labels), counts)
+
+
+def refuse_misnamed(root: Path) -> None:
+    """Refuse folders of splits by other names, which would be left out or taken for classes."""
+    folders = {f.name: f for f in sorted(root.iterdir()) if f.is_dir()}
+    train = next((f for name, f in folders.items() if name.lower() == "train"), None)
+    if train is None or not any(f.is_dir() for f in train.iterdir()):
+        return  # classes, of which one may be that of trains
+    for name in folders:
+        meant = name.lower() if name.lower() in SPLITS else MEANT.get(name.lower())
+        if meant and not (root / meant).is_dir():
+            raise SettingError(f"data.dir={root}: rename its folder {name} to {meant}")
 
 
 def moments(images: Tensor) -> tuple[list[float], list[float]]:

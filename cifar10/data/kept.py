@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,7 +61,8 @@ def listing(root: Path, files: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for path in files:
         state = path.stat()
-        digest.update(f"{path.relative_to(root)}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(path.relative_to(root)))  # a name may be no UTF-8
+        digest.update(f"\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 

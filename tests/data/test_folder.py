@@ -1,6 +1,8 @@
 """A folder of class folders as a data set."""
 
 import json
+import os
+import sys
 from zlib import crc32
 
 import numpy as np
@@ -21,7 +23,7 @@ CLASSES = ("ant", "big bee", "wasp")
 def photo(path, colour, size):
     """A picture with noise around a colour, so that no two are the same."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    chance = np.random.default_rng(crc32(path.name.encode()))
+    chance = np.random.default_rng(crc32(os.fsencode(path.name)))
     pixels = np.clip(chance.normal(colour, 20, (*size, 3)), 0, 255).astype(np.uint8)
     Image.fromarray(pixels).save(path)
 
@@ -151,6 +153,10 @@ def another(root):
     photo(root / "val" / "hornet" / "1.png", (0, 0, 0), (40, 40))
 
 
+def renamed(old, new):
+    return lambda root: (root / old).rename(root / new)
+
+
 @pytest.mark.parametrize(
     ("change", "overrides", "says"),
     [
@@ -160,6 +166,9 @@ def another(root):
         (remove("val/ant"), [], "val lacks the class ant"),
         (another, [], "val has a class that train has not, hornet"),
         (lambda root: None, ["data.dir=nowhere"], "there is no such folder"),
+        (lambda root: None, ["data.dir=''"], "must name a folder"),
+        (renamed("val", "Validation"), [], "rename its folder Validation to val"),
+        (renamed("train", "TRAIN"), [], "rename its folder TRAIN to train"),
         (lambda root: None, ["data.batch_size=31"], "at most 30"),
         (lambda root: None, ["+data.name=x"], "there is no such setting"),
         (remove("test/ant", "test/big bee", "test/wasp", "test"), ["data.test_size=30"], "29"),
@@ -173,6 +182,17 @@ def test_folders_that_make_no_data_set_are_refused_in_one_line(
         module(*overrides)
     assert says in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' names are all text")
+def test_names_that_are_no_utf8_and_classes_like_splits_are_taken(module, tmp_path):
+    root = tmp_path / "by class"
+    for name in (b"Train/\xff.png", b"valid/b.png"):
+        photo(root / os.fsdecode(name), (9, 9, 9), (40, 40))
+        photo(root / os.fsdecode(name.replace(b".", b"2.")), (9, 9, 9), (40, 40))
+    data = module("data.test_size=1", "data.val_size=1", "data.batch_size=2", root=root)
+    data.setup()
+    assert data.classes == ("Train", "valid")
 
 
 def test_a_folder_that_cannot_be_written_to_is_read_all_the_same(module, monkeypatch, caplog):
