@@ -45,7 +45,7 @@ def build(spec: Mapping[str, Any], where: str, kind: type[T], **given: Any) -> T
         return call(cls, arguments, f"{where}.", **given)
     except UserError:
         raise
-    except Exception as error:  # torch's range checks, Lightning's MisconfigurationException, ...
+    except (Exception, SystemExit) as error:  # torch's range checks, what a file of one's own does
         raise SettingError(f"{where}: {one_line(error)}") from error
 
 
@@ -112,8 +112,8 @@ def locate(target: Any, where: str, kind: type[T]) -> type[T]:
     module, _, attribute = target.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise SettingError(f"{name}: {one_line(error)}") from error
+    except (Exception, SystemExit) as error:  # whatever a file of one's own does when imported
+        raise SettingError(f"{name}: {type(error).__name__}: {one_line(error)}") from error
     if not (isinstance(found, type) and issubclass(found, kind)):
         raise SettingError(f"{name}: is not a {kind.__name__}")
     return found

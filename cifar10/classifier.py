@@ -50,6 +50,8 @@ def require_logits(network: nn.Module, count: int) -> None:
             f"model: {name} must give logits of shape (N, {count}), one for each class; it gave "
             f"{shape.replace(chr(39), '')}"
         )
+    if not made.is_floating_point():
+        raise SettingError(f"model: {name} must give logits of floats; it gave {made.dtype}")
 
 
 @runtime_checkable

@@ -42,6 +42,16 @@ class Two(nn.Module):
 class Broken(nn.Module):
     def forward(self, images):
         return self.nothing(images)
+
+
+class Whole(nn.Module):
+    def forward(self, images):
+        return images.flatten(1)[:, :10].long()
+
+
+class Ends(nn.Module):
+    def __init__(self):
+        raise SystemExit(3)
 """
 
 
@@ -80,6 +90,8 @@ def test_it_trains_and_predicts_from_where_its_file_is(place):
         ("Two", "it gave tuple"),
         ("Broken", "cannot take images.*nothing"),
         ("Missing", "has no attribute 'Missing'"),
+        ("Whole", "logits of floats; it gave torch.int64"),
+        ("Ends", "model: 3"),
     ],
 )
 def test_a_network_that_does_not_fit_is_told_in_one_line(place, settings, name, says):
@@ -95,6 +107,24 @@ def test_a_network_that_does_not_fit_is_told_in_one_line(place, settings, name, 
             [1.0],
             False,
         )
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("def x(:", r"SyntaxError: .*mynet.py, line 1"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("import sys; sys.exit(0)", "SystemExit: 0"),
+    ],
+)
+def test_a_file_that_cannot_be_imported_is_told_in_one_line(place, text, says):
+    from torch import nn
+
+    (place / "mynet.py").write_text(text)
+    sys.modules.pop("mynet", None)
+    with pytest.raises(SettingError, match=says) as error:
+        build({"_target_": "mynet.MyNet"}, "model", nn.Module)
     assert "\n" not in str(error.value)
 
 
