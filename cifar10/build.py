@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from cifar10.errors import SettingError, UserError, one_line, unknown
+from cifar10.errors import Interrupted, SettingError, UserError, one_line, unknown
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ def build(spec: Mapping[str, Any], where: str, kind: type[T], **given: Any) -> T
     arguments = {key: value for key, value in spec.items() if key != "_target_"}
     try:
         return call(cls, arguments, f"{where}.", **given)
-    except UserError:
+    except (UserError, Interrupted):
         raise
     except (Exception, SystemExit) as error:  # torch's range checks, what a file of one's own does
         raise SettingError(f"{where}: {one_line(error)}") from error
@@ -98,20 +98,24 @@ def locate(target: Any, where: str, kind: type[T]) -> type[T]:
     Raises:
         SettingError: it is outside the trusted packages, does not exist or is of another kind.
     """
-    trusted = PACKAGES | set(os.environ.get("CIFAR10_TRUST", "").replace(",", " ").split())
+    own = os.environ.get("CIFAR10_TRUST", "").replace(",", " ").split()
+    trusted = PACKAGES.union(own)
     name = f"{where}._target_={target}"
     if not isinstance(target, str) or "." not in target:
         raise SettingError(f"{name}: must be the full name of a class, as in package.module.Class")
     if target.split(".")[0] not in trusted:
+        wanted = ",".join([*own, target.split(".")[0]])
         raise SettingError(
-            f"{name}: only classes of {', '.join(sorted(trusted))} are built; to trust this one "
-            f"as well, set the environment variable CIFAR10_TRUST={target.split('.')[0]}"
+            f"{name}: only classes of {', '.join(sorted(trusted))} are built; if you know whose "
+            f"code this is and trust it, set the environment variable CIFAR10_TRUST={wanted}"
         )
     if target.split(".")[0] not in PACKAGES and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # a file of one's own, beside which one works
     module, _, attribute = target.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), attribute)
+    except Interrupted:
+        raise
     except (Exception, SystemExit) as error:  # whatever a file of one's own does when imported
         raise SettingError(f"{name}: {type(error).__name__}: {one_line(error)}") from error
     if not (isinstance(found, type) and issubclass(found, kind)):

@@ -6,6 +6,7 @@ Thin over functions that a notebook can call; torch is imported only once a comm
 import logging
 import os
 import sys
+import warnings
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
@@ -103,7 +104,7 @@ def evaluate(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for evaluation.json and the pictures; the run's own, or one here."
+            help="Folder for evaluation.json and the pictures; by default in the run's, or here."
         ),
     ] = None,
 ) -> None:
@@ -188,7 +189,7 @@ def demo(
     ),
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 7860,
 ) -> None:
-    """Open a page to drop pictures on."""
+    """Serve a page to drop pictures on."""
     from cifar10 import demo, zoo
 
     demo.serve(model or zoo.names(), host, port)
@@ -253,6 +254,8 @@ def main() -> None:
         stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("cifar10").setLevel(logging.INFO)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # a bad file is told of in one line
+    warnings.filterwarnings("ignore", module="PIL")
     signals.listen()
     try:
         sys.exit(app(standalone_mode=False))

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -110,9 +111,10 @@ def page(models: Sequence[str], files: Sequence[str], place: Path) -> Any:
         return KNOWS.format(len(names), ", ".join(names))
 
     def look(path: str | None, model: str) -> tuple[Any, Any, str, str]:
-        # Who speaks to the page without a browser may name any file of this machine.
-        if path and not Path(path).resolve().is_relative_to(place.resolve()):
-            path, model = None, models[0]
+        # Who speaks to the page without a browser may name any file. Not resolved, as some paths
+        # of Windows make it ask another machine.
+        if path and not Path(os.path.abspath(path)).is_relative_to(place):  # noqa: PTH100
+            path = None
         with torch.inference_mode():
             return *answer(path, known[model], doubts[model]), knows(model)
 
@@ -150,44 +152,58 @@ class OwnPage:
 
     Args:
         app: what is guarded.
-        hosts: names that this machine may be called by, as after DNS rebinding it has another; None
-            for any.
+        hosts: names that this machine may be called by, besides any IP address: a name of somebody
+            else may be made to lead here (DNS rebinding).
     """
 
-    def __init__(self, app: Any, hosts: Sequence[str] | None = None):
-        self.app, self.hosts = app, hosts
+    REFUSAL = b"asked by another page, or under another name: open this page at its own address"
+
+    def __init__(self, app: Any, hosts: Sequence[str]):
+        self.app, self.hosts = app, {host.lower() for host in hosts}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
             host, origin = headers.get(b"host", ""), headers.get(b"origin")
             foreign = origin is not None and origin.partition("://")[2] != host
-            if foreign or (self.hosts and host.rpartition(":")[0] not in self.hosts):
+            if foreign or not self.may_be_called(host):
                 kind = [(b"content-type", b"text/plain")]
                 await send({"type": "http.response.start", "status": 403, "headers": kind})
-                await send({"type": "http.response.body", "body": b"another page's request"})
+                await send({"type": "http.response.body", "body": self.REFUSAL})
                 return
         await self.app(scope, receive, send)
 
+    def may_be_called(self, host: str) -> bool:
+        """Whether a Host header, `name` or `name:port`, is this machine's."""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            return name in self.hosts or bool(ipaddress.ip_address(name))
+        except ValueError:
+            return False
 
-def bound(host: str, port: int) -> bool:
-    """Whether only this machine reaches an address, once it was found free to be listened at.
+
+def address_of(host: str, port: int) -> str:
+    """The IPv4 address to listen at, once it was found free.
 
     Raises:
         SettingError: no listening there.
     """
     try:
-        (*_, address), *_ = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)
+        (*_, place), *_ = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)
         with socket.socket() as some:
-            if os.name != "nt":  # where it lets a port be taken twice
+            if os.name != "nt":  # where it would let a port be taken twice
                 some.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            some.bind(address)
+            some.bind(place)
     except (OSError, UnicodeError) as error:
-        raise SettingError(
-            f"{host}:{port}: this IPv4 address cannot be listened at, or the port is taken; "
-            "choose others with --host and --port"
-        ) from error
-    return ipaddress.ip_address(address[0]).is_loopback
+        raise taken(host, port) from error
+    return place[0]
+
+
+def taken(host: str, port: int) -> SettingError:
+    return SettingError(
+        f"{host}:{port}: this IPv4 address cannot be listened at, or the port is taken; choose "
+        "others with --host and --port"
+    )
 
 
 async def refuse(host: str) -> str:
@@ -204,8 +220,9 @@ def serve(models: Sequence[str], host: str, port: int) -> None:
     require()
     if not models:
         raise SettingError("demo: no model is shipped; name a run's folder with --model")
-    alone = bound(host, port)
-    with tempfile.TemporaryDirectory() as place:
+    address = address_of(host, port)
+    with tempfile.TemporaryDirectory() as given:
+        place = Path(given).resolve()
         uploads, shown = Path(place, "uploads"), Path(place, "examples")
         shown.mkdir()
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(uploads)}
@@ -214,23 +231,27 @@ def serve(models: Sequence[str], host: str, port: int) -> None:
         from starlette.middleware import Middleware
 
         safehttpx.async_validate_url = refuse  # before each fetch of an address
-        hosts = ("127.0.0.1", "localhost", host) if alone else None
-        blocks = page(models, examples(shown), Path(place))
-        blocks.launch(
-            server_name=host,
-            server_port=port,
-            share=False,
-            quiet=True,
-            prevent_thread_lock=True,
-            max_file_size=LARGEST,
-            footer_links=[],
-            enable_monitoring=False,
-            app_kwargs={"middleware": [Middleware(OwnPage, hosts=hosts)]},
-            # Gradio's own themes fetch their fonts from elsewhere.
-            theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
-        )
+        name = socket.gethostname()
+        hosts = ("localhost", host, name, f"{name}.local")
+        blocks = page(models, examples(shown), place)
+        try:
+            blocks.launch(
+                server_name=address,
+                server_port=port,
+                share=False,
+                quiet=True,
+                prevent_thread_lock=True,
+                max_file_size=LARGEST,
+                footer_links=[],
+                enable_monitoring=False,
+                app_kwargs={"middleware": [Middleware(OwnPage, hosts=hosts)]},
+                # Gradio's own themes fetch their fonts from elsewhere.
+                theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+            )
+        except OSError as error:  # taken since
+            raise taken(host, port) from error
         print(f"look at http://{host}:{port}/ (Ctrl-C ends it)", flush=True)
-        if not alone:
+        if not ipaddress.ip_address(address).is_loopback:
             print("whoever reaches this machine can use the page: it has no password", flush=True)
         with contextlib.suppress(Interrupted):  # this is how it ends
             blocks.block_thread()

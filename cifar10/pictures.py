@@ -1,9 +1,7 @@
 """Pictures of any kind into the 32x32 pixels that the networks know."""
 
 import glob
-import logging
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,13 +16,8 @@ from cifar10.errors import UserError, one_line
 from cifar10.hardware import cores
 from cifar10.settings import at_home
 
-# 100 million pixels take up to 400 MB decoded, and twice that while they are shrunk; a small file
-# can claim far more.
+# 100 million pixels take up to 1.6 GB until they are shrunk; a small file can claim far more.
 MOST_PIXELS = 100_000_000
-# What is wrong with a file is told in one line, by whoever asked for it.
-warnings.filterwarnings("ignore", module="PIL")
-logging.getLogger("PIL").setLevel(logging.CRITICAL)
-
 DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 
 
@@ -49,24 +42,25 @@ def find(places: Iterable[str | Path]) -> tuple[list[Path], int, list[NoPicture]
     faults = []
     suffixes = Image.registered_extensions()
     for place in map(str, places):
-        path = at_home(place)
-        pictures = []
-        if not place:
-            faults.append(NoPicture("'': an empty path names no picture"))
-        elif path.is_dir():
-            files = sorted(below(path, faults))
-            pictures = [file for file in files if file.suffix.lower() in suffixes]
-            others += len(files) - len(pictures)
-            if not pictures and not faults:
-                faults.append(NoPicture(f"{place}: there is no picture in this folder"))
-        elif path.exists():
-            pictures = [path]
-        else:
-            named = glob.glob(str(path), recursive=True)  # noqa: PTH207 - also absolute patterns
-            pictures = sorted(map(Path, named))
-            pictures = [file for file in pictures if file.is_file()]
-            if not pictures:
-                faults.append(NoPicture(f"{place}: there is no such file or folder"))
+        path, before, pictures = at_home(place), len(faults), []
+        try:
+            if not place:
+                faults.append(NoPicture("'': an empty path names no picture"))
+            elif path.is_dir():
+                files = sorted(below(path, faults))
+                pictures = [file for file in files if file.suffix.lower() in suffixes]
+                others += len(files) - len(pictures)
+                if not pictures and len(faults) == before:
+                    faults.append(NoPicture(f"{place}: there is no picture in this folder"))
+            elif path.exists():
+                pictures = [path]
+            else:
+                named = glob.glob(str(path), recursive=True)  # noqa: PTH207 - also absolute patterns
+                pictures = [file for file in sorted(map(Path, named)) if file.is_file()]
+                if not pictures:
+                    faults.append(NoPicture(f"{place}: there is no such file or folder"))
+        except OSError as error:  # locked, too long a name, ...
+            faults.append(NoPicture(f"{place}: {error.strerror}"))
         for file in pictures:
             found.setdefault(file.resolve(), file)
     if faults and not found:
@@ -110,8 +104,8 @@ def read(path: str | Path, formats: Sequence[str] | None = None) -> Tensor:
         empty = Path(path).stat().st_size == 0
         raise NoPicture(f"{path}: {'is empty' if empty else 'is no picture'}") from error
     except OSError as error:
-        why = error.strerror or f"is damaged ({one_line(error)})"
-        raise NoPicture(f"{path}: {why}") from error
+        why = error.strerror or one_line(error)
+        raise NoPicture(f"{path}: cannot be read ({why})") from error
     except Exception as error:  # damaged files make decoders raise anything
         raise NoPicture(f"{path}: is damaged ({one_line(error)})") from error
 
@@ -160,8 +154,10 @@ def eight_bits(picture: Image.Image) -> Image.Image:
     if picture.mode in ("I", "F") and 1 < highest <= 255:
         full = 255.0
     grey = np.empty(levels.shape, np.uint8)
-    for rows, out in zip(levels, grey, strict=True):  # doubles of all at once take 2 GB and more
-        out[:] = (255 * np.nan_to_num(rows.astype(np.float64) / full).clip(0, 1)).round()
+    step = max(1, 2**20 // max(1, picture.width))  # doubles of all rows at once take 2 GB and more
+    for start in range(0, picture.height, step):
+        shares = levels[start : start + step].astype(np.float64) / full
+        grey[start : start + step] = (255 * np.nan_to_num(shares).clip(0, 1)).round()
     return Image.fromarray(grey)
 
 

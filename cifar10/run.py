@@ -84,6 +84,7 @@ def run(
     lock = claim(folder, result, fresh=earlier is None) if first else None
     for notice in NOTICES:
         warnings.filterwarnings("ignore", notice)
+    warnings.filterwarnings("ignore", module="PIL")  # a bad picture is told of in one line
     parts = None
     try:
         parts = assemble(settings, folder)

@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from cifar10.build import build, call
-from cifar10.errors import SettingError
+from cifar10.errors import Interrupted, SettingError
 
 
 def test_a_specification_becomes_its_object():
@@ -57,3 +57,14 @@ def test_another_package_can_be_trusted(monkeypatch):
 def test_what_the_program_sets_cannot_be_set():
     with pytest.raises(SettingError, match=r"layer\.out=3: the program itself sets this"):
         call(lambda out: out, {"out": 3}, "layer.", out=4)
+
+
+class Stopped(nn.Module):
+    def __init__(self):
+        raise Interrupted(15)
+
+
+def test_a_signal_while_something_is_built_stays_a_signal(monkeypatch):
+    monkeypatch.setenv("CIFAR10_TRUST", "tests")
+    with pytest.raises(Interrupted):
+        build({"_target_": f"{__name__}.Stopped"}, "model", nn.Module)

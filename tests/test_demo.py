@@ -84,7 +84,7 @@ def test_a_picture_that_is_cut_off_is_answered(picture):
     data = Path(picture).read_bytes()
     Path(picture).write_bytes(data[: len(data) // 2])
     said = demo.answer(picture, Sure(1), 0.5)[2]
-    assert said.startswith("**This file ")
+    assert said.startswith("**This file cannot be read (")
     assert picture not in said
 
 
@@ -152,11 +152,11 @@ def test_it_listens_to_this_machine_alone_and_fetches_nothing(address, tmp_path)
     assert refused.status_code == 413
 
 
-def test_it_reads_no_file_but_its_own_and_answers_no_other_page(address, picture):
+def test_it_reads_no_file_but_its_own_and_answers_no_other_page(address, trained, picture):
     call = f"{address}gradio_api/call/look"
 
     def look(**headers):
-        return httpx.post(call, json={"data": [{"path": picture}, None]}, headers=headers)
+        return httpx.post(call, json={"data": [{"path": picture}, str(trained)]}, headers=headers)
 
     told = httpx.get(f"{call}/{look().json()['event_id']}", timeout=30).text
     assert "event: complete" in told
@@ -170,12 +170,26 @@ def test_it_reads_no_file_but_its_own_and_answers_no_other_page(address, picture
     assert httpx.get(f"{address}monitoring").status_code == 403
 
 
-@pytest.mark.parametrize("host", ["::1", "192.0.2.1", "nowhere.invalid", "http://127.0.0.1"])
+@pytest.mark.parametrize("host", ["::1", "nowhere.example"])
 def test_a_host_that_cannot_be_listened_at_is_one_line(cifar, trained, host, monkeypatch):
+    def unknown(*_):
+        raise socket.gaierror(-2, "Name or service not known")
+
     monkeypatch.setattr(demo, "require", lambda: None)
+    monkeypatch.setattr(demo.socket, "getaddrinfo", unknown)
     code, out, err = cifar("demo", "--model", trained, "--host", host)
     assert (code, out) == (2, "")
     assert err.startswith(f"error: {host}:7860: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]:7860", "192.168.1.2:80", "box", "BOX:7860"])
+def test_the_page_may_be_called_by_its_names_and_by_any_address(host):
+    assert demo.OwnPage(None, ["Box"]).may_be_called(host)
+
+
+@pytest.mark.parametrize("host", ["", "evil.example", "box.evil.example:80", "[", "127.0.0.1.evil"])
+def test_the_page_may_not_be_called_by_others_names(host):
+    assert not demo.OwnPage(None, ["box"]).may_be_called(host)
 
 
 def test_a_port_that_is_taken_is_told_of_in_one_line(trained):

@@ -169,7 +169,7 @@ def survey(root: Path) -> Found:
             except pictures.NoPicture as error:
                 raise SettingError(f"data.dir: {error}") from error
             if faults:
-                raise SettingError(f"data.dir: {faults[0]}")
+                raise SettingError(f"data.dir: {'; '.join(map(str, faults))}")
             files += pictured
             labels += [label] * len(pictured)
             counts[place] += len(pictured)
@@ -179,13 +179,13 @@ def survey(root: Path) -> Found:
 def refuse_misnamed(root: Path) -> None:
     """Refuse folders of splits by other names, which would be left out or taken for classes."""
     folders = {f.name: f for f in sorted(root.iterdir()) if f.is_dir()}
-    train = next((f for name, f in folders.items() if name.lower() == "train"), None)
+    meant = {name: MEANT.get(name.lower(), name.lower()) for name in folders}
+    train = next((f for name, f in folders.items() if meant[name] == "train"), None)
     if train is None or not any(f.is_dir() for f in train.iterdir()):
         return  # classes, of which one may be that of trains
-    for name in folders:
-        meant = name.lower() if name.lower() in SPLITS else MEANT.get(name.lower())
-        if meant and not (root / meant).is_dir():
-            raise SettingError(f"data.dir={root}: rename its folder {name} to {meant}")
+    for name, split in meant.items():
+        if split in SPLITS and not (root / split).is_dir():
+            raise SettingError(f"data.dir={root}: rename its folder {name} to {split}")
 
 
 def moments(images: Tensor) -> tuple[list[float], list[float]]:

@@ -168,6 +168,7 @@ def renamed(old, new):
         (lambda root: None, ["data.dir=nowhere"], "there is no such folder"),
         (lambda root: None, ["data.dir=''"], "must name a folder"),
         (renamed("val", "Validation"), [], "rename its folder Validation to val"),
+        (renamed("train", "training"), [], "rename its folder training to train"),
         (renamed("train", "TRAIN"), [], "rename its folder TRAIN to train"),
         (lambda root: None, ["data.batch_size=31"], "at most 30"),
         (lambda root: None, ["+data.name=x"], "there is no such setting"),
