@@ -77,7 +77,8 @@ def below(folder: Path, faults: list[NoPicture]) -> Iterator[Path]:
     for place, folders, names in os.walk(folder, onerror=fail):
         folders[:] = [name for name in folders if name[0] != "."]
         files = (Path(place, name) for name in names if name[0] != ".")  # "._1.jpg" of macOS
-        yield from (file for file in files if file.is_file())
+        # A link that leads nowhere is told of when it is read; pipes and devices are not read.
+        yield from (file for file in files if file.is_file() or not file.exists())
 
 
 def read(path: str | Path, formats: Sequence[str] | None = None) -> Tensor:

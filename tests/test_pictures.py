@@ -201,6 +201,12 @@ def test_folders_are_searched_but_for_what_is_hidden_and_those_locked_are_named(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert pictures.find([tmp_path]) == ([tmp_path / "a" / "1.png"], 0, [])
+    link = tmp_path / "a" / "2.png"
+    link.symlink_to(tmp_path / "gone.png")
+    assert link in pictures.find([tmp_path])[0]
+    with pytest.raises(NoPicture, match=r"2.png: cannot be read"):
+        pictures.read(link)
+    link.unlink()
 
     real = Path.is_file
 

@@ -60,7 +60,7 @@ def listing(root: Path, files: Sequence[Path]) -> str:
     """SHA-256 of names, sizes and times: as long as it stays, so do the pictures."""
     digest = hashlib.sha256(b"alpha premultiplied\n")  # to be changed with how pictures are shrunk
     for path in files:
-        state = path.stat()
+        state = path.stat() if path.exists() else path.lstat()  # a link that leads nowhere
         digest.update(os.fsencode(path.relative_to(root)))  # a name may be no UTF-8
         digest.update(f"\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
     return digest.hexdigest()

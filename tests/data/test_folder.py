@@ -117,6 +117,12 @@ def test_pictures_are_read_once_until_one_of_them_changes(module, photos, monkey
     assert len(read) == 2
 
 
+def test_a_link_that_leads_nowhere_is_named(module, photos):
+    (photos / "train" / "ant" / "gone.png").symlink_to(photos / "nowhere.png")
+    with pytest.raises(UserError, match=r"1 of 49 pictures cannot be read(.|\n)*gone.png"):
+        module().setup()
+
+
 def test_unreadable_pictures_are_named_and_skipped_only_if_asked(module, photos, caplog):
     bad = photos / "train" / "ant" / "train3.png"
     bad.write_bytes(bad.read_bytes()[:40])
