@@ -115,6 +115,7 @@ def page(models: Sequence[str], files: Sequence[str], place: Path) -> Any:
         # of Windows make it ask another machine.
         if path and not Path(os.path.abspath(path)).is_relative_to(place):  # noqa: PTH100
             path = None
+        model = model if model in models else models[0]  # that without a browser may be anything
         with torch.inference_mode():
             return *answer(path, known[model], doubts[model]), knows(model)
 

@@ -125,7 +125,7 @@ def parallel(settings: Sequence[Mapping[str, Any]], losses: Sequence[float]) -> 
         axes.plot(range(len(columns)), line, color=COLOURS(norm(losses[row])), alpha=0.8)
     axes.set_xticks(range(len(columns)), list(columns))
     axes.set_yticks([])
-    axes.set_title("settings of every run, by their validation loss")
+    axes.set_title("each choice of settings, by its mean validation loss")
     axes.grid(False)
     axes.spines["left"].set_visible(False)
     axes.spines["bottom"].set_visible(False)

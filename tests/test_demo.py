@@ -168,6 +168,8 @@ def test_it_reads_no_file_but_its_own_and_answers_no_other_page(address, trained
     assert look(host=f"evil.example:{port}").status_code == 403
     assert look(host=f"localhost:{port}").status_code == 200
     assert httpx.get(f"{address}monitoring").status_code == 403
+    odd = httpx.post(call, json={"data": [None, None]}).json()["event_id"]
+    assert "event: complete" in httpx.get(f"{call}/{odd}", timeout=30).text
 
 
 @pytest.mark.parametrize("host", ["::1", "nowhere.example"])
