@@ -33,6 +33,9 @@ ModelArgument = Annotated[
 ]
 
 
+WIDEST = 20  # classes whose confusion has room on the screen
+
+
 class Split(StrEnum):
     test = "test"
     val = "val"
@@ -80,6 +83,8 @@ def predict(
     from cifar10.trained import load
 
     files, others, faults = pictures.find(paths)
+    if not files:
+        raise UserError("; ".join(map(str, faults)))
     classifier = load(model)
     for fault in faults:
         print(f"error: {printable(str(fault))}", file=sys.stderr)
@@ -144,6 +149,11 @@ def print_scores(scores: dict) -> None:
     line("calibration error", f"{scores['calibration_error']:.2%}")
     for name, value in scores["per_class"].items():
         line(f"  {name}", f"{value:.2%}")
+    classes = list(scores["per_class"])
+    if len(classes) <= WIDEST:
+        line("confusion, of", " ".join(f"{name[:5]:>5}" for name in classes))
+        for name, counts in zip(classes, scores["confusion"], strict=True):
+            line(f"  {name}", " ".join(f"{count:>5}" for count in counts))
 
 
 @app.command()

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from cifar10.classifier import Classifier
 from cifar10.data import CLASSES, sample
 from cifar10.data.edition import SIDE
 from cifar10.errors import Interrupted, SettingError
+from cifar10.guard import OwnPage, address_of, taken
 from cifar10.trained import load
 
 LARGER = 8  # times that the 32x32 pixels are shown
@@ -113,7 +113,7 @@ def page(models: Sequence[str], files: Sequence[str], place: Path) -> Any:
     def look(path: str | None, model: str) -> tuple[Any, Any, str, str]:
         # Who speaks to the page without a browser may name any file. Not resolved, as some paths
         # of Windows make it ask another machine.
-        if path and not Path(os.path.abspath(path)).is_relative_to(place):  # noqa: PTH100
+        if path and not Path(os.path.abspath(path)).is_relative_to(place):  # noqa: PTH100 - above
             path = None
         model = model if model in models else models[0]  # that without a browser may be anything
         with torch.inference_mode():
@@ -146,65 +146,6 @@ def page(models: Sequence[str], files: Sequence[str], place: Path) -> Any:
         for event in (picture.change, model.change):
             event(look, [picture, model], [seen, chances, remark, text], show_progress="hidden")
     return blocks
-
-
-class OwnPage:
-    """ASGI middleware that lets no other web page speak to this one through a visitor's browser.
-
-    Args:
-        app: what is guarded.
-        hosts: names that this machine may be called by, besides any IP address: a name of somebody
-            else may be made to lead here (DNS rebinding).
-    """
-
-    REFUSAL = b"asked by another page, or under another name: open this page at its own address"
-
-    def __init__(self, app: Any, hosts: Sequence[str]):
-        self.app, self.hosts = app, {host.lower() for host in hosts}
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http":
-            headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-            host, origin = headers.get(b"host", ""), headers.get(b"origin")
-            foreign = origin is not None and origin.partition("://")[2] != host
-            if foreign or not self.may_be_called(host):
-                kind = [(b"content-type", b"text/plain")]
-                await send({"type": "http.response.start", "status": 403, "headers": kind})
-                await send({"type": "http.response.body", "body": self.REFUSAL})
-                return
-        await self.app(scope, receive, send)
-
-    def may_be_called(self, host: str) -> bool:
-        """Whether a Host header, `name` or `name:port`, is this machine's."""
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-            return name in self.hosts or bool(ipaddress.ip_address(name))
-        except ValueError:
-            return False
-
-
-def address_of(host: str, port: int) -> str:
-    """The IPv4 address to listen at, once it was found free.
-
-    Raises:
-        SettingError: no listening there.
-    """
-    try:
-        (*_, place), *_ = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)
-        with socket.socket() as some:
-            if os.name != "nt":  # where it would let a port be taken twice
-                some.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            some.bind(place)
-    except (OSError, UnicodeError) as error:
-        raise taken(host, port) from error
-    return place[0]
-
-
-def taken(host: str, port: int) -> SettingError:
-    return SettingError(
-        f"{host}:{port}: this IPv4 address cannot be listened at, or the port is taken; choose "
-        "others with --host and --port"
-    )
 
 
 async def refuse(host: str) -> str:

@@ -93,6 +93,8 @@ def test_evaluate_prints_and_writes_the_digits_of_the_run(cifar, trained, tmp_pa
     assert {key: written[key] for key in expected} == expected
     shown = dict(line.rsplit(maxsplit=1) for line in out.splitlines())
     assert shown["top-1"] == f"{expected['top1']:.2%}"
+    rows = [line.split()[1:] for line in out.splitlines() if line.startswith(f"  {CLASSES[3]} ")]
+    assert rows[1] == [str(count) for count in written["confusion"][3]]
     assert shown["top-1, mirrored"] == f"{written['mirrored']['top1']:.2%}"
     pictures = {path.stem for path in (tmp_path / "there").glob("*.png")}
     assert pictures == {"confusion", "per_class", "reliability", "mistakes"}

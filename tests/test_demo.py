@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 import cifar10
-from cifar10 import demo
+from cifar10 import demo, guard
 from cifar10.data import CLASSES
 
 
@@ -178,7 +178,7 @@ def test_a_host_that_cannot_be_listened_at_is_one_line(cifar, trained, host, mon
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(demo, "require", lambda: None)
-    monkeypatch.setattr(demo.socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(guard.socket, "getaddrinfo", unknown)
     code, out, err = cifar("demo", "--model", trained, "--host", host)
     assert (code, out) == (2, "")
     assert err.startswith(f"error: {host}:7860: ") and err.count("\n") == 1
@@ -186,12 +186,12 @@ def test_a_host_that_cannot_be_listened_at_is_one_line(cifar, trained, host, mon
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]:7860", "192.168.1.2:80", "box", "BOX:7860"])
 def test_the_page_may_be_called_by_its_names_and_by_any_address(host):
-    assert demo.OwnPage(None, ["Box"]).may_be_called(host)
+    assert guard.OwnPage(None, ["Box"]).may_be_called(host)
 
 
 @pytest.mark.parametrize("host", ["", "evil.example", "box.evil.example:80", "[", "127.0.0.1.evil"])
 def test_the_page_may_not_be_called_by_others_names(host):
-    assert not demo.OwnPage(None, ["box"]).may_be_called(host)
+    assert not guard.OwnPage(None, ["box"]).may_be_called(host)
 
 
 def test_a_port_that_is_taken_is_told_of_in_one_line(trained):

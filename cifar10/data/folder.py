@@ -164,10 +164,7 @@ def survey(root: Path) -> Found:
     counts = [0, 0, 0]
     for place, name in enumerate(SPLITS):
         for label, own in enumerate(classes if name in folders else []):
-            try:
-                pictured, _, faults = pictures.find([folders[name] / own])
-            except pictures.NoPicture as error:
-                raise SettingError(f"data.dir: {error}") from error
+            pictured, _, faults = pictures.find([folders[name] / own])
             if faults:
                 raise SettingError(f"data.dir: {'; '.join(map(str, faults))}")
             files += pictured
