@@ -20,25 +20,28 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from cifar10.errors import Interrupted, SettingError, UserError, clear_errors, end
-from cifar10.settings import CONFIGS, plain, quoted
-from cifar10.signals import pre_emption, requeue, signals
+from cifar10.core.errors import SettingError, UserError, exit_with, report_errors
+from cifar10.core.settings import CONFIGS, quote_override, to_plain
+from cifar10.runs.signals import Interrupted, pre_emption, requeue, signals
 
 STARTED = time.perf_counter()
 
 
 def settled(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[dict, dict | None]:
     """A run's settings, and the result.json of the run that it goes on with, if it does."""
-    from cifar10 import results, resume
+    from cifar10.runs import result as results
+    from cifar10.runs import resume
 
-    there = os.path.lexists(folder / results.NAME)
+    there = os.path.lexists(folder / results.RESULT_FILE)
     if cfg.resume is None or (cfg.resume == "auto" and not there):
-        return plain(cfg), None
+        return to_plain(cfg), None
     if not there:
-        raise SettingError(f"resume={cfg.resume}: there is no {results.NAME}, so no run to resume")
-    earlier = results.read(folder / results.NAME)
-    config = results.config(earlier, folder)
-    return resume.merge(config, plain(cfg), overrides, earlier["overrides"]), earlier
+        raise SettingError(
+            f"resume={cfg.resume}: there is no {results.RESULT_FILE}, so no run to resume"
+        )
+    earlier = results.read_result(folder / results.RESULT_FILE)
+    config = results.recorded_settings(earlier, folder)
+    return resume.merge(config, to_plain(cfg), overrides, earlier["overrides"]), earlier
 
 
 def typed(config: DictConfig, start: str) -> bool:
@@ -57,21 +60,21 @@ def started_as() -> int | None:
 
 def resume_command(folder: Path) -> str:
     """What to type to go on with a run."""
-    return shlex.join(["python", "train.py", f"resume={quoted(folder)}"])
+    return shlex.join(["python", "train.py", f"resume={quote_override(folder)}"])
 
 
 def sweep_command(folder: Path) -> str:
     """What to type to go on with a multirun."""
     typed = [w for w in sys.argv[1:] if not w.startswith(("sweep.dir=", "hydra.sweep.dir="))]
-    return shlex.join(["python", "train.py", *typed, f"sweep.dir={quoted(folder)}"])
+    return shlex.join(["python", "train.py", *typed, f"sweep.dir={quote_override(folder)}"])
 
 
 class Check(Callback):
     """Checks all settings before Hydra makes the run's folder; configs/train.yaml names it."""
 
     def on_run_start(self, config: DictConfig, **_: object) -> None:
-        from cifar10.assemble import assemble
-        from cifar10.folder import refuse_used
+        from cifar10.runs.components import build_components
+        from cifar10.runs.run_dir import refuse_used_dir
 
         try:
             if config.resume not in (None, "auto"):
@@ -87,16 +90,16 @@ class Check(Callback):
                 )
             folder = Path(config.hydra.run.dir)
             settings, earlier = settled(config, folder, list(config.hydra.overrides.task))
-            assemble(settings, folder)
+            build_components(settings, folder)
             if earlier or rank:
                 config.hydra.output_subdir = None  # the run has its own
             if not rank and "LOCAL_RANK" not in os.environ:  # else the first of several has it
                 if not earlier:
-                    refuse_used(folder)
+                    refuse_used_dir(folder)
                 folder.mkdir(parents=True, exist_ok=True)
                 TemporaryFile(dir=folder).close()  # fails where nothing can be written
         except Exception as error:  # Hydra would only warn about it
-            end(error, CONFIGS)
+            exit_with(error, CONFIGS)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
@@ -105,9 +108,9 @@ def main(cfg: DictConfig) -> float:
     started = time.perf_counter()
     from lightning.pytorch.utilities import rank_zero_only
 
-    from cifar10 import results
-    from cifar10.run import run
-    from cifar10.terminal import closing_table
+    from cifar10.runs import result as results
+    from cifar10.runs.console import closing_table
+    from cifar10.runs.run import run
 
     hydra_config = HydraConfig.get()
     single = hydra_config.mode == RunMode.RUN
@@ -129,14 +132,14 @@ def main(cfg: DictConfig) -> float:
             return earlier["val"].get("loss", math.nan)
         watchers = []
         if trial := os.environ.get("CIFAR10_TRIAL"):
-            from cifar10.pruning import Reporter
+            from cifar10.sweeps.pruning import Reporter
 
             watchers.append(Reporter(trial))
         start = STARTED if single else started
         result = run(settings, folder, overrides, start, earlier, watchers)
     except (UserError, OSError) as error:
         if single:
-            end(error, CONFIGS)
+            exit_with(error, CONFIGS)
         logging.getLogger(__name__).error("error: %s", error)
         raise error.with_traceback(None) from None  # the frames would keep the run's data alive
     except Interrupted as stop:
@@ -180,14 +183,16 @@ def cli() -> None:
     threading.excepthook = in_thread
     sys.unraisablehook = signals.ignored
     signals.listen()
-    with clear_errors(CONFIGS):
+    with report_errors(CONFIGS):
         try:
             main()
         except Exception as error:
             if not (stop := interruption(error)):
                 raise
             # Hydra makes an error of its own of whatever is raised while it composes.
-            raise stop from None
+            sys.exit(stop.exit_code)
+        except Interrupted as stop:
+            sys.exit(stop.exit_code)
 
 
 if __name__ == "__main__":

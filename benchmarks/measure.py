@@ -103,7 +103,7 @@ def report(
         claims: see `claim`.
         more: whatever else belongs to the record.
     """
-    from cifar10.results import surroundings
+    from cifar10.runs.result import environment
 
     rows = [
         {
@@ -123,7 +123,7 @@ def report(
         "rows": rows,
         "claims": list(claims),
         **more,
-        **surroundings(),
+        **environment(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(rounded(record), indent=1) + "\n", encoding="utf-8")

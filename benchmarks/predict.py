@@ -64,14 +64,15 @@ def picture_folder() -> Path:
 
 def our_folder(model: str) -> Iterator[float]:
     """As `cifar10 predict` goes through a folder."""
-    from cifar10 import answers, pictures
+    from cifar10.data import images as pictures
+    from cifar10.inference import predict as answers
 
     classifier = parts(*quiet(f"model={model}")).classifier
     folder = picture_folder()
     while True:
         start = time.perf_counter()
-        files, _ = pictures.find([folder])
-        answered = sum(1 for _ in answers.of_files(files, classifier, top=5, failed=[]))
+        files, _ = pictures.find_images([folder])
+        answered = sum(1 for _ in answers.predict_files(files, classifier, top=5, failed=[]))
         yield answered / (time.perf_counter() - start)
 
 
@@ -81,8 +82,8 @@ def torchvisions_folder(model: str) -> Iterator[float]:
     from torch.utils.data import DataLoader
     from torchvision import datasets, transforms
 
-    from cifar10.answers import BATCH
     from cifar10.data import MEAN, STD
+    from cifar10.inference.predict import BATCH
 
     network = network_of(model).eval()
     folder = picture_folder()

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cifar10.settings import composed
+from cifar10.core.settings import compose_settings
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
@@ -28,13 +28,13 @@ RECIPES = {
 
 def is_of(file: Path, recipe: str, seed: int) -> bool:
     """Whether a result.json is that of a recipe as it stands now."""
-    from cifar10 import results
-    from cifar10.assemble import hyperparameters
+    from cifar10.runs import result as results
+    from cifar10.runs.components import hyperparameters
 
     if not file.exists():
         return False
-    result = results.read(file)
-    wanted = hyperparameters(composed(*RECIPES[recipe], f"seed={seed}"))
+    result = results.read_result(file)
+    wanted = hyperparameters(compose_settings(*RECIPES[recipe], f"seed={seed}"))
     # A setting that came later does nothing by default, or it would have changed the recipe.
     return result["status"] == "ok" and result["settings"].items() <= wanted.items()
 
@@ -66,7 +66,7 @@ def main() -> None:
     for name in arguments.recipes:
         if name not in RECIPES:
             parser.error(f"{name}: there are {', '.join(RECIPES)}")
-    from cifar10 import results
+    from cifar10.runs import result as results
 
     jobs = [(r, s) for s in range(arguments.seeds) for r in arguments.recipes or RECIPES]
     for job in jobs:
@@ -74,7 +74,9 @@ def main() -> None:
     for job in jobs:  # only now, so that all were trained on a clean checkout
         if trained(*job).exists():
             kept(*job).parent.mkdir(parents=True, exist_ok=True)
-            results.write(kept(*job).parent, results.shareable(results.read(trained(*job))))
+            results.write_result(
+                kept(*job).parent, results.without_local_paths(results.read_result(trained(*job)))
+            )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import itertools
 import time
 from collections.abc import Iterator
 
-from cifar10.settings import composed
+from cifar10.core.settings import compose_settings
 
 WARM_STEPS = 2
 
@@ -14,18 +14,18 @@ def parts(*overrides: str):
     import tempfile
     from pathlib import Path
 
-    from cifar10.assemble import assemble
+    from cifar10.runs.components import build_components
 
-    return assemble(composed(*overrides), Path(tempfile.gettempdir()))
+    return build_components(compose_settings(*overrides), Path(tempfile.gettempdir()))
 
 
 def some_images(count: int):
     """The first training images, uint8 (count, 3, 32, 32), and their labels as a list."""
-    from cifar10.build import build
+    from cifar10.core.instantiate import instantiate
     from cifar10.data.module import CIFAR10DataModule
 
     # No more than the data: the peers' processes keep torch's own threads and allocator.
-    data = build(composed()["data"], "data", CIFAR10DataModule)
+    data = instantiate(compose_settings()["data"], "data", CIFAR10DataModule)
     data.setup()
     return data.some_images(count), data.labels[:count].tolist()
 
@@ -82,7 +82,7 @@ def bare(overrides: list[str], steps: int) -> Iterator[float]:
     built.data.setup()
     classifier = built.classifier.train()
     if hasattr(classifier.network, "look_at"):
-        classifier.network.look_at(classifier.normalise(built.data.some_images()))
+        classifier.network.init_from_images(classifier.normalise(built.data.some_images()))
     optimizer, scheduler = classifier.build_optimizer(1000)
     smoothing = classifier.hparams.label_smoothing
     bf16 = built.hardware.precision.value == "bf16-mixed"
@@ -132,9 +132,9 @@ def naive_steps(model: str, batches: Iterator, steps: int) -> Iterator[float]:
 def network_of(model: str):
     from torch import nn
 
-    from cifar10.build import build
+    from cifar10.core.instantiate import instantiate
 
-    return build(composed(f"model={model}")["model"], "model", nn.Module)
+    return instantiate(compose_settings(f"model={model}")["model"], "model", nn.Module)
 
 
 def matrix_product(precision: str, size: int = 2048) -> Iterator[float]:

@@ -9,9 +9,9 @@ import re
 from pathlib import Path
 
 from benchmarks import gains, measure
-from cifar10 import summary
-from cifar10.zoo.table import table as zoo
+from cifar10.sweeps import summary
 from tests.faults import table as faults
+from tools.model_table import table as zoo
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "RESULTS.md")
@@ -28,9 +28,9 @@ def of_benchmarks(pattern: str) -> str:
 
 
 PRINTERS = {
-    "cifar10.summary": of_results,
+    "cifar10.sweeps.summary": of_results,
     "benchmarks.measure": of_benchmarks,
-    "cifar10.zoo.table": lambda path: zoo(ROOT / path),
+    "tools.model_table": lambda path: zoo(ROOT / path),
     "benchmarks.gains": lambda path: gains.table(ROOT / path),
     "tests.faults.table": lambda path: faults.table(ROOT / path),
 }

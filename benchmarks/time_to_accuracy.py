@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from benchmarks.measure import alternate, claim, output, ratio, report
 from benchmarks.recipes import RECIPES, RESULTS
 from benchmarks.subjects import naive_steps, some_images, under_trainer
-from cifar10.data.loader import of_epoch
-from cifar10.settings import composed
+from cifar10.core.settings import compose_settings
+from cifar10.data.loader import value_at_epoch
 
 ROUNDS = 3
 STEPS = 2
@@ -27,15 +27,15 @@ FITTED = 6  # last epochs of a run that ended before its target
 
 def phases(overrides: list[str]) -> dict[tuple[int, float], int]:
     """How many images a recipe goes through in each size in pixels, each share of them kept."""
-    chosen = composed(*overrides)
+    chosen = compose_settings(*overrides)
     data, trainer = chosen["data"], chosen["trainer"]
     total = 50_000 - (data["val_size"] if data["validation"] == "held-out" else 0)
     left = trainer.get("max_steps", sys.maxsize)
     images: dict[tuple[int, float], int] = {}
     for epoch in range(trainer["max_epochs"]):
         steps = min(left, math.ceil(total / data["batch_size"]))
-        side = min(of_epoch(data["crops"], epoch), of_epoch(data["sizes"], epoch))
-        phase = side, of_epoch(chosen["keep_hardest"], epoch)
+        side = min(value_at_epoch(data["crops"], epoch), value_at_epoch(data["sizes"], epoch))
+        phase = side, value_at_epoch(chosen["keep_hardest"], epoch)
         images[phase] = images.get(phase, 0) + min(steps * data["batch_size"], total)
         left -= steps
     return {phase: count for phase, count in images.items() if count}
@@ -53,7 +53,7 @@ def original_way(steps: int) -> Iterator[float]:
     from benchmarks.loader import Images
     from cifar10.data import MEAN, STD
 
-    chosen = composed("experiment=original")
+    chosen = compose_settings("experiment=original")
     batch_size = chosen["data"]["batch_size"]
     images, labels = some_images(10_000)
     arrays = [image.permute(1, 2, 0).contiguous().numpy() for image in images]
@@ -99,7 +99,7 @@ def accuracies(runs: list[dict]) -> dict[str, float]:
 
 def main() -> None:
     path = output("time_to_accuracy")
-    from cifar10 import summary
+    from cifar10.sweeps import summary
 
     work = {recipe: phases(RECIPES[recipe]) for recipe in RECIPES if recipe != "original"}
     contenders = {

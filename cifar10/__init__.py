@@ -5,13 +5,13 @@ from typing import Any
 
 HOMES = {
     "CIFAR10DataModule": "cifar10.data.module",
-    "Classifier": "cifar10.classifier",
+    "Classifier": "cifar10.training.classifier",
     "AirNet": "cifar10.models.airnet",
     "ConvNet": "cifar10.models.convnet",
-    "Muon": "cifar10.optim",
+    "Muon": "cifar10.training.muon",
     "ResNet18": "cifar10.models.resnet",
     "CLASSES": "cifar10.data",
-    "load": "cifar10.trained",
+    "load": "cifar10.runs.load",
 }
 
 __all__ = list(HOMES)

@@ -15,9 +15,9 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from cifar10.errors import Interrupted, UserError, printable
-from cifar10.settings import at_home
-from cifar10.signals import signals
+from cifar10.core.errors import UserError, printable
+from cifar10.core.settings import expand_user
+from cifar10.runs.signals import Interrupted, signals
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -79,18 +79,19 @@ def predict(
     """
     if as_json and as_csv:
         raise UserError("--json and --csv: choose one of them")
-    from cifar10 import answers, pictures
-    from cifar10.trained import load
+    from cifar10.data import images as pictures
+    from cifar10.inference import predict as answers
+    from cifar10.runs.load import load
 
-    files, others, faults = pictures.find(paths)
+    files, others, faults = pictures.find_images(paths)
     if not files:
         raise UserError("; ".join(map(str, faults)))
     classifier = load(model)
     for fault in faults:
         print(f"error: {printable(str(fault))}", file=sys.stderr)
     failed: list[Path] = []
-    show = answers.in_json if as_json else answers.in_csv if as_csv else answers.in_bars
-    show(answers.of_files(files, classifier, top, failed))
+    show = answers.print_json if as_json else answers.print_csv if as_csv else answers.print_bars
+    show(answers.predict_files(files, classifier, top, failed))
     if others:
         print(f"files of other kinds passed over: {others}", file=sys.stderr)
     if failed:
@@ -118,18 +119,19 @@ def evaluate(
     Loss, top-1/3/5, each class, calibration and confusion go to the screen and, with pictures, into
     a folder. The test split gives the digits of the run's own result.json.
     """
-    from cifar10 import evaluation, gallery
-    from cifar10.trained import load
+    from cifar10.inference import evaluate as evaluation
+    from cifar10.reports import gallery
+    from cifar10.runs.load import load
 
     classifier = load(model)
-    settings, precision, digest = evaluation.origin(model, split.value)
-    folder = at_home(out) if out else evaluation.place(model, split.value)
+    settings, precision, digest = evaluation.evaluation_settings(model, split.value)
+    folder = expand_user(out) if out else evaluation.default_output_dir(model, split.value)
     folder.mkdir(parents=True, exist_ok=True)  # what cannot be written to is known before the work
-    module, batches = evaluation.split_of(settings, split.value, digest)
+    module, batches = evaluation.open_split(settings, split.value, digest)
     scores, said = evaluation.evaluate(classifier, batches, precision, views)
     print_scores(scores)
     record = {"model": model, "split": split.value, "data": module.digest, "precision": precision}
-    evaluation.write(folder, record | scores)
+    evaluation.write_evaluation(folder, record | scores)
     indices = module.test_indices if split is Split.test else module.val_indices
     gallery.save(gallery.of_answers(scores, said, module.images(indices)), folder)
     print(f"{'written to':<18} {folder}")
@@ -170,17 +172,19 @@ def export(
     softmax and the names of the classes are inside. It is compared with PyTorch on 1,000 test
     images before it is put in place.
     """
-    from cifar10 import evaluation, export, zoo
-    from cifar10.trained import load
+    from cifar10 import zoo
+    from cifar10.inference import evaluate as evaluation
+    from cifar10.inference import export
+    from cifar10.runs.load import load
 
-    export.require(to.value)
+    export.require_packages(to.value)
     classifier = load(model, "cpu")
-    name = model if model in zoo.names() else at_home(model).resolve().stem
-    path = at_home(out) if out else Path(f"{name}.{'onnx' if to is Format.onnx else 'pt2'}")
+    name = model if model in zoo.pretrained_names() else expand_user(model).resolve().stem
+    path = expand_user(out) if out else Path(f"{name}.{'onnx' if to is Format.onnx else 'pt2'}")
     if path.exists():
         raise UserError(f"{path} is there already: remove it, or give another with --out")
-    settings, _, digest = evaluation.origin(model)
-    module, _ = evaluation.split_of(settings, "test", digest)
+    settings, _, digest = evaluation.evaluation_settings(model)
+    module, _ = evaluation.open_split(settings, "test", digest)
     images = module.images(module.test_indices[:1000])
     figures = export.export(classifier, to.value, path, images)
     print(f"{'written to':<18} {path}")
@@ -200,9 +204,10 @@ def demo(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 7860,
 ) -> None:
     """Serve a page to drop pictures on."""
-    from cifar10 import demo, zoo
+    from cifar10 import zoo
+    from cifar10.inference import demo
 
-    demo.serve(model or zoo.names(), host, port)
+    demo.serve(model or zoo.pretrained_names(), host, port)
 
 
 @app.command()
@@ -213,29 +218,29 @@ def summarize(
 
     Gives a table with seeds merged; leaves summary.csv and pictures in the folder.
     """
-    from cifar10 import sweeps
+    from cifar10.sweeps import table as sweeps
 
-    print(sweeps.summarise(at_home(folder)))
+    print(sweeps.summarise(expand_user(folder)))
 
 
 @data.command()
 def fetch() -> None:
     """Find or fetch CIFAR-10 and prepare it, as training does by itself."""
-    from cifar10.evaluation import split_of
-    from cifar10.settings import composed
+    from cifar10.core.settings import compose_settings
+    from cifar10.inference.evaluate import open_split
 
-    split_of(composed()["data"], "test")
+    open_split(compose_settings()["data"], "test")
     where()
 
 
 @data.command()
 def verify() -> None:
     """Check the prepared data's SHA-256."""
-    from cifar10.data import archive
-    from cifar10.data.edition import CIFAR10
+    from cifar10.data import prepare as archive
+    from cifar10.data.checksums import CIFAR10
 
     path = prepared()
-    if archive.open_if_whole(path, CIFAR10) is None:
+    if archive.read_prepared(path, CIFAR10) is None:
         what = "is damaged" if path.exists() else "is not there"
         raise UserError(f"{path} {what}: `cifar10 data fetch` prepares it")
     print(f"{path}: all six batches have their published SHA-256")
@@ -248,13 +253,13 @@ def where() -> None:
 
 
 def prepared() -> Path:
-    from cifar10.data import archive
-    from cifar10.settings import composed
+    from cifar10.core.settings import compose_settings
+    from cifar10.data import prepare as archive
 
-    folder = composed()["data"]["dir"]
+    folder = compose_settings()["data"]["dir"]
     if not folder:
         raise UserError("CIFAR10_DATA_DIR is empty: it must name a folder, or not be set")
-    return at_home(folder).absolute() / archive.PREPARED
+    return expand_user(folder).absolute() / archive.PREPARED_FILE
 
 
 def main() -> None:
@@ -276,7 +281,7 @@ def main() -> None:
     except OSError as error:
         complain(f"{error.filename or 'standard output'}: {error.strerror or error}", 2)
     except (Interrupted, typer.Abort) as stop:
-        complain(str(stop) or "stopped", getattr(stop, "code", 130))
+        complain(str(stop) or "stopped", getattr(stop, "exit_code", 130))
 
 
 def complain(line: str, code: int) -> None:

@@ -20,8 +20,9 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from cifar10.errors import Interrupted, SettingError, UserError, one_line, raised_by
-from cifar10.settings import filename, quoted
+from cifar10.core.errors import SettingError, UserError, one_line, raised_by
+from cifar10.core.settings import quote_override, safe_filename
+from cifar10.runs.signals import Interrupted
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Sweep(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        from cifar10.search import checked
+        from cifar10.sweeps.search import checked
 
         settings = checked(OmegaConf.to_container(self.config.sweep))
         folder = Path(self.config.hydra.sweep.dir).absolute()
@@ -66,11 +67,11 @@ class Sweep(Sweeper):
         else:
             failed = self.search(overrides, folder, settings)
             again = "goes on with the others; a search does not try a trial again"
-        from cifar10 import sweeps
+        from cifar10.sweeps import table as sweeps
 
         print(sweeps.summarise(folder, settings["metric"]))
         if failed:
-            place = f"sweep.dir={quoted(folder)}"
+            place = f"sweep.dir={quote_override(folder)}"
             jobs = "1 job" if failed == 1 else f"{failed} jobs"
             raise UserError(f"{jobs} failed; the same command with {place} {again}")
 
@@ -93,7 +94,7 @@ class Sweep(Sweeper):
 
     def search(self, overrides: Sequence[Override], folder: Path, settings: dict[str, Any]) -> int:
         """Run the trials that a search asks for; gives the number of failed jobs."""
-        from cifar10.search import Search, number
+        from cifar10.sweeps.search import Search, number
 
         # Before the storage knows of it: a word that was mistyped would be a part of the search.
         self.validate_batch_is_legal(list(each_value(overrides)))
@@ -122,7 +123,7 @@ class Sweep(Sweeper):
                 raise
             raise UserError(
                 f"sweep.storage: {one_line(error)}; the same command with "
-                f"sweep.dir={quoted(folder)} goes on"
+                f"sweep.dir={quote_override(folder)} goes on"
             ) from error
         return failed
 
@@ -136,13 +137,13 @@ class Sweep(Sweeper):
         self, jobs: Sequence[Sequence[str]], names: Sequence[str], folder: Path, first: int
     ) -> list[dict[str, Any]]:
         """Run jobs; gives what their result.json says, or that they failed before it was theirs."""
-        from cifar10 import results
+        from cifar10.runs import result as results
 
-        names = [filename(name) for name in names]
+        names = [safe_filename(name) for name in names]
         # The sweep's folder is said too: its default holds the time, which a process reads anew.
-        place = f"hydra.sweep.dir={quoted(folder)}"
+        place = f"hydra.sweep.dir={quote_override(folder)}"
         batch = [
-            [*job, place, f"hydra.sweep.subdir={quoted(name)}"]
+            [*job, place, f"hydra.sweep.subdir={quote_override(name)}"]
             for job, name in zip(jobs, names, strict=True)
         ]
         refused = set()
@@ -156,7 +157,7 @@ class Sweep(Sweeper):
                         log.error("error: %s: %s", type(error).__name__, one_line(error))
         except Interrupted as stop:
             if type(self.launcher).__module__ != BASIC_LAUNCHER:  # whose jobs say so themselves
-                again = f"the same command with sweep.dir={quoted(folder)}"
+                again = f"the same command with sweep.dir={quote_override(folder)}"
                 print(f"{stop}; go on with {again}", file=sys.stderr)
             raise
         except Exception as error:  # a job that a cluster has ended
@@ -166,7 +167,7 @@ class Sweep(Sweeper):
         ended = []
         for name in names:
             try:
-                result = results.read(folder / name / results.NAME)
+                result = results.read_result(folder / name / results.RESULT_FILE)
             except UserError:
                 result = {"status": "failed"}
             ok = result["status"] == "ok" and name in refused

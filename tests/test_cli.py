@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 
 import cifar10
-import cifar10.pictures
-from cifar10 import results
+import cifar10.data.images
 from cifar10.data import CLASSES
+from cifar10.runs import result as results
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def photos(tmp_path):
 
 def test_pictures_are_answered_in_a_table_in_json_and_in_csv(cifar, photos, trained):
     paths = [str(photos / f"{number}.png") for number in range(3)]
-    pictures = torch.stack([cifar10.pictures.read(path) for path in paths])
+    pictures = torch.stack([cifar10.data.images.read(path) for path in paths])
     expected = cifar10.load(trained).predict(pictures)
     best = [CLASSES[place] for place in expected.argmax(1)]
 
@@ -88,7 +88,7 @@ def test_a_path_that_is_missing_leaves_the_others_answered(cifar, photos, traine
 def test_evaluate_prints_and_writes_the_digits_of_the_run(cifar, trained, tmp_path):
     code, out, _ = cifar("evaluate", trained, "--views", "--out", tmp_path / "there")
     assert code == 0
-    expected = results.read(trained / results.NAME)["test"]
+    expected = results.read_result(trained / results.RESULT_FILE)["test"]
     written = json.loads((tmp_path / "there" / "evaluation.json").read_text())
     assert {key: written[key] for key in expected} == expected
     shown = dict(line.rsplit(maxsplit=1) for line in out.splitlines())
@@ -128,7 +128,7 @@ def test_an_export_answers_as_pytorch_does_and_knows_its_classes(form, name, cif
 def test_an_export_that_answers_otherwise_is_not_put_in_place(
     cifar, trained, tmp_path, monkeypatch
 ):
-    from cifar10 import export
+    from cifar10.inference import export
 
     opened = export.open_program
 

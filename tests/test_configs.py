@@ -9,10 +9,10 @@ import yaml
 from omegaconf import OmegaConf
 from PIL import Image
 
-from cifar10.assemble import assemble
-from cifar10.build import parameters
-from cifar10.errors import SettingError
-from cifar10.settings import CONFIGS
+from cifar10.core.errors import SettingError
+from cifar10.core.instantiate import signature_parameters
+from cifar10.core.settings import CONFIGS
+from cifar10.runs.components import build_components
 
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 NAMES = [file.relative_to(CONFIGS).with_suffix("").as_posix() for file in FILES]
@@ -35,7 +35,7 @@ def test_every_file_composes_and_builds(name, settings, tmp_path, photos):
     needed = {"data/folder": [f"data.dir={photos}"], "model/timm": ["model.name=resnet18"]}
     needed["experiment/convnet_best"] = ["teacher=null"]  # which is trained first
     chosen = settings(*([f"{group}={option}"] if group else []), *needed.get(name, []))
-    parts = assemble(chosen, tmp_path)
+    parts = build_components(chosen, tmp_path)
     assert list(tmp_path.iterdir()) == []
     own = OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{name}.yaml"), resolve=False)
     if group in chosen:  # what the file says is what was built from
@@ -64,14 +64,14 @@ def test_a_value_that_yaml_sets_has_no_second_default_in_python(file):
 
     for spec in specifications(yaml.safe_load(file.read_text())):
         module, _, name = spec["_target_"].rpartition(".")
-        named, _ = parameters(getattr(import_module(module), name))
+        named, _ = signature_parameters(getattr(import_module(module), name))
         for key in spec.keys() - {"_target_", "defaults"}:
             assert named[key].default is inspect.Parameter.empty, key
 
 
 def test_the_original_is_what_it_says(settings, tmp_path):
     original = settings("experiment=original")
-    parts = assemble(original, tmp_path)
+    parts = build_components(original, tmp_path)
     assert parts.data.validation == "test"
     assert parts.data.augment.flip == "none"
     assert (parts.data.augment.shift, parts.data.augment.cutout) == (0, 0)
@@ -146,7 +146,7 @@ def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SettingError) as caught:
-        assemble(settings(*override.split(" ", 1)), tmp_path)
+        build_components(settings(*override.split(" ", 1)), tmp_path)
     assert str(caught.value).startswith(WRONG[override])
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -156,12 +156,12 @@ def test_other_optimizers_ranges_are_named_as_well(settings, tmp_path):
     """torch checks those of its own classes."""
     for override in ("optimizer.lr=-1", "optimizer.weight_decay=-1"):
         with pytest.raises(SettingError, match=r"^optimizer: Invalid .*-1"):
-            assemble(settings("optimizer=sgd", override), Path(tmp_path))
+            build_components(settings("optimizer=sgd", override), Path(tmp_path))
 
 
 def test_callbacks_and_loggers_can_be_left_out(settings, tmp_path):
     chosen = settings("callbacks.best=null", "~logger")
-    parts = assemble(chosen, tmp_path)
+    parts = build_components(chosen, tmp_path)
     assert [callback.filename for callback in parts.trainer.checkpoint_callbacks] == ["last"]
     assert parts.trainer.loggers == []
 
@@ -169,5 +169,5 @@ def test_callbacks_and_loggers_can_be_left_out(settings, tmp_path):
 def test_a_callback_that_writes_nothing_can_be_added(settings, tmp_path):
     stop = "lightning.pytorch.callbacks.EarlyStopping"
     chosen = settings(f"+callbacks.stop._target_={stop}", "+callbacks.stop.monitor=val/loss")
-    parts = assemble(chosen, tmp_path)
+    parts = build_components(chosen, tmp_path)
     assert [type(c).__name__ for c in parts.trainer.callbacks].count("EarlyStopping") == 1

@@ -6,7 +6,7 @@ import nbclient
 import nbformat
 import pytest
 
-from cifar10.settings import ROOT
+from cifar10.core.settings import ROOT
 
 NOTEBOOK = ROOT / "notebooks" / "cifar10.ipynb"
 

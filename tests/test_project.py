@@ -19,8 +19,10 @@ from typer.core import TyperGroup
 
 from benchmarks import recipes, tables
 from benchmarks.time_to_accuracy import epochs_to
-from cifar10 import cli, results, summary
-from cifar10.settings import ROOT
+from cifar10 import cli
+from cifar10.core.settings import ROOT
+from cifar10.runs import result as results
+from cifar10.sweeps import summary
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCS = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
@@ -71,7 +73,7 @@ def test_epochs_to_an_accuracy_are_read_off_or_extrapolated():
 
 
 def test_a_result_stays_its_recipes_when_settings_that_do_nothing_are_added(tmp_path):
-    result = results.read(ROOT / "results/default/seed0/result.json")
+    result = results.read_result(ROOT / "results/default/seed0/result.json")
     file = tmp_path / "result.json"
     later = dict(result["settings"])
     later.popitem()
@@ -102,7 +104,7 @@ def test_committed_results_are_of_clean_commits():
     [line for line in commands(README + DOCS) if line.startswith("python train.py ")],
 )
 def test_the_pages_settings_exist(command, settings, tmp_path, monkeypatch):
-    from cifar10.assemble import assemble
+    from cifar10.runs.components import build_components
 
     monkeypatch.chdir(tmp_path)
     for number in range(80):
@@ -110,7 +112,7 @@ def test_the_pages_settings_exist(command, settings, tmp_path, monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 40)).save(path)
     words = [word for word in shlex.split(command)[2:] if not word.startswith("-")]
-    assemble(settings(*map(first, words)), tmp_path)
+    build_components(settings(*map(first, words)), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cifar10.settings import ROOT
+from cifar10.core.settings import ROOT
 
 TINY = ("data=sample", "trainer.max_epochs=1", "+trainer.limit_train_batches=4")
 

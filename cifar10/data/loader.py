@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cifar10.core.errors import SettingError
 from cifar10.data.augment import Augment, Draw, generator, unpack
-from cifar10.errors import SettingError
 
 T = TypeVar("T")
 
@@ -90,19 +90,19 @@ class Loader:
                     (self.seed, self.epoch, start + self.rank + place * self.world_size, 3)
                     for place in range(len(places))
                 ]
-                images = one_by_one(self.transform, unpack(self.pixels[places]), keys)
+                images = transform_each(self.transform, unpack(self.pixels[places]), keys)
             elif self.augment:
                 images = self.augment.apply(self.pixels, places, draw)
             else:
                 images = unpack(self.pixels[places])
             if self.crops:
-                images = centre(images, of_epoch(self.crops, self.epoch))
+                images = centre(images, value_at_epoch(self.crops, self.epoch))
             if self.sizes:
-                images = shrink(images, of_epoch(self.sizes, self.epoch))
+                images = downscale(images, value_at_epoch(self.sizes, self.epoch))
             yield images, self.labels[places]
 
 
-def of_epoch(values: Sequence[T], epoch: int) -> T:
+def value_at_epoch(values: Sequence[T], epoch: int) -> T:
     """A setting that is given epoch by epoch; the last value goes on."""
     return values[min(epoch, len(values) - 1)]
 
@@ -114,7 +114,7 @@ def centre(images: Tensor, size: int) -> Tensor:
     return part.contiguous(memory_format=torch.channels_last)
 
 
-def shrink(images: Tensor, size: int) -> Tensor:
+def downscale(images: Tensor, size: int) -> Tensor:
     """Resize images, uint8 (n, 3, S, S), to `size` pixels a side, antialiased; never enlarge."""
     if images.size(-1) <= size:
         return images
@@ -125,7 +125,7 @@ def shrink(images: Tensor, size: int) -> Tensor:
     return small if small.dtype == torch.uint8 else small.add_(0.5).clamp_(0, 255).byte()
 
 
-def one_by_one(
+def transform_each(
     transform: Callable[[Tensor], Tensor], images: Tensor, keys: Sequence[tuple[int, ...]]
 ) -> Tensor:
     """Transform images, uint8 (n, 3, S, S), each by itself, with torch's chance set by its key."""

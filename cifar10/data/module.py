@@ -11,24 +11,25 @@ import torch
 from annotated_types import Ge, Gt, Interval, Len, Lt
 from torch import Tensor, nn
 
-from cifar10.build import build
-from cifar10.data import CLASSES, MEAN, STD, archive, sample
+from cifar10.core.errors import SettingError
+from cifar10.core.instantiate import instantiate
+from cifar10.core.settings import expand_user
+from cifar10.data import CLASSES, MEAN, STD, sample
+from cifar10.data import prepare as archive
 from cifar10.data.augment import Augment, pack, unpack
-from cifar10.data.edition import CIFAR10, SIDE
-from cifar10.data.loader import Loader, of_epoch
-from cifar10.errors import SettingError
-from cifar10.settings import at_home
+from cifar10.data.checksums import CIFAR10, IMAGE_SIZE
+from cifar10.data.loader import Loader, value_at_epoch
 
 # Training images; known without opening the data, so that settings are checked before a download.
-SIZES = {"cifar10": 50_000, "sample": sample.TRAIN * 10}
+TRAIN_SIZES = {"cifar10": 50_000, "sample": sample.TRAIN * 10}
 
 Share = Annotated[float, Gt(0), Lt(1)]
 Count = Annotated[int, Ge(0)]
-Sides = Annotated[list[Annotated[int, Interval(ge=16, le=SIDE)]], Len(1)]
+Sides = Annotated[list[Annotated[int, Interval(ge=16, le=IMAGE_SIZE)]], Len(1)]
 Seed = Annotated[int, Interval(ge=0, lt=2**32)]
 
 
-class MemoryDataModule(L.LightningDataModule, ABC):
+class InMemoryDataModule(L.LightningDataModule, ABC):
     """Holds out a validation set, and serves images from memory.
 
     Three names for three things: `train` is learnt from, `val` chooses the checkpoint, `test` is
@@ -54,7 +55,7 @@ class MemoryDataModule(L.LightningDataModule, ABC):
             shift, for each epoch; the last one goes on.
         sizes: side in pixels that training images are shrunk to, where they are larger, likewise.
         transform: torchvision transforms in place of all those, as specifications (see
-            `cifar10.build`): each image goes through them by itself, uint8 (3, 32, 32) to the
+            `cifar10.core.instantiate`): each image goes through them by itself, uint8 (3, 32, 32) to the
             same. null for none.
         seed: of order and augmentation.
 
@@ -73,8 +74,8 @@ class MemoryDataModule(L.LightningDataModule, ABC):
         val_size: Count | Share,
         val_seed: Seed,
         flip: Literal["random", "alternating", "none"],
-        shift: Annotated[int, Interval(ge=0, lt=SIDE)],
-        cutout: Annotated[int, Interval(ge=0, le=SIDE)],
+        shift: Annotated[int, Interval(ge=0, lt=IMAGE_SIZE)],
+        cutout: Annotated[int, Interval(ge=0, le=IMAGE_SIZE)],
         brightness: Annotated[float, Interval(ge=0, le=1)],
         contrast: Annotated[float, Interval(ge=0, le=1)],
         crops: Sides,
@@ -83,7 +84,7 @@ class MemoryDataModule(L.LightningDataModule, ABC):
         seed: Seed,
     ):
         super().__init__()
-        held_out = count_of(val_size, self.total) if validation == "held-out" else 0
+        held_out = to_count(val_size, self.total) if validation == "held-out" else 0
         if held_out >= self.total:
             raise SettingError(f"data.val_size={val_size}: must be less than {self.total}")
         left = self.total - held_out
@@ -94,9 +95,9 @@ class MemoryDataModule(L.LightningDataModule, ABC):
         self.batch_size, self.seed = batch_size, seed
         self.validation, self.val_size, self.val_seed = validation, held_out, val_seed
         self.augment = Augment(flip, shift, cutout, brightness, contrast)
-        self.crops = None if set(crops) == {SIDE} else list(crops)
-        self.sizes = None if set(sizes) == {SIDE} else list(sizes)
-        self.transform = compose(transform) if transform else None
+        self.crops = None if set(crops) == {IMAGE_SIZE} else list(crops)
+        self.sizes = None if set(sizes) == {IMAGE_SIZE} else list(sizes)
+        self.transform = compose_transforms(transform) if transform else None
         self.pixels: Tensor | None = None
 
     @property
@@ -150,9 +151,9 @@ class MemoryDataModule(L.LightningDataModule, ABC):
     @property
     def sides(self) -> list[int]:
         """Sides in pixels of the images that training will see."""
-        crops, sizes = self.crops or [SIDE], self.sizes or [SIDE]
+        crops, sizes = self.crops or [IMAGE_SIZE], self.sizes or [IMAGE_SIZE]
         epochs = range(max(len(crops), len(sizes)))
-        return [min(of_epoch(crops, epoch), of_epoch(sizes, epoch)) for epoch in epochs]
+        return [min(value_at_epoch(crops, epoch), value_at_epoch(sizes, epoch)) for epoch in epochs]
 
     def some_images(self, count: int = 5000) -> Tensor:
         """The first training images as they are, uint8 (count, 3, 32, 32)."""
@@ -202,7 +203,7 @@ class MemoryDataModule(L.LightningDataModule, ABC):
         )
 
 
-class CIFAR10DataModule(MemoryDataModule):
+class CIFAR10DataModule(InMemoryDataModule):
     """Merges the five training batches of CIFAR-10, or takes the sample.
 
     Args:
@@ -224,15 +225,15 @@ class CIFAR10DataModule(MemoryDataModule):
     ):
         if not dir:
             raise SettingError("data.dir='': must name a folder (CIFAR10_DATA_DIR may be empty)")
-        self.name, self.total = name, SIZES[name]
+        self.name, self.total = name, TRAIN_SIZES[name]
         super().__init__(**common)
-        self.dir, self.download = at_home(dir), download
+        self.dir, self.download = expand_user(dir), download
         self.sources = os.environ.get("CIFAR10_SOURCES", "").split() or sources
 
     def read(self) -> archive.Dataset:
         if self.name == "sample":
-            return sample.read()
-        return archive.prepare(self.dir, self.sources, self.download)
+            return sample.read_sample()
+        return archive.prepare_dataset(self.dir, self.sources, self.download)
 
     @property
     def digest(self) -> str:
@@ -240,14 +241,16 @@ class CIFAR10DataModule(MemoryDataModule):
         return sample.SHA256 if self.name == "sample" else CIFAR10.digest
 
 
-def count_of(size: int | float, total: int) -> int:
+def to_count(size: int | float, total: int) -> int:
     """Images that a number, or a share below 1, stands for."""
     return round(size * total) if isinstance(size, float) else size
 
 
-def compose(transforms: list[dict[str, Any]]) -> Callable[[Tensor], Tensor]:
+def compose_transforms(transforms: list[dict[str, Any]]) -> Callable[[Tensor], Tensor]:
     """One function that does all transforms, each given as a specification, in turn."""
-    built = [build(spec, f"data.transform.{i}", nn.Module) for i, spec in enumerate(transforms)]
+    built = [
+        instantiate(spec, f"data.transform.{i}", nn.Module) for i, spec in enumerate(transforms)
+    ]
     return nn.Sequential(*built)
 
 

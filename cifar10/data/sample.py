@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cifar10.core.errors import UserError
 from cifar10.data import CLASSES
-from cifar10.data.archive import Dataset
-from cifar10.data.edition import SIDE
-from cifar10.errors import UserError
+from cifar10.data.checksums import IMAGE_SIZE
+from cifar10.data.prepare import Dataset
 
-PATH = Path(__file__).with_name("sample.png")
+SAMPLE_FILE = Path(__file__).with_name("sample.png")
 TRAIN, TEST = 100, 50  # images per class
 COLUMNS = 50
 # Of the picture\'s pixels, RGB, row by row.
@@ -40,11 +40,13 @@ def choose(dataset: Dataset) -> Dataset:
 def draw(sample: Dataset) -> np.ndarray:
     """Lay the sample out as the picture's pixels, uint8 (960, 1600, 3)."""
     images = torch.cat([sample.train_images, sample.test_images])
-    rows = images.view(-1, COLUMNS, 3, SIDE, SIDE).permute(0, 3, 1, 4, 2)  # (30, 32, 50, 32, 3)
-    return rows.reshape(-1, COLUMNS * SIDE, 3).numpy()
+    rows = images.view(-1, COLUMNS, 3, IMAGE_SIZE, IMAGE_SIZE).permute(
+        0, 3, 1, 4, 2
+    )  # (30, 32, 50, 32, 3)
+    return rows.reshape(-1, COLUMNS * IMAGE_SIZE, 3).numpy()
 
 
-def read(path: Path = PATH) -> Dataset:
+def read_sample(path: Path = SAMPLE_FILE) -> Dataset:
     """Read the shipped picture back.
 
     Raises:
@@ -59,8 +61,8 @@ def read(path: Path = PATH) -> Dataset:
         raise UserError(f"{path} cannot be read ({error}): install the package again") from error
     if hashlib.sha256(pixels.tobytes()).hexdigest() != SHA256:
         raise UserError(f"{path} is not the picture that was shipped: install the package again")
-    rows = torch.from_numpy(pixels).view(-1, SIDE, COLUMNS, SIDE, 3)
-    images = rows.permute(0, 2, 4, 1, 3).reshape(-1, 3, SIDE, SIDE)
+    rows = torch.from_numpy(pixels).view(-1, IMAGE_SIZE, COLUMNS, IMAGE_SIZE, 3)
+    images = rows.permute(0, 2, 4, 1, 3).reshape(-1, 3, IMAGE_SIZE, IMAGE_SIZE)
     labels = torch.arange(len(CLASSES))
     train = TRAIN * len(CLASSES)
     return Dataset(
@@ -76,9 +78,9 @@ if __name__ == "__main__":  # how the picture was made
 
     from PIL import Image
 
-    from cifar10.data.archive import open_if_whole
-    from cifar10.data.edition import CIFAR10
+    from cifar10.data.checksums import CIFAR10
+    from cifar10.data.prepare import read_prepared
 
-    picture = draw(choose(open_if_whole(Path(sys.argv[1]), CIFAR10)))
-    Image.fromarray(picture).save(PATH, optimize=True)
+    picture = draw(choose(read_prepared(Path(sys.argv[1]), CIFAR10)))
+    Image.fromarray(picture).save(SAMPLE_FILE, optimize=True)
     print(hashlib.sha256(picture.tobytes()).hexdigest())

@@ -96,7 +96,7 @@ class AirNet(nn.Module):
         return self.head(x) / x.size(1)  # (N, num_classes)
 
     @torch.no_grad()
-    def look_at(self, images: Tensor, eps: float = 5e-4) -> None:
+    def init_from_images(self, images: Tensor, eps: float = 5e-4) -> None:
         """Set the first layer to the eigenvectors of the images' patches, scaled to variance 1.
 
         Args:

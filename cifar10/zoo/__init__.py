@@ -7,26 +7,26 @@ from typing import Any
 
 from torch import Tensor
 
-from cifar10.errors import UserError
+from cifar10.core.errors import UserError
 
-PLACE = Path(__file__).parent
-
-
-def names() -> list[str]:
-    return sorted(path.stem for path in PLACE.glob("*.safetensors"))
+FOLDER = Path(__file__).parent
 
 
-def card(name: str) -> dict[str, Any]:
+def pretrained_names() -> list[str]:
+    return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
+
+
+def model_card(name: str) -> dict[str, Any]:
     """What is known of a shipped model.
 
     Returns:
         `sha256` of its weights, `hyper_parameters` of its Classifier, the `result` of the run that
         trained it, and its `scores` as shipped, on the test set (see `evaluation.evaluate`).
     """
-    return json.loads((PLACE / f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def read(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_pretrained(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a shipped model's weights, and what its Classifier was made with.
 
     Raises:
@@ -34,9 +34,9 @@ def read(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     from safetensors.torch import load
 
-    path = PLACE / f"{name}.safetensors"
+    path = FOLDER / f"{name}.safetensors"
     try:
-        data, known = path.read_bytes(), card(name)
+        data, known = path.read_bytes(), model_card(name)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}): install the package again") from error
     if hashlib.sha256(data).hexdigest() != known["sha256"]:

@@ -5,9 +5,9 @@ import torch
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
+from cifar10.core.errors import SettingError
 from cifar10.data.augment import Augment, pack
-from cifar10.data.loader import Loader, shrink
-from cifar10.errors import SettingError
+from cifar10.data.loader import Loader, downscale
 
 NONE = Augment("none", 0, 0)
 
@@ -114,7 +114,7 @@ def test_the_centre_is_cut_out_after_the_shift_and_then_shrunk(sample, numbered)
 
 def test_shrinking_is_antialiased(sample):
     images = sample.test_images[:20]
-    small = shrink(images, 16)
+    small = downscale(images, 16)
     plain = F.interpolate(images.float(), size=(16, 16), mode="bilinear", antialias=True)
     assert (small - plain).abs().max() < 1.01  # bytes are rounded twice, once for each axis
     assert small.float().mean((2, 3)).sub(images.float().mean((2, 3))).abs().max() < 1

@@ -9,14 +9,15 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from cifar10.build import build
-from cifar10.data import MEAN, STD, archive
-from cifar10.data.edition import CIFAR10
+from cifar10.core.instantiate import instantiate
+from cifar10.core.settings import ROOT
+from cifar10.data import MEAN, STD
+from cifar10.data import prepare as archive
+from cifar10.data.checksums import CIFAR10
 from cifar10.data.module import CIFAR10DataModule, hold_out
 from cifar10.data.sample import choose
-from cifar10.settings import ROOT
 
-DATA = Path(os.environ.get("CIFAR10_DATA_DIR", ROOT / "data")) / archive.PREPARED
+DATA = Path(os.environ.get("CIFAR10_DATA_DIR", ROOT / "data")) / archive.PREPARED_FILE
 
 
 def real_data(test):
@@ -29,7 +30,7 @@ def real_data(test):
 def module(settings):
     def built(*overrides):
         data = settings("data=sample", *overrides)["data"]
-        module = build(data, "data", CIFAR10DataModule)
+        module = instantiate(data, "data", CIFAR10DataModule)
         module.setup()
         return module
 
@@ -96,7 +97,7 @@ def test_any_batch_size_gives_every_training_image_once(module, size):
 
 def test_sources_come_from_the_environment_where_it_names_some(settings, monkeypatch):
     monkeypatch.setenv("CIFAR10_SOURCES", "https://one/a.tar.gz npm:b@1")
-    module = build(settings()["data"], "data", CIFAR10DataModule)
+    module = instantiate(settings()["data"], "data", CIFAR10DataModule)
     assert module.sources == ["https://one/a.tar.gz", "npm:b@1"]
 
 
@@ -109,7 +110,7 @@ def test_the_data_folder_is_the_projects_or_the_environments(settings, monkeypat
 
 @pytest.fixture(scope="module")
 def dataset():
-    return archive.open_if_whole(DATA, CIFAR10)
+    return archive.read_prepared(DATA, CIFAR10)
 
 
 @real_data

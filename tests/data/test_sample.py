@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from cifar10.data.sample import PATH, draw, read
-from cifar10.errors import UserError
+from cifar10.core.errors import UserError
+from cifar10.data.sample import SAMPLE_FILE, draw, read_sample
 
 
 def test_it_holds_100_and_50_images_of_each_class(sample):
@@ -16,7 +16,7 @@ def test_it_holds_100_and_50_images_of_each_class(sample):
 
 
 def test_reading_undoes_drawing(sample):
-    with Image.open(PATH) as picture:
+    with Image.open(SAMPLE_FILE) as picture:
         assert np.array_equal(draw(sample), np.asarray(picture))
 
 
@@ -30,4 +30,4 @@ def test_another_picture_or_none_is_refused(tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     for name in ("other.png", "text.png", "missing.png"):
         with pytest.raises(UserError, match=name):
-            read(tmp_path / name)
+            read_sample(tmp_path / name)

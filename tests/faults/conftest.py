@@ -53,8 +53,8 @@ def pytest_sessionfinish(session) -> None:
     ran = {item.path for item in session.items}
     whole = ran.issuperset(Path(__file__).parent.glob("test_*.py"))
     if whole and tried and session.config.getoption("--faults") == "long":
-        from cifar10.results import surroundings
+        from cifar10.runs.result import environment
 
         record = {"seed": session.config.getoption("--fault-seed"), "tried": tried}
         rows = json.loads(RECORD.read_text()) if RECORD.exists() else []
-        RECORD.write_text(json.dumps([*rows, record | surroundings()], indent=1) + "\n")
+        RECORD.write_text(json.dumps([*rows, record | environment()], indent=1) + "\n")

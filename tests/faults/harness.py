@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
-from cifar10 import results
-from cifar10.data import archive
-from cifar10.data.edition import Edition
+from cifar10.data import prepare as archive
+from cifar10.data.checksums import Checksums
+from cifar10.runs import result as results
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["train", "cifar10.run"])
+SERVER.set_forkserver_preload(["train", "cifar10.runs.run"])
 
 # 800 training images, 8 steps an epoch, a checkpoint every 5.
 SMALL = (
@@ -91,12 +91,12 @@ class Run:
         return self.output.read_text(errors="replace") if self.output.exists() else ""
 
 
-def use_edition(edition: Edition, then: Callable[[], None] | None = None) -> None:
+def use_edition(edition: Checksums, then: Callable[[], None] | None = None) -> None:
     """Have the process take a small edition for CIFAR-10, so that it prepares its data first."""
     from cifar10.data import module
 
-    module.SIZES["cifar10"] = sum(edition.records[:5])
-    module.archive.prepare = functools.partial(archive.prepare, edition=edition)
+    module.TRAIN_SIZES["cifar10"] = sum(edition.records[:5])
+    module.archive.prepare_dataset = functools.partial(archive.prepare_dataset, edition=edition)
     if then:
         then()
 
@@ -118,7 +118,7 @@ def die_after_saves(count: int = 6) -> None:
 
 def outcome(folder: Path) -> dict[str, Any]:
     """All that a finished run computed: weights, optimizer, figures; no times."""
-    result = results.read(folder / results.NAME)
+    result = results.read_result(folder / results.RESULT_FILE)
     history = [
         {key: value for key, value in epoch.items() if key != "train/images_per_second"}
         for epoch in result.pop("history")

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from cifar10.data import archive
+from cifar10.core.errors import UserError
+from cifar10.data import prepare as archive
 from cifar10.data import sample as shipped
-from cifar10.data.archive import Dataset
-from cifar10.errors import UserError
+from cifar10.data.prepare import Dataset
 from tests.conftest import FORMS
 from tests.faults.harness import SMALL, Run, die_after_saves, outcome, same
 
@@ -86,7 +86,7 @@ def test_every_data_file_damaged_in_turn(forms, tmp_path, sample, chance, surviv
 
     (tmp_path / "whole").mkdir()
     forms.write("cifar-10-binary.tar.gz", tmp_path / "whole")
-    whole = archive.prepare(tmp_path / "whole", [], False, forms.edition)
+    whole = archive.prepare_dataset(tmp_path / "whole", [], False, forms.edition)
     for form in FORMS:
         written = forms.write(form, tmp_path)
         names = [path.name for path in written.iterdir()] if written.is_dir() else [None]
@@ -94,12 +94,12 @@ def test_every_data_file_damaged_in_turn(forms, tmp_path, sample, chance, surviv
             folder = tmp_path / f"{form} {name} {kind}"
             folder.mkdir()
             path = forms.write(form, folder)
-            read = functools.partial(archive.prepare, folder, [], False, forms.edition)
+            read = functools.partial(archive.prepare_dataset, folder, [], False, forms.edition)
             try_out(path / name if name else path, kind, whole, read)
     for kind in DAMAGES:
         folder = tmp_path / f"prepared {kind}"
         shutil.copytree(tmp_path / "whole", folder)
-        read = functools.partial(archive.prepare, folder, [], False, forms.edition)
-        try_out(folder / archive.PREPARED, kind, whole, read)
-        picture = shutil.copy(shipped.PATH, folder / "sample.png")
-        try_out(picture, kind, sample, functools.partial(shipped.read, picture))
+        read = functools.partial(archive.prepare_dataset, folder, [], False, forms.edition)
+        try_out(folder / archive.PREPARED_FILE, kind, whole, read)
+        picture = shutil.copy(shipped.SAMPLE_FILE, folder / "sample.png")
+        try_out(picture, kind, sample, functools.partial(shipped.read_sample, picture))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from cifar10.settings import CONFIGS
+from cifar10.core.settings import CONFIGS
 from tests.faults.test_damage import damage
 
 NUMBERS = ("data.batch_size", "data.val_size", "trainer.max_epochs", "optimizer.lr", "seed")

@@ -3,12 +3,12 @@
 import multiprocessing
 import time
 
-from cifar10.data import archive
+from cifar10.data import prepare as archive
 from tests.faults.harness import SERVER
 
 
 def prepare(folder, edition) -> None:
-    archive.prepare(folder, [], False, edition)
+    archive.prepare_dataset(folder, [], False, edition)
 
 
 def test_eight_processes_prepare_at_once_and_one_is_killed(forms, tmp_path, chance, long, survived):
@@ -26,7 +26,7 @@ def test_eight_processes_prepare_at_once_and_one_is_killed(forms, tmp_path, chan
         for process in processes:
             process.join(60)
         ended = [process.exitcode for process in processes[1:]]
-        whole = archive.open_if_whole(folder / archive.PREPARED, forms.edition)
+        whole = archive.read_prepared(folder / archive.PREPARED_FILE, forms.edition)
         good = ended == [0] * 7 and whole is not None and not list(folder.glob(".*.tmp"))
         survived("eight processes preparing, one killed: one good file", good)
         assert good, (ended, sorted(folder.iterdir()))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cifar10.data import archive
+from cifar10.data import prepare as archive
 from tests.faults.harness import PREPARING, SMALL, Run, die_after_saves, outcome, same, use_edition
 from tests.faults.harness import reference as reference_of
 
@@ -102,7 +102,7 @@ def test_killed_while_data_is_prepared_and_later(forms, tmp_path, chance, long, 
     expected, _ = reference_of(tmp_path / "reference", settings, before)
     done = tried = 0
     while done < (20 if long else 2):
-        (data / archive.PREPARED).unlink()
+        (data / archive.PREPARED_FILE).unlink()
         folder = tmp_path / f"run {tried}"
         # Preparing takes a tenth of a second, so early moments are tried most.
         stops = until_finished(folder, chance, 0.5, signal.SIGKILL, settings, before)

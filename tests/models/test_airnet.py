@@ -53,7 +53,7 @@ def test_normalisations_learn_a_shift_but_no_scale_and_the_whitening_only_its_bi
 def test_the_first_layer_whitens_patches(net, sample):
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
     images = (sample.train_images / 255 - mean) / std
-    net.look_at(images, eps=0.0)
+    net.init_from_images(images, eps=0.0)
     assert torch.equal(net.whiten.weight[:12], -net.whiten.weight[12:])
     response = F.conv2d(images, net.whiten.weight[:12]).transpose(0, 1).flatten(1)
     moments = response @ response.T / response.size(1)  # about zero, as in the publication
@@ -62,5 +62,5 @@ def test_the_first_layer_whitens_patches(net, sample):
 
 def test_noise_is_not_blown_up(net, sample):
     """Without eps the weakest direction would be multiplied without bound."""
-    net.look_at(torch.zeros(100, 3, 32, 32))
+    net.init_from_images(torch.zeros(100, 3, 32, 32))
     assert net.whiten.weight.isfinite().all()

@@ -1,0 +1,82 @@
+"""The settings of configs/, composed into plain values."""
+
+import os
+import re
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+PACKAGE = Path(__file__).resolve().parents[1]
+# A checkout has configs/ beside the package, a wheel has them in it.
+CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "train.py").exists() else None
+CONFIGS = CHECKOUT / "configs" if CHECKOUT else PACKAGE / "configs"
+ROOT = CHECKOUT or Path.home() / ".cache" / "cifar10-trainer"
+
+OmegaConf.register_new_resolver("project", lambda name: str(ROOT / name), replace=True)
+
+
+def safe_filename(text: object) -> str:
+    """Part of a file name that every system takes; of other texts a readable part, and a digest."""
+    name = re.sub(r"[^\w.,+-]+", "-", str(text))
+    if name == text and len(name) <= 100:
+        return name
+    return f"{name[:91]}-{sha256(str(text).encode()).hexdigest()[:8]}"
+
+
+def quote_override(text: object) -> str:
+    """A value as Hydra's override grammar takes it."""
+    word = str(text)
+    if re.fullmatch(r"[\w./+-]+", word, re.ASCII):
+        return word
+    # A backslash escapes only where a quote follows.
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', word)
+    return '"' + re.sub(r"(\\+)$", r"\1\1", escaped) + '"'
+
+
+def expand_user(path: str | Path) -> Path:
+    """A path with `~` as the user's folder; that of a user who does not exist stays as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises then
+
+
+def to_plain(cfg: DictConfig) -> dict[str, Any]:
+    """A job's settings as plain values, without how it is run."""
+    job = OmegaConf.masked_copy(
+        cfg, [key for key in cfg if key not in ("hydra", "resume", "sweep")]
+    )
+    return OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
+
+
+def compose_settings(*overrides: str) -> dict[str, Any]:
+    """The settings that `python train.py OVERRIDES` would train with."""
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return to_plain(compose("train", list(overrides)))
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted key and value; an empty group is a value."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `leaves`."""
+    settings: dict[str, Any] = {}
+    for dotted, value in flat.items():
+        *groups, key = dotted.split(".")
+        group = settings
+        for name in groups:
+            if not isinstance(group.get(name), dict):  # a group that was left out, as null
+                group[name] = {}
+            group = group[name]
+        group[key] = value
+    return settings

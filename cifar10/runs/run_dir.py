@@ -1,0 +1,72 @@
+"""A run's folder: for one run and one process alone."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from cifar10.core.errors import UserError
+from cifar10.core.files import remove_temporary_files
+from cifar10.runs.checkpoint import LAST, PREVIOUS
+from cifar10.runs.result import RESULT_FILE, write_result
+
+LOCK = ".run.lock"
+
+
+def is_free(lock: Path) -> bool:
+    """Whether no process holds a lock file."""
+    try:
+        with FileLock(lock, timeout=0):
+            return True
+    except Timeout:
+        return False
+
+
+def refuse_used_dir(folder: Path) -> None:
+    """Raise a UserError if the folder belongs to another run."""
+    if (folder / RESULT_FILE).exists():
+        raise UserError(
+            f"{folder} already holds a run: go on with it by resume=FOLDER, or give this one "
+            f"another folder with hydra.run.dir=FOLDER"
+        )
+    for name in (LAST, PREVIOUS):  # which this run, once resumed, would take for its own
+        if os.path.lexists(folder / name):
+            raise UserError(
+                f"{folder} holds a {name} without its run's {RESULT_FILE}: move it away, or give this run "
+                f"another folder with hydra.run.dir=FOLDER"
+            )
+
+
+def claim_run_dir(folder: Path, result: dict[str, Any], fresh: bool = True) -> FileLock:
+    """Take a folder for this process alone, and put a result.json of status `running` into it.
+
+    Args:
+        fresh: the folder must hold no run yet.
+
+    Returns:
+        The lock, which the system lets go of when the process ends, however it does.
+
+    Raises:
+        UserError: the folder belongs to another run or process, or cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{folder} is in use by another process that is running it") from None
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written to: {error.strerror}") from error
+    try:
+        if fresh:
+            refuse_used_dir(folder)
+        remove_temporary_files(folder)
+        write_result(folder, result)
+    except OSError as error:
+        lock.release()
+        raise UserError(f"{folder} cannot be written to: {error.strerror}") from error
+    except UserError:
+        lock.release()
+        raise
+    return lock

@@ -1,0 +1,297 @@
+"""The LightningModule: normalise, network, loss, top-k."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from cifar10.core.errors import SettingError, UserError, one_line
+from cifar10.core.instantiate import instantiate
+from cifar10.data import CLASSES, MEAN, STD
+from cifar10.data.checksums import IMAGE_SIZE
+from cifar10.data.loader import downscale, value_at_epoch
+from cifar10.training.hardware import autocast
+from cifar10.training.metrics import metrics
+from cifar10.training.muon import Fraction, parameter_groups
+from cifar10.training.tta import six_view_tta
+
+GLANCE = 20  # pixels a side: 0.4 of the work at 32, and enough to tell the learnt from the others
+
+
+class NonFiniteError(UserError):
+    """The loss became NaN or infinite; going on would only train garbage."""
+
+
+def require_logits(network: nn.Module, count: int) -> None:
+    """See whether a network makes `count` logits of an image.
+
+    Raises:
+        SettingError: it makes something else, or takes no such image.
+    """
+    name = type(network).__name__
+    network.eval()  # so that running statistics stay as they are
+    try:
+        with torch.no_grad():
+            made = network(torch.zeros(2, 3, IMAGE_SIZE, IMAGE_SIZE))
+    except Exception as error:  # it may be anybody's code
+        raise SettingError(
+            f"model: {name} cannot take images, float (N, 3, {IMAGE_SIZE}, {IMAGE_SIZE}): {one_line(error)}"
+        ) from error
+    network.train()
+    if not isinstance(made, Tensor) or made.shape != (2, count):
+        shape = f"{('N', *made.shape[1:])}" if isinstance(made, Tensor) else type(made).__name__
+        raise SettingError(
+            f"model: {name} must give logits of shape (N, {count}), one for each class; it gave "
+            f"{shape.replace(chr(39), '')}"
+        )
+    if not made.is_floating_point():
+        raise SettingError(f"model: {name} must give logits of floats; it gave {made.dtype}")
+
+
+@runtime_checkable
+class InitFromImages(Protocol):
+    """A network that sets some of its weights from training images, before training."""
+
+    def init_from_images(self, images: Tensor) -> None:
+        """Take normalised images, float (N, 3, 32, 32)."""
+
+
+class Classifier(L.LightningModule):
+    """A network with all it needs to be trained, tested and used.
+
+    Its arguments are plain specifications (see `cifar10.core.instantiate`), which Lightning keeps in every
+    checkpoint: `Classifier.load_from_checkpoint(path)` needs nothing else and runs no stored code.
+    The normalisation constants are buffers, so they travel with the weights.
+
+    Args:
+        model: specification of the network, float (N, 3, 32, 32) to logits (N, classes); it is
+            given `num_classes`, if it takes that.
+        optimizer: specification of a torch optimizer; it is given `parameter_groups(network)`.
+        scheduler: specification of a schedule that is stepped after every batch.
+        label_smoothing: in [0, 1], of the training loss; val and test losses have none.
+        keep_hardest: fraction in [0, 1] of each batch that is trained on, for each epoch (the last
+            one goes on): the images with the highest loss by a look at them in a small size, which
+            costs little. Training metrics are of those images alone.
+        test_views: also score the test set on the mean logits of six views of each image (see
+            `cifar10.training.tta`), under `test_views/`: a figure of its own, at six times the work.
+        classes: their names, in the order of the labels.
+
+    Raises:
+        SettingError: a specification does not fit its class.
+    """
+
+    def __init__(
+        self,
+        model: dict[str, Any],
+        optimizer: dict[str, Any],
+        scheduler: dict[str, Any],
+        label_smoothing: Fraction,
+        keep_hardest: list[Fraction],
+        test_views: bool,
+        classes: Sequence[str] = CLASSES,
+    ):
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        self.classes = tuple(classes)
+        self.network = instantiate(model, "model", nn.Module, num_classes=len(classes))
+        require_logits(self.network, len(classes))
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1))
+        self.set_memory_format(channels_last=False)
+        tops, count = (1, 3, 5), len(classes)
+        self.train_metrics = metrics("train/", (1,), count)
+        self.val_metrics = metrics("val/", tops, count)
+        self.test_metrics = metrics("test/", tops, count)
+        self.test_views_metrics = metrics("test_views/", tops, count) if test_views else None
+        self.teachers: list[tuple[Classifier, float]] = []  # in a list, so that it is no submodule
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give logits, float (N, classes), for images, uint8 (N, 3, 32, 32)."""
+        return self.network(self.normalise(images))
+
+    @torch.inference_mode()
+    def predict(self, images: Tensor, batch_size: int = 500) -> Tensor:
+        """Give probabilities, float (N, classes) in the order of `classes`, of images as they are.
+
+        Args:
+            images: uint8 (N, 3, 32, 32), on any device.
+            batch_size: images that go through the network at once.
+
+        Raises:
+            NotFinite: the network gives something else than numbers.
+        """
+        self.eval()
+        with autocast(self.device.type):
+            logits = [self(part.to(self.device)) for part in images.split(batch_size)]
+        probabilities = torch.cat(logits).float().softmax(1).cpu()
+        if not probabilities.isfinite().all():
+            raise NonFiniteError("the network gives no finite numbers: its weights are broken")
+        return probabilities
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Bytes to floats of mean 0 and standard deviation 1 over the training set."""
+        scale, shift = 1 / (255 * self.std), -self.mean / self.std
+        x = images.to(scale.dtype, memory_format=self.memory_format, copy=True)
+        if self.memory_format == torch.contiguous_format:
+            return torch.addcmul(shift, x, scale, out=x)
+        # Over whole rows of pixels, since loops over three channels are slow.
+        rows = x.permute(0, 2, 3, 1).flatten(2)  # (N, H, 3 * W), in place
+        width = images.size(-1)
+        torch.addcmul(shift.view(3).repeat(width), rows, scale.view(3).repeat(width), out=rows)
+        return x
+
+    def setup(self, stage: str) -> None:
+        # Before a checkpoint is loaded, which then has the last word.
+        if stage != "fit":
+            return
+        for buffer, values in zip(
+            (self.mean, self.std), self.trainer.datamodule.normalisation(), strict=True
+        ):
+            buffer.copy_(torch.tensor(values).view(3, 1, 1))
+        if isinstance(self.network, InitFromImages):
+            self.network.init_from_images(self.normalise(self.trainer.datamodule.some_images()))
+
+    def set_memory_format(self, channels_last: bool) -> None:
+        """Choose the memory layout of weights and images; values and checkpoints stay the same."""
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.network.to(memory_format=self.memory_format)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the sums of an epoch that is not over, of all ranks together."""
+        sums = {}
+        for name, metric in self.train_metrics.items():
+            with metric.sync_context(should_unsync=True):
+                sums[name] = {key: getattr(metric, key).clone() for key in metric._defaults}
+        checkpoint["train_metrics"] = sums
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._trainer is None or self.trainer.global_rank > 0:  # the sums count once
+            return
+        for name, metric in self.train_metrics.items():
+            for key, value in checkpoint.get("train_metrics", {}).get(name, {}).items():
+                setattr(metric, key, value.to(self.device))
+
+    def on_train_epoch_start(self) -> None:
+        self.train_metrics.reset()  # a checkpoint of an epoch's end still has its sums
+
+    def set_teacher(self, teacher: "Classifier", weight: float) -> None:
+        """Train towards another classifier's probabilities (Hinton et al. 2015,
+        https://arxiv.org/abs/1503.02531), at temperature 1.
+
+        The teacher sees the very images that the network sees, augmented, as Beyer et al. (2022,
+        https://arxiv.org/abs/2106.05237) found best. It is no part of checkpoints.
+
+        Args:
+            teacher: in eval mode.
+            weight: in [0, 1], of its probabilities in the target; the rest is the label.
+        """
+        self.teachers = [(teacher.requires_grad_(False), weight)]
+
+    def on_fit_start(self) -> None:
+        for teacher, _ in self.teachers:
+            teacher.to(self.device)
+
+    def targets(self, images: Tensor, labels: Tensor) -> Tensor:
+        """What to learn: the labels, or, float (N, classes), what a teacher makes of them."""
+        for teacher, weight in self.teachers:
+            soft = teacher(images).float().softmax(1)
+            return weight * soft + (1 - weight) * F.one_hot(labels, soft.size(1))
+        return labels
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        images, labels = self.hardest(*batch)
+        with torch.no_grad():
+            targets = self.targets(images, labels)
+        logits = self(images)
+        loss = F.cross_entropy(logits, targets, label_smoothing=self.hparams.label_smoothing)
+        # Reading the loss makes a GPU wait, so there it is looked at only now and then.
+        if self.device.type == "cpu" or index % self.trainer.log_every_n_steps == 0:
+            self.require_finite(loss, "training loss")
+        self.train_metrics.update(logits.detach(), labels)
+        self.log("train/loss_step", loss)
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log("train/lr", torch.full((), rate, device=self.device))  # a GPU waits for a float
+        if self.trainer.is_last_batch:
+            self.log_dict(self.train_metrics, on_step=False, on_epoch=True)
+        return loss
+
+    @torch.no_grad()
+    def hardest(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of a batch that this epoch trains on; see `keep_hardest`.
+
+        Images that are learnt already hardly move the weights (Jiang et al. 2019,
+        https://arxiv.org/abs/1910.00762), yet two thirds of a step's work is the way back.
+        """
+        keep = value_at_epoch(self.hparams.keep_hardest, self.current_epoch)
+        if keep == 1:
+            return images, labels
+        self.network.eval()
+        losses = F.cross_entropy(self(downscale(images, GLANCE)).float(), labels, reduction="none")
+        self.network.train()
+        chosen = losses.topk(max(1, math.ceil(keep * len(labels)))).indices
+        return images[chosen], labels[chosen]
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        images, labels = batch
+        self.val_metrics.update(self(images), labels)
+
+    def on_validation_epoch_end(self) -> None:
+        self.require_finite(self.val_metrics["loss"].compute(), "val/loss")
+        self.log_dict(self.val_metrics)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        images, labels = batch
+        logits = self(images)
+        self.test_metrics.update(logits, labels)
+        if self.test_views_metrics:
+            self.test_views_metrics.update(six_view_tta(self, images, logits), labels)
+        return logits
+
+    def on_test_epoch_end(self) -> None:
+        self.require_finite(self.test_metrics["loss"].compute(), "test/loss")
+        self.log_dict(self.test_metrics)
+        if self.test_views_metrics:
+            self.log_dict(self.test_views_metrics)
+
+    def require_finite(self, loss: Tensor, name: str) -> None:
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            rate = (
+                self.trainer.optimizers[0].param_groups[0]["lr"] if self.trainer.optimizers else 0
+            )
+            full = self.trainer.precision in ("32-true", "64-true")
+            raise NonFiniteError(
+                f"the {name} is {value} in epoch {self.current_epoch + 1}, after step "
+                f"{self.global_step}, at learning rate {rate:.3g}: lower optimizer.lr"
+                f"{'' if full else ' or use trainer.precision=32-true'}"
+                f"{'; best.ckpt and last.ckpt are of earlier epochs' if self.current_epoch else ''}"
+            )
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer, scheduler = self.build_optimizer(self.trainer.estimated_stepping_batches)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def build_optimizer(self, total_steps: int) -> tuple[Optimizer, LRScheduler]:
+        optimizer = instantiate(
+            self.hparams.optimizer,
+            "optimizer",
+            Optimizer,
+            params=parameter_groups(self.network),
+        )
+        scheduler = instantiate(
+            self.hparams.scheduler,
+            "scheduler",
+            LRScheduler,
+            optimizer=optimizer,
+            total_steps=int(total_steps),
+        )
+        return optimizer, scheduler

@@ -1,0 +1,71 @@
+"""Specifications into objects: what is built, what is refused."""
+
+from fractions import Fraction
+
+import pytest
+from torch import nn
+
+from cifar10.core.errors import SettingError
+from cifar10.core.instantiate import call_checked, instantiate
+from cifar10.runs.signals import Interrupted
+
+
+def test_a_specification_becomes_its_object():
+    layer = instantiate(
+        {"_target_": "torch.nn.Linear", "in_features": 3, "bias": False},
+        "layer",
+        nn.Module,
+        out_features=2,
+    )
+    assert (layer.in_features, layer.out_features, layer.bias) == (3, 2, None)
+
+
+def test_what_a_class_does_not_know_of_the_programs_own_arguments_is_left_out():
+    instantiate({"_target_": "torch.nn.ReLU"}, "layer", nn.Module, total_steps=3)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({}, "layer._target_=None: must be the full name"),
+        ({"_target_": "Linear"}, "must be the full name"),
+        ({"_target_": 3}, "must be the full name"),
+        ("torch.nn.ReLU", "layer='torch.nn.ReLU': must be a group of settings"),
+        ({"_target_": "subprocess.Popen", "args": "ls"}, "only classes of .*CIFAR10_TRUST"),
+        ({"_target_": "torch.hub.load"}, "is not a Module"),
+        ({"_target_": "torch.nn.functional.relu"}, "is not a Module"),
+        ({"_target_": "torch.nn.Nothing"}, "has no attribute"),
+        ({"_target_": "torch.nothing.Nothing"}, "No module named"),
+        ({"_target_": "torch.nn.Linear", "in_features": 3}, "layer.out_features is missing"),
+        ({"_target_": "torch.nn.ReLU", "inplac": 1}, "did you mean layer.inplace"),
+        ({"_target_": "torch.nn.ReLU", "inplace": "yes"}, "layer.inplace='yes': must be boolean"),
+        ({"_target_": "torch.nn.Dropout", "p": 7.0}, "layer: dropout probability .* got 7"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused(spec, message):
+    with pytest.raises(SettingError, match=message):
+        instantiate(spec, "layer", nn.Module)
+
+
+def test_another_package_can_be_trusted(monkeypatch):
+    spec = {"_target_": "fractions.Fraction", "numerator": 3}
+    with pytest.raises(SettingError, match="CIFAR10_TRUST"):
+        instantiate(spec, "thing", Fraction)
+    monkeypatch.setenv("CIFAR10_TRUST", "another, fractions")
+    assert instantiate(spec, "thing", Fraction) == 3
+
+
+def test_what_the_program_sets_cannot_be_set():
+    with pytest.raises(SettingError, match=r"layer\.out=3: the program itself sets this"):
+        call_checked(lambda out: out, {"out": 3}, "layer.", out=4)
+
+
+class Stopped(nn.Module):
+    def __init__(self):
+        raise Interrupted(15)
+
+
+def test_a_signal_while_something_is_built_stays_a_signal(monkeypatch):
+    monkeypatch.setenv("CIFAR10_TRUST", "tests")
+    with pytest.raises(Interrupted):
+        instantiate({"_target_": f"{__name__}.Stopped"}, "model", nn.Module)

@@ -1,0 +1,32 @@
+"""The shipped models in one table.
+
+python -m tools.model_table FOLDER
+"""
+
+import json
+import sys
+from pathlib import Path
+
+HEAD = ("model", "parameters", "file", "top-1", "top-3", "top-5", "top-1, with mirror image")
+
+
+def table(folder: Path) -> str:
+    """A Markdown table with a line for each card in a folder."""
+    lines = [HEAD, ["---"] * len(HEAD)]
+    for path in sorted(folder.glob("*.json")):
+        known = json.loads(path.read_text(encoding="utf-8"))
+        scores, size = known["scores"], path.with_suffix(".safetensors").stat().st_size
+        lines.append(
+            [
+                f"[`{path.stem}`](cifar10/zoo/{path.stem}.md)",
+                f"{known['result']['parameters']:,}",
+                f"{size / 1e6:.1f} MB",
+                *(f"{scores[key]:.2%}" for key in ("top1", "top3", "top5")),
+                f"{scores['mirrored']['top1']:.2%}",
+            ]
+        )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    print(table(Path(sys.argv[1])))
