@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import lightning as L
-import torch
-from annotated_types import Ge, Len
+from annotated_types import Ge
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
@@ -25,9 +24,10 @@ from cifar10.runs.checkpoint import AtomicCheckpointIO
 from cifar10.runs.console import ProgressBar
 from cifar10.runs.last_checkpoint import LastCheckpoint, RandomStates
 from cifar10.runs.memory import require_room
-from cifar10.training.classifier import GLANCE, Classifier
+from cifar10.training.classifier import Classifier
 from cifar10.training.hardware import Hardware
 from cifar10.training.muon import Fraction
+from cifar10.training.probe import check_network
 
 # Lightning's notices about devices and its makers' other products; a run states its own.
 for name in ("lightning.pytorch", "lightning.fabric"):
@@ -67,7 +67,6 @@ def build_from_arguments(
     agreement: Agreement,
     seed: Seed,
     label_smoothing: Fraction,
-    keep_hardest: Annotated[list[Fraction], Len(1)],
     teacher: str | None,
     teacher_weight: Fraction,
     test_views: bool,
@@ -100,7 +99,6 @@ def build_from_arguments(
         optimizer,
         scheduler,
         label_smoothing,
-        keep_hardest,
         test_views,
         list(data_module.classes),
     )
@@ -127,7 +125,8 @@ def build_from_arguments(
         raise SettingError(
             f"trainer.strategy={strategy}: must start processes of its own, as ddp does"
         )
-    require_sizes(classifier, data_module.sides, keep_hardest)
+    other_sizes = set(data_module.sides) - {IMAGE_SIZE}
+    check_network(classifier.network, len(classifier.classes), other_sizes)
     classifier.set_memory_format(hardware.channels_last)
 
     stopwatch, history = Stopwatch(), History()
@@ -169,27 +168,6 @@ def build_from_arguments(
     if hardware.compile.value != "eager":
         classifier.network.compile()  # in place, so that checkpoints keep their keys
     return Components(data_module, classifier, built_trainer, stopwatch, history, hardware)
-
-
-def require_sizes(classifier: Classifier, sides: list[int], keep_hardest: list[float]) -> None:
-    """See whether the network takes images of other sizes than 32x32, where it will get any.
-
-    Raises:
-        SettingError: it does not.
-    """
-    wanted = {"data.sizes": sides, "keep_hardest": [GLANCE] if min(keep_hardest) < 1 else []}
-    classifier.eval()
-    for setting, wanted_sides in wanted.items():
-        for side in set(wanted_sides) - {IMAGE_SIZE}:
-            try:
-                with torch.inference_mode():
-                    classifier(torch.zeros(1, 3, side, side, dtype=torch.uint8))
-            except RuntimeError as error:
-                network = type(classifier.network).__name__
-                raise SettingError(
-                    f"{setting}: {network} cannot take images of {side}x{side} pixels"
-                ) from error
-    classifier.train()
 
 
 def chosen(group: Group | None, where: str) -> Iterator[tuple[str, Group]]:
