@@ -36,9 +36,7 @@ def upgrade_config(config: Mapping[str, Any]) -> dict[str, Any]:
             raise SettingError(f"{key}={values}: removed in version 0.2, without a replacement")
     if "sizes" in data:
         data["sizes"] = sizes_by_epoch(data["sizes"])
-    gallery = callbacks.pop("gallery", None)
-    new.setdefault("report", gallery is not None)
-    return new
+    return {"report": callbacks.pop("gallery", None) is not None} | new
 
 
 def upgrade_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,7 +64,7 @@ def rename_targets(value: Any) -> Any:
     """Copy nested settings with today's class names."""
     if isinstance(value, Mapping):
         return {key: rename_targets(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list):  # data.transform
         return [rename_targets(item) for item in value]
     return MOVED.get(value, value) if isinstance(value, str) else value
 
@@ -76,7 +74,8 @@ def sizes_by_epoch(sizes: Any) -> dict[int, int] | None:
     if isinstance(sizes, Mapping):
         return {int(epoch): side for epoch, side in sizes.items()}
     changes: dict[int, int] = {}
+    previous = FULL_SIZE
     for epoch, side in enumerate(sizes or (), start=1):
-        if side != (changes[max(changes)] if changes else FULL_SIZE):
-            changes[epoch] = side
+        if side != previous:
+            changes[epoch] = previous = side
     return changes or None

@@ -23,7 +23,6 @@ from cifar10.runs.callbacks import Agreement, History, Stopwatch, TensorBoardHPa
 from cifar10.runs.checkpoint import AtomicCheckpointIO
 from cifar10.runs.console import ProgressBar
 from cifar10.runs.last_checkpoint import LastCheckpoint, RandomStates
-from cifar10.runs.memory import require_room
 from cifar10.training.classifier import Classifier
 from cifar10.training.hardware import Hardware
 from cifar10.training.muon import Fraction
@@ -127,7 +126,7 @@ def build_from_arguments(
         )
     other_sizes = set(data_module.sides) - {IMAGE_SIZE}
     check_network(classifier.network, len(classifier.classes), other_sizes)
-    classifier.set_memory_format(hardware.channels_last)
+    classifier.set_memory_format(hardware.layout.value == "channels last")
 
     stopwatch, history = Stopwatch(), History()
     built: list[Callback] = [agreement, stopwatch, history, page, RandomStates()]
@@ -157,14 +156,6 @@ def build_from_arguments(
         logger=loggers,
         default_root_dir=str(folder),
     )
-    if built_trainer.strategy.root_device.type == "cpu":
-        require_room(
-            classifier,
-            data_module.batch_size,
-            built_trainer.num_nodes,
-            max(data_module.sides),
-            hardware.precision.value,
-        )
     if hardware.compile.value != "eager":
         classifier.network.compile()  # in place, so that checkpoints keep their keys
     return Components(data_module, classifier, built_trainer, stopwatch, history, hardware)

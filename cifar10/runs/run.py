@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from cifar10.core.errors import SettingError, UserError, one_line, raised_by
 from cifar10.reports.gallery import Gallery
-from cifar10.runs import checkpoint, memory, resume
+from cifar10.runs import checkpoint, resume
 from cifar10.runs import console as terminal
 from cifar10.runs import result as results
 from cifar10.runs.callbacks import to_floats
@@ -26,6 +26,7 @@ from cifar10.runs.checkpoint import read_checkpoint
 from cifar10.runs.components import Components, Group, build_components, hyperparameters
 from cifar10.runs.run_dir import claim_run_dir
 from cifar10.runs.signals import Interrupted, signals
+from cifar10.training.hardware import is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ def run(
                 raise
             raise SettingError(f"trainer or callbacks: {one_line(error)}") from error
         except (MemoryError, RuntimeError) as error:
-            if not memory.ran_out(error):
+            if not is_out_of_memory(error):
                 raise
             raise SettingError(
                 f"data.batch_size={parts.data.batch_size}: memory ran out, and a smaller batch "
