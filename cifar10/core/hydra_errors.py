@@ -51,6 +51,8 @@ def to_user_error(error: Exception, words: Sequence[str]) -> UserError | None:
         return error
     if isinstance(error, HydraException | OmegaConfBaseException | YAMLError | UnicodeDecodeError):
         return explain(error, words)
+    if isinstance(error, ValueError):  # Hydra accepts only text as the name of a file
+        return wrong_option(words)
     if isinstance(error, OSError) and error.strerror:  # a full disk, a file in place of a folder
         return UserError(f"{error.filename or 'a file'}: {error.strerror}")
     return None
@@ -74,10 +76,6 @@ def explain(error: Exception, words: Sequence[str]) -> SettingError:
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         return unknown_option(group, name, error.options)
-    for key, value in assignments(words).items():
-        options = options_of(key)
-        if options and value not in options:  # Hydra takes only strings as names of files
-            return unknown_option(key, value, options)
     cause = error.__cause__
     if isinstance(cause, ConfigAttributeError | ConfigKeyError):
         # OmegaConf names the innermost key that is missing; the user typed a whole one.
@@ -86,13 +84,23 @@ def explain(error: Exception, words: Sequence[str]) -> SettingError:
     return SettingError(one_line(error) + (f": {one_line(cause)}" if cause else ""))
 
 
+def wrong_option(words: Sequence[str]) -> SettingError | None:
+    """The error for the first GROUP=NAME that names no file of the group."""
+    for key, value in assignments(words).items():
+        options = options_of(key)
+        if options and value not in options:
+            return unknown_option(key, value, options)
+    return None
+
+
 def unknown_option(group: str, name: str, options: Sequence[str]) -> SettingError:
     """The error for GROUP=NAME where the group has no such file."""
     extra = EXTRAS.get(name.partition("_")[0]) if group == "hydra/launcher" else None
     if extra:
         return SettingError(f'{group}={name}: not installed; pip install -e ".[{extra}]"')
     offered = ", ".join(option for option in options if not option.startswith("_"))
-    remove = f"; ~{group} leaves the group out" if name == "null" else ""
+    optional = name == "null" and group in ("logger", "callbacks")
+    remove = f"; ~{group} leaves the group out" if optional else ""
     return SettingError(f"{group}={name}: unknown {group} '{name}'; choose from {offered}{remove}")
 
 

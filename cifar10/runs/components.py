@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger
 
 from cifar10.core.errors import SettingError, UserError
 from cifar10.core.instantiate import call_checked, instantiate
+from cifar10.data.checksums import IMAGE_SIZE
 from cifar10.data.module import InMemoryDataModule, Seed
 from cifar10.runs.callbacks import History, Stopwatch, TensorBoardHParams, TestLogits
 from cifar10.runs.checkpoint import AtomicCheckpointIO
@@ -24,6 +25,7 @@ from cifar10.runs.load import load
 from cifar10.training.classifier import Classifier
 from cifar10.training.hardware import Hardware
 from cifar10.training.muon import Fraction
+from cifar10.training.probe import check_network
 
 # Lightning's notices about devices and related products; a run prints what matters itself.
 for name in ("lightning.pytorch", "lightning.fabric"):
@@ -97,7 +99,8 @@ def build(
         add_teacher(classifier, teacher, teacher_weight)
     classifier.build_optimizer(total_steps=1)  # finds wrong settings before data is downloaded
     check_trainer(trainer)
-    classifier.set_memory_format(hardware.channels_last)
+    check_network(classifier.network, len(classes), set(data_module.sides) - {IMAGE_SIZE})
+    classifier.set_memory_format(hardware.layout.value == "channels last")
 
     stopwatch, history, test_logits = Stopwatch(), History(), TestLogits()
     built: list[Callback] = [stopwatch, history, test_logits, TensorBoardHParams(hparams)]

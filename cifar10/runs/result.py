@@ -9,9 +9,9 @@ import shlex
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from cifar10.core.errors import UserError
 from cifar10.core.files import atomic_write
@@ -24,28 +24,28 @@ Figures = dict[str, float | None]
 Group = dict[str, Any]
 
 
-class Unfinished(TypedDict):
-    """The fields that other parts rely on; a run that has not finished may lack the others."""
+class Unfinished(BaseModel, extra="allow", strict=True):
+    """The fields that other parts rely on; a run that has not finished may lack most of them.
 
-    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc] # pydantic's
+    `config` holds all settings, which the run resumes with; `settings` those that runs are compared
+    by, with dotted keys.
+    """
 
     status: Literal["running", "ok", "failed", "interrupted", "pruned"]
     overrides: list[str]
-    config: NotRequired[Group]  # all settings, which the run resumes with
-    settings: NotRequired[Group]  # those that runs are compared by, dotted
-    epochs: NotRequired[int]
-    history: NotRequired[list[Group]]
-    data: NotRequired[Group]
-    precision: NotRequired[Group]
-    val: NotRequired[Figures]
-    test: NotRequired[Figures]
-    test_views: NotRequired[Figures]
+    config: Group = {}
+    settings: Group = {}
+    epochs: int = 0
+    history: list[Group] = []
+    data: Group = {}
+    precision: Group = {}
+    val: Figures = {}
+    test: Figures = {}
+    test_views: Figures = {}
 
 
 class Finished(Unfinished):
     """The fields of a run of status `ok`."""
-
-    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc] # pydantic's
 
     seed: int
     settings: Group
@@ -55,10 +55,6 @@ class Finished(Unfinished):
     device: str
     precision: Group
     versions: dict[str, str]
-
-
-UNFINISHED: TypeAdapter = TypeAdapter(Unfinished)
-FINISHED: TypeAdapter = TypeAdapter(Finished)
 
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:
@@ -94,11 +90,12 @@ def read_result(path: Path) -> dict[str, Any]:
         ) from error
     finished = isinstance(result, dict) and result.get("status") == "ok"
     try:
-        return (FINISHED if finished else UNFINISHED).validate_python(result)
+        (Finished if finished else Unfinished).model_validate(result)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "content"
         raise UserError(f"{path}: not a result.json: {where}: {first['msg']}") from error
+    return result
 
 
 def settings_digest(config: dict[str, Any]) -> str:
