@@ -192,11 +192,10 @@ def launch(cfg: DictConfig) -> float:
         if (known := to_user_error(error, sys.argv[1:])) is None:
             raise
         exit_with(known)
-    from lightning.pytorch.utilities import rank_zero_only
-
     from cifar10.runs.console import summary
+    from cifar10.runs.run import is_first_process
 
-    if getattr(rank_zero_only, "rank", 0) == 0:
+    if is_first_process():
         print(f"\n{summary(result, folder, page)}", flush=True)
     return val_loss(result)
 
@@ -265,9 +264,9 @@ def val_loss(result: dict[str, Any]) -> float:
 
 def end_interrupted(stop: Interrupted, command: str) -> None:
     """Print how to resume, requeue a SLURM job; end the other ranks quietly."""
-    from lightning.pytorch.utilities import rank_zero_only
+    from cifar10.runs.run import is_first_process
 
-    if getattr(rank_zero_only, "rank", 0) == 0:
+    if is_first_process():
         print(f"{stop}; resume with: {command}", file=sys.stderr)
         if stop.number in preemption_signals():
             requeue()

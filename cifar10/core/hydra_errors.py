@@ -69,8 +69,8 @@ def explain(error: Exception, words: Sequence[str]) -> SettingError:
         reason = str(error).strip().splitlines()[0]
         return SettingError(f"{error.override}: {reason}; quote special characters: 'KEY=\"A B\"'")
     if mark := getattr(error, "problem_mark", None):  # of PyYAML
-        reason = getattr(error, "problem", None)
-        return SettingError(f"{mark.name}, line {mark.line + 1}: invalid YAML: {reason}")
+        problem = getattr(error, "problem", None)
+        return SettingError(f"{mark.name}, line {mark.line + 1}: invalid YAML: {problem}")
     if isinstance(error, UnicodeDecodeError):
         return SettingError(f"a YAML file is not UTF-8 text: {error}")
     if isinstance(error, MissingConfigException) and error.options:

@@ -43,7 +43,7 @@ def expand_user(path: str | Path) -> Path:
 
 def to_plain(cfg: DictConfig) -> dict[str, Any]:
     """A run's settings as plain values, without those of Hydra, the sweep and resuming."""
-    keys = [key for key in cfg if key not in ("hydra", "resume", "sweep")]
+    keys = [str(key) for key in cfg if key not in ("hydra", "resume", "sweep")]
     job = OmegaConf.masked_copy(cfg, keys)
     plain = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)

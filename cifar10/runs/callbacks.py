@@ -66,7 +66,11 @@ class Stopwatch(Callback):
     def on_validation_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
         self.evaluation += synchronized_time(trainer) - self.evaluation_start
 
-    on_test_start, on_test_end = on_validation_start, on_validation_end
+    def on_test_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.on_validation_start(trainer, module)
+
+    def on_test_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.on_validation_end(trainer, module)
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         now = synchronized_time(trainer)
@@ -78,7 +82,7 @@ class Stopwatch(Callback):
         self.training += seconds
         self.images += images
         if seconds > 0:
-            self.log("train/images_per_second", images / seconds)
+            module.log("train/images_per_second", images / seconds)
 
     @property
     def images_per_second(self) -> float | None:

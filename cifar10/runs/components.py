@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,22 +47,27 @@ class Components:
     hardware: Hardware
 
 
-def build_components(settings: Group, folder: Path) -> Components:
+def build_components(
+    settings: Group, folder: Path, callbacks: Sequence[Callback] = ()
+) -> Components:
     """Check a run's settings and build its objects.
 
     Args:
         settings: as configs/train.yaml composes them, plain values.
         folder: the run's, for checkpoints and logs.
+        callbacks: further ones, which are no setting; one that raises Pruned ends the run untested.
 
     Raises:
         SettingError: a setting is unknown, missing, of the wrong type or out of range.
     """
-    return call_checked(build, settings, "", folder=folder, hparams=hyperparameters(settings))
+    given = {"hparams": hyperparameters(settings), "more_callbacks": callbacks}
+    return call_checked(build, settings, "", folder=folder, **given)
 
 
 def build(
     folder: Path,
     hparams: dict[str, Any],
+    more_callbacks: Sequence[Callback],
     seed: Seed,
     label_smoothing: Fraction,
     teacher: str | None,
@@ -104,7 +109,7 @@ def build(
 
     stopwatch, history, test_logits = Stopwatch(), History(), TestLogits()
     built: list[Callback] = [stopwatch, history, test_logits, TensorBoardHParams(hparams)]
-    built.append(RandomStates())
+    built += [RandomStates(), *more_callbacks]
     for name, spec in specifications(callbacks, "callbacks"):
         if str(spec.get("monitor")).startswith("val/") and not data_module.has_validation:
             continue  # nothing to monitor: the last epoch is the result

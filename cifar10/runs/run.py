@@ -13,7 +13,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -58,7 +57,6 @@ def run(
     started: float | None = None,
     earlier: dict[str, Any] | None = None,
     components: Components | None = None,
-    callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Train, test the best checkpoint, and write result.json however the run ends.
 
@@ -71,7 +69,6 @@ def run(
         started: time.perf_counter() from which set-up is counted; now by default.
         earlier: the result.json of the run in `folder`, to resume it; None for a new run.
         components: built from these settings; built here by default.
-        callbacks: further ones, which are no setting; one that raises Pruned ends the run untested.
 
     Returns:
         The contents of result.json.
@@ -80,7 +77,7 @@ def run(
         UserError: a setting, the data or the folder cannot be used, or the loss is not finite.
     """
     started = time.perf_counter() if started is None else started
-    is_first = rank_zero_only.rank == 0
+    is_first = is_first_process()
     result = new_result(settings, overrides, earlier)
     lock = claim_run_dir(folder, result, fresh=earlier is None) if is_first else None
     for message in EXPECTED_WARNINGS:
@@ -88,7 +85,6 @@ def run(
     warnings.filterwarnings("ignore", module="PIL")  # a corrupt image is reported in one line
     try:
         components = components or build_components(settings, folder)
-        components.trainer.callbacks.extend(callbacks)
         with user_errors(components, folder):
             describe(components, result)
             train(components, folder, result, started, earlier)
@@ -112,6 +108,11 @@ def run(
             write_final_result(folder, result)
             lock.release()
     return result
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process of a training or the first of several."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def new_result(
