@@ -11,7 +11,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -22,8 +22,8 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from cifar10.core.errors import SettingError, UserError, exit_with
-from cifar10.core.hydra_errors import report_errors, to_user_error
+from cifar10.core.errors import SettingError, UnknownSetting, UserError, exit_with
+from cifar10.core.hydra_errors import explain_leftover, report_errors, to_user_error
 from cifar10.core.settings import quote_override, to_plain
 from cifar10.runs.signals import Interrupted, preemption_signals, requeue, signals
 
@@ -83,12 +83,17 @@ def resolve_settings(
     return settings, earlier, is_finished(earlier, recorded, settings)
 
 
-def prepare(cfg: DictConfig, folder: Path, overrides: list[str]) -> Prepared:
-    """Check a run's settings and build its objects."""
+def prepare(
+    cfg: DictConfig, folder: Path, overrides: list[str], choices: Mapping[str, str]
+) -> Prepared:
+    """Check a run's settings and build its objects; `choices` are the chosen files by group."""
     from cifar10.runs.components import build_components
 
     settings, earlier, finished = resolve_settings(cfg, folder, overrides)
-    return Prepared(settings, earlier, finished, build_components(settings, folder))
+    try:
+        return Prepared(settings, earlier, finished, build_components(settings, folder))
+    except UnknownSetting as error:
+        raise explain_leftover(error, overrides, choices) from error
 
 
 class StartHook(Callback):
@@ -102,7 +107,9 @@ class StartHook(Callback):
         try:
             folder = choose_run_dir(config)
             overrides = list(config.hydra.overrides.task)
-            StartHook.prepared = prepared = prepare(config, folder, overrides)
+            StartHook.prepared = prepared = prepare(
+                config, folder, overrides, config.hydra.runtime.choices
+            )
             claim_or_join(config, folder, new=prepared.earlier is None)
         except Exception as error:  # Hydra would only print a warning
             if (known := to_user_error(error, sys.argv[1:])) is None:
@@ -179,11 +186,12 @@ def launch(cfg: DictConfig) -> float:
         return launch_job(cfg, folder, list(hydra_config.overrides.task))
     try:
         prepared, StartHook.prepared = StartHook.prepared, None
-        prepared = prepared or prepare(cfg, folder, list(hydra_config.overrides.task))
+        overrides, choices = list(hydra_config.overrides.task), hydra_config.runtime.choices
+        prepared = prepared or prepare(cfg, folder, overrides, choices)
         if prepared.finished:
             log.info("%s: already finished; raise trainer.max_epochs to continue", folder)
             return val_loss(prepared.earlier or {})
-        result, page = train_and_report(prepared, folder, hydra_config.overrides.task, STARTED)
+        result, page = train_and_report(prepared, folder, overrides, STARTED)
     except Interrupted as stop:
         command = ["python", "train.py", f"resume={quote_override(folder)}"]
         end_interrupted(stop, shlex.join(command))
@@ -216,7 +224,7 @@ def launch_job(cfg: DictConfig, folder: Path, overrides: list[str]) -> float:
         if finished:
             log.info("%s: already finished", folder)
             return val_loss(earlier or {})
-        prepared = prepare(cfg, folder, overrides)
+        prepared = prepare(cfg, folder, overrides, HydraConfig.get().runtime.choices)
         result, _ = train_and_report(prepared, folder, overrides, started)
     except (UserError, OSError) as error:
         log.error("error: %s", error)
