@@ -44,7 +44,7 @@ class RunProgress(ProgressBar):
             return
         self.bar = Progress(
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=None, complete_style="cyan", finished_style="cyan"),
+            BarColumn(bar_width=None, complete_style="magenta", finished_style="magenta"),
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[figures]}", table_column=Column(no_wrap=True)),
             transient=True,
