@@ -234,7 +234,7 @@ def test_a_broken_network_is_not_taken_at_its_word(command, cifar, photos, train
     words = [photos, "-m", broken] if command == "predict" else [broken]
     code, _, err = cifar(command, *words)
     assert code == 2
-    assert err == "error: the network gives no finite numbers: its weights are broken\n"
+    assert err == "error: the network returns NaN or infinity: its weights are broken\n"
 
 
 def test_what_is_there_is_not_exported_over(cifar, trained, tmp_path):

@@ -62,7 +62,7 @@ def evaluate(
     }
     answers = Predictions(*map(torch.cat, zip(*said, strict=True)))
     if not answers.logits.isfinite().all():
-        raise NonFiniteError("the network gives no finite numbers: its weights are broken")
+        raise NonFiniteError("the network returns NaN or infinity: its weights are broken")
     plain = figures.pop("plain")
     scored = plain | figures | {"images": len(answers.labels)}
     return scored | detailed_scores(answers, classifier.classes), answers
