@@ -20,7 +20,13 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from cifar10.core.errors import SettingError, UserError, one_line, raised_by
+from cifar10.core.errors import SettingError, UserError, one_line
+
+
+def raised_by(error, *names):
+    return type(error).__module__.split(".")[0] in names
+
+
 from cifar10.core.settings import quote_override, safe_filename
 from cifar10.runs.signals import Interrupted
 

@@ -17,7 +17,7 @@ from cifar10.core.instantiate import instantiate
 from cifar10.core.legacy import upgrade_config
 from cifar10.core.settings import compose_settings, expand_user
 from cifar10.data.module import InMemoryDataModule
-from cifar10.reports import gallery
+from cifar10.reports.run_report import prediction_figures, save_figures
 from cifar10.runs.load import find_checkpoint, load
 from cifar10.runs.result import RESULT_FILE, read_result, to_json
 from cifar10.runs.resume import merge
@@ -78,7 +78,7 @@ def evaluate_model(
     with atomic_write(out / "evaluation.json") as file:
         file.write(to_json(record | scores).encode())
     log.info("Drawing figures …")
-    gallery.save(gallery.of_answers(scores, predictions, module.images(indices)), out)
+    save_figures(prediction_figures(scores, predictions, module.images(indices)), out)
     return scores, out
 
 

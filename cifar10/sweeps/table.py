@@ -171,7 +171,7 @@ def as_csv(rows: Sequence[Setting]) -> str:
 
 def draw(folder: Path, runs: Sequence[dict[str, Any]], rows: Sequence[Setting]) -> bool:
     """Leave the sweep's pictures in its folder. What fails is only logged."""
-    from cifar10.reports.gallery import save
+    from cifar10.reports.run_report import save_figures as save
 
     try:
         best = rows[0].runs if len(rows) > 1 else []
