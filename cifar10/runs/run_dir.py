@@ -6,12 +6,25 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from cifar10.core.errors import UserError
+from cifar10.core.errors import SettingError, UserError
 from cifar10.core.files import remove_temporary_files
 from cifar10.runs.checkpoint import LAST, PREVIOUS
 from cifar10.runs.result import RESULT_FILE, write_result
 
 LOCK = ".run.lock"
+LATEST = "latest"  # names the newest run, wherever a command takes a run or a model
+
+
+def latest_run(root: Path = Path("outputs")) -> Path:
+    """Find the run below `root` whose result.json was written last.
+
+    Raises:
+        SettingError: there is none.
+    """
+    files = list(root.rglob(RESULT_FILE))
+    if not files:
+        raise SettingError(f"{LATEST}: no run in {root}/; train one with `python train.py`")
+    return max(files, key=lambda file: file.stat().st_mtime_ns).parent
 
 
 def is_free(lock: Path) -> bool:
@@ -67,7 +80,3 @@ def claim_run_dir(folder: Path, result: dict[str, Any], fresh: bool = True) -> F
         lock.release()
         raise
     return lock
-
-
-def latest_run(root: Path = Path("outputs")) -> Path:
-    raise UserError("not yet")
