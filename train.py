@@ -20,7 +20,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from cifar10.core.errors import SettingError, UserError, exit_with, report_errors
+from cifar10.core.errors import SettingError, UserError, exit_with, one_line, report_errors
 from cifar10.core.settings import CONFIGS, quote_override, to_plain
 from cifar10.runs.signals import Interrupted, pre_emption, requeue, signals
 
@@ -61,12 +61,6 @@ def started_as() -> int | None:
 def resume_command(folder: Path) -> str:
     """What to type to go on with a run."""
     return shlex.join(["python", "train.py", f"resume={quote_override(folder)}"])
-
-
-def sweep_command(folder: Path) -> str:
-    """What to type to go on with a multirun."""
-    typed = [w for w in sys.argv[1:] if not w.startswith(("sweep.dir=", "hydra.sweep.dir="))]
-    return shlex.join(["python", "train.py", *typed, f"sweep.dir={quote_override(folder)}"])
 
 
 class Check(Callback):
@@ -111,15 +105,18 @@ def main(cfg: DictConfig) -> float:
     from cifar10.runs import result as results
     from cifar10.runs.console import closing_table
     from cifar10.runs.run import run
+    from cifar10.sweeps import progress
 
     hydra_config = HydraConfig.get()
     single = hydra_config.mode == RunMode.RUN
     folder = Path(hydra_config.runtime.output_dir)
-    overrides = list(hydra_config.overrides.task)
+    # What the sweeper adds for its own use is no setting of the run.
+    overrides = [word for word in hydra_config.overrides.task if not word.startswith("sweep.")]
     try:
         if not single:
             gc.collect()  # of the run before; its cycles hold hundreds of megabytes
             cfg.resume = "auto"  # a repeated sweep goes on with its runs
+            print(progress.begin_line(cfg.sweep, Path(hydra_config.sweep.dir)), flush=True)
         settings, earlier = settled(cfg, folder, overrides)
         if not single and settings["trainer"].get("devices") != 1:
             # Lightning starts its other processes with the same command line: the whole sweep.
@@ -128,30 +125,41 @@ def main(cfg: DictConfig) -> float:
                 "trainings of many devices each, one after another"
             )
         if earlier and results.is_finished(earlier, settings):
-            print(f"{folder} is finished; a higher trainer.max_epochs trains on")
+            if single:
+                print(f"{folder} is finished; a higher trainer.max_epochs trains on")
+            else:
+                print(f"{progress.name_run(cfg.sweep)}: already finished, skipped", flush=True)
             return earlier["val"].get("loss", math.nan)
         watchers = []
-        if trial := os.environ.get("CIFAR10_TRIAL"):
-            from cifar10.sweeps.pruning import Reporter
+        if not single and cfg.sweep.trial is not None:
+            from cifar10.sweeps.pruning import TrialReporter
 
-            watchers.append(Reporter(trial))
+            sweep = cfg.sweep
+            watchers.append(
+                TrialReporter(sweep.storage, sweep.trial, metric=sweep.metric, pruner=sweep.pruner)
+            )
         start = STARTED if single else started
         result = run(settings, folder, overrides, start, earlier, watchers)
-    except (UserError, OSError) as error:
+    except Exception as error:
         if single:
-            exit_with(error, CONFIGS)
-        logging.getLogger(__name__).error("error: %s", error)
+            if isinstance(error, UserError | OSError):
+                exit_with(error, CONFIGS)
+            raise
+        print(f"{progress.name_run(cfg.sweep)}: failed: {one_line(error)}", flush=True)
+        logging.getLogger(__name__).info("failed", exc_info=True)  # to the log file alone
         raise error.with_traceback(None) from None  # the frames would keep the run's data alive
     except Interrupted as stop:
-        again = resume_command(folder) if single else sweep_command(Path(hydra_config.sweep.dir))
         if rank_zero_only.rank == 0:
-            print(f"{stop}; go on with: {again}", file=sys.stderr)
+            if single:  # else the sweeper says how to continue
+                print(f"{stop}; go on with: {resume_command(folder)}", file=sys.stderr)
             if stop.number in pre_emption():
                 requeue()
         elif stop.together:  # anything but 0 has Lightning kill the first rank at its work
             raise SystemExit(0) from None
         raise
-    if result["status"] == "pruned":
+    if not single:
+        print(progress.end_line(cfg.sweep, result), flush=True)
+    elif result["status"] == "pruned":
         print(result["error"])
     elif rank_zero_only.rank == 0:
         print(closing_table(result, folder), flush=True)

@@ -10,17 +10,26 @@ import inspect
 import os
 import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
+from pydantic_core import ErrorDetails
 
 from cifar10.core.errors import SettingError, UserError, one_line, unknown_setting
 
 T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 
+LIMITS = {  # pydantic's error types
+    "greater_than": "be above {gt}",
+    "greater_than_equal": "be at least {ge}",
+    "less_than": "be below {lt}",
+    "less_than_equal": "be at most {le}",
+    "none_required": "be null",
+}
 PACKAGES = {"cifar10", "lightning", "torch", "torchvision"}
 
 
@@ -144,10 +153,39 @@ def check_types(function: Callable, arguments: Mapping[str, Any], prefix: str) -
         try:
             adapter.validate_python(arguments[key], strict=True)  # "3" and true are no numbers
         except ValidationError as error:
-            # pydantic's "Input should be a valid integer", "List should have at least 2 items".
-            wanted = dict.fromkeys(
-                e["msg"].partition(" should ")[2].replace("be a valid ", "be ")
-                for e in error.errors()
-            )
-            message = f"{prefix}{key}={arguments[key]!r}: must {' or '.join(wanted)}"
+            message = f"{prefix}{key}={arguments[key]!r}: must {requirement(error.errors())}"
             raise SettingError(message) from error
+
+
+def validate_settings(model: type[M], values: Any, prefix: str) -> M:
+    """Build a pydantic model from settings.
+
+    Args:
+        prefix: what stands before the settings' names in messages, such as `sweep.`.
+
+    Raises:
+        SettingError: a setting is unknown, missing, of the wrong type or out of range.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        errors = error.errors()
+    key = errors[0]["loc"][0]
+    if errors[0]["type"] == "extra_forbidden":
+        known = [f"{prefix}{name}" for name in model.model_fields]
+        raise unknown_setting(f"{prefix}{key}", values[key], known)
+    if errors[0]["type"] == "missing":
+        raise SettingError(f"{prefix}{key} is missing")
+    same_key = [each for each in errors if each["loc"][0] == key]
+    raise SettingError(f"{prefix}{key}={values[key]!r}: must {requirement(same_key)}")
+
+
+def requirement(errors: Sequence[ErrorDetails]) -> str:
+    """What pydantic's errors ask of a value, such as `be at least 1 or be null`."""
+    wanted = []
+    for error in errors:
+        if error["type"] in LIMITS:
+            wanted.append(LIMITS[error["type"]].format(**error["ctx"]))
+        else:  # "Input should be a valid integer", "List should have at least 2 items"
+            wanted.append(error["msg"].partition(" should ")[2].replace("be a valid ", "be "))
+    return " or ".join(dict.fromkeys(wanted))

@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 import yaml
 
-from cifar10.sweeps import summary
+from cifar10.runs.result import repeat_command
 
 NAME = "report.html"
 CAPTIONS = {
@@ -50,5 +50,5 @@ def page(result: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
 
 def repeat(result: Mapping[str, Any]) -> str:
     """What to type to train the same again, in another folder."""
-    start, *later = summary.command(result).split(" && ")
+    start, *later = repeat_command(result).split(" && ")
     return " && ".join([f"{start} seed={result['seed']}", *later])

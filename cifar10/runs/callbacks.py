@@ -1,5 +1,6 @@
 """What a run tells while it trains, and how long its parts take."""
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from cifar10.core.errors import SettingError
 from cifar10.runs.resume import LOCAL_KEYS
+
+log = logging.getLogger(__name__)
 
 
 class Stopwatch(Callback):
@@ -135,7 +138,7 @@ class History(Callback):
                     parts.append(f"{key} {values[key]:.4f}")
             if "train/images_per_second" in values:
                 parts.append(f"{values['train/images_per_second']:,.0f} images/s")
-            print("  ".join(parts), flush=True)
+            log.info("  ".join(parts))
 
 
 class Agreement(Callback):

@@ -5,7 +5,9 @@ import json
 import logging
 import math
 import platform
+import shlex
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -115,6 +117,24 @@ def read_result(path: Path) -> dict[str, Any]:
     if not isinstance(result.get("config", {}).get("data", {}), dict):
         raise UserError(f"{path} is no result.json: its config.data is no group of settings")
     return result
+
+
+def repeat_command(result: Mapping[str, Any], folder: str = "RUN") -> str:
+    """The command that repeats a run, without its seed, its folder and its sweep.
+
+    Args:
+        result: the content of result.json.
+        folder: name of the new run's folder, for a run whose settings changed when it resumed.
+    """
+    first, *later = (recipe_overrides(part) for part in (result, *result.get("resumed", [])))
+    lines = [first, *([f"resume={folder}", *words] for words in later if words)]
+    return " && ".join(shlex.join(["python", "train.py", *words]) for words in lines)
+
+
+def recipe_overrides(part: Mapping[str, Any]) -> list[str]:
+    """The overrides of a run, or of one resumption, that every run of its recipe shares."""
+    own = ("seed=", "resume=", "hydra.", "hydra/", "sweep.", "sweep=")
+    return [word for word in part["overrides"] if not word.lstrip("+~").startswith(own)]
 
 
 def cpu_name() -> str:
