@@ -85,9 +85,9 @@ def of_run(
     as_seen = torch.cat([images for images, _ in batches])
     labels = data.labels[data.train_indices]
     drawn = {
-        "curves": figures.curves(result["history"]),
-        "augmented": figures.grid(as_seen),
-        "samples": figures.samples(data.images(data.train_indices), labels, data.classes),
+        "curves": figures.training_curves(result["history"]),
+        "augmented": figures.image_grid(as_seen),
+        "samples": figures.class_samples(data.images(data.train_indices), labels, data.classes),
     }
     if said:
         logits = torch.cat(said)
@@ -97,7 +97,7 @@ def of_run(
         drawn |= of_answers(scores, answers, data.images(indices))
     first = next((m for m in classifier.network.modules() if isinstance(m, nn.Conv2d)), None)
     if first is not None and first.in_channels == 3:
-        drawn["filters"] = figures.filters(first.weight.detach().float().cpu())
+        drawn["filters"] = figures.first_layer_filters(first.weight.detach().float().cpu())
     return drawn
 
 
@@ -115,12 +115,12 @@ def of_answers(
     confidence, predicted = probabilities.max(1)
     right = predicted == answers.labels
     drawn = {
-        "confusion": figures.confusion(torch.tensor(scores["confusion"]), names),
-        "per_class": figures.per_class(scores["per_class"]),
-        "reliability": figures.reliability(confidence, right, scores["calibration_error"]),
+        "confusion": figures.confusion_matrix(torch.tensor(scores["confusion"]), names),
+        "per_class": figures.class_accuracy(scores["per_class"]),
+        "reliability": figures.calibration(confidence, right, scores["calibration_error"]),
     }
     if not right.all():
-        drawn["mistakes"] = figures.mistakes(images, answers.labels, probabilities, names)
+        drawn["mistakes"] = figures.confident_errors(images, answers.labels, probabilities, names)
     return drawn
 
 
@@ -129,7 +129,7 @@ def save(drawn: Mapping[str, Figure], folder: Path) -> dict[str, bytes]:
     folder.mkdir(parents=True, exist_ok=True)
     pictures = {}
     for name, figure in drawn.items():
-        pictures[name] = figures.png(figure)
+        pictures[name] = figures.to_png(figure)
         with atomic_write(folder / f"{name}.png") as file:
             file.write(pictures[name])
     return pictures

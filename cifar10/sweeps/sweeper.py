@@ -190,10 +190,10 @@ def listed_values(override: Override) -> list[str]:
     """An override once for each of its values; of an interval, with its start."""
     if not override.is_sweep_override():
         return [str(override.input_line)]
-    sweep = override.value()
-    interval = isinstance(sweep, IntervalSweep)
-    values = [sweep.start] if interval else override.sweep_string_iterator()
-    return [f"{override.get_key_element()}={value}" for value in values]
+    key, sweep = override.get_key_element(), override.value()
+    if isinstance(sweep, IntervalSweep):
+        return [f"{key}={sweep.start}"]
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 
 def short_name(setting: str) -> str:

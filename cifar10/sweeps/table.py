@@ -138,16 +138,16 @@ def draw_figures(folder: Path, runs: Sequence[Run], groups: Sequence[Group]) -> 
         for run in runs:
             kind = "best" if run in best else "finished" if run["status"] == "ok" else "stopped"
             histories[kind].append(run.get("history", []))
-        drawn = {"curves": figures.curves(histories)}
+        drawn = {"curves": figures.loss_curves(histories)}
         if len(groups) > 1:
             keys = setting_names(groups)
             settings = [{key: group.settings.get(key, "-") for key in keys} for group in groups]
             losses = [group.mean("val", "loss") for group in groups]
             spreads = [group.std("val", "loss") or 0.0 for group in groups]
-            drawn["settings"] = figures.scatter(settings, losses, spreads)
-            drawn["parallel"] = figures.parallel(settings, losses)
+            drawn["settings"] = figures.loss_by_setting(settings, losses, spreads)
+            drawn["parallel"] = figures.parallel_coordinates(settings, losses)
         if weights := setting_importances(folder):
-            drawn["importance"] = figures.importance(weights)
+            drawn["importance"] = figures.setting_importance(weights)
         save(drawn, folder / FIGURES)
     except Exception as error:  # the table is still useful without them
         log.warning("some figures of the sweep are missing: %s", one_line(error))
