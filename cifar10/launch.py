@@ -88,7 +88,13 @@ def prepare(cfg: DictConfig, folder: Path, overrides: list[str]) -> Prepared:
     from cifar10.runs.components import build_components
 
     settings, earlier, finished = resolve_settings(cfg, folder, overrides)
-    return Prepared(settings, earlier, finished, build_components(settings, folder))
+    callbacks = []
+    if cfg.sweep.get("trial") is not None:  # set by the sweeper for its own jobs
+        from cifar10.sweeps.pruning import TrialReporter
+
+        sweep = cfg.sweep
+        callbacks = [TrialReporter(sweep.storage, sweep.trial, sweep.metric, sweep.pruner)]
+    return Prepared(settings, earlier, finished, build_components(settings, folder, callbacks))
 
 
 class StartHook(Callback):
@@ -175,58 +181,77 @@ def launch(cfg: DictConfig) -> float:
     """
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
-    if hydra_config.mode == RunMode.MULTIRUN:
-        return launch_job(cfg, folder, list(hydra_config.overrides.task))
+    # The sweeper's own overrides are no settings of the run.
+    overrides = [word for word in hydra_config.overrides.task if not word.startswith("sweep.")]
+    single = hydra_config.mode == RunMode.RUN
+    started = STARTED if single else time.perf_counter()
     try:
-        prepared, StartHook.prepared = StartHook.prepared, None
-        prepared = prepared or prepare(cfg, folder, list(hydra_config.overrides.task))
+        if single:
+            prepared, StartHook.prepared = StartHook.prepared, None
+            prepared = prepared or prepare(cfg, folder, overrides)
+        else:
+            prepared = prepare_job(cfg, folder, overrides)
         if prepared.finished:
-            log.info("%s: already finished; raise trainer.max_epochs to continue", folder)
+            print(finished_line(cfg, folder, single), flush=True)
             return val_loss(prepared.earlier or {})
-        result, page = train_and_report(prepared, folder, hydra_config.overrides.task, STARTED)
+        result, page = train_and_report(prepared, folder, overrides, started)
     except Interrupted as stop:
-        command = ["python", "train.py", f"resume={quote_override(folder)}"]
-        end_interrupted(stop, shlex.join(command))
+        end_interrupted(stop, folder if single else None)
         raise
     except Exception as error:
         if (known := to_user_error(error, sys.argv[1:])) is None:
             raise
-        exit_with(known)
-    from cifar10.runs.console import summary
-    from cifar10.runs.run import is_first_process
-
+        if single:
+            exit_with(known)
+        log.error("error: %s", known)
+        raise known.with_traceback(None) from None  # frames would keep the run's data alive
     if is_first_process():
-        print(f"\n{summary(result, folder, page)}", flush=True)
+        print(last_lines(cfg, result, folder, page, single), flush=True)
     return val_loss(result)
 
 
-def launch_job(cfg: DictConfig, folder: Path, overrides: list[str]) -> float:
-    """Train one job of a multirun; a finished one is skipped, an interrupted one resumes."""
-    started = time.perf_counter()
+def prepare_job(cfg: DictConfig, folder: Path, overrides: list[str]) -> Prepared:
+    """Prepare a job of a multirun: an interrupted one resumes.
+
+    Raises:
+        UserError: a setting does not fit; the job's folder says so for the sweep's summary.
+    """
+    from cifar10.runs.run import record_failure
+    from cifar10.sweeps.progress import begin_line
+
     gc.collect()  # cycles of the run before hold hundreds of megabytes
+    print(begin_line(cfg.sweep, Path(HydraConfig.get().sweep.dir)), flush=True)
     cfg.resume = "auto"
     try:
-        settings, earlier, finished = resolve_settings(cfg, folder, overrides)
-        if settings["trainer"].get("devices") != 1:
+        if cfg.trainer.get("devices") != 1:
             # Lightning starts its other processes with the same command line: the whole sweep.
             raise SettingError(
-                "trainer.devices: must be 1 in a multirun; run trainings on several devices one "
-                "after another, with a loop in the shell"
+                f"trainer.devices={cfg.trainer.get('devices')}: must be 1 in a multirun; run "
+                f"trainings on several devices one after another, with a loop in the shell"
             )
-        if finished:
-            log.info("%s: already finished", folder)
-            return val_loss(earlier or {})
-        prepared = prepare(cfg, folder, overrides)
-        result, _ = train_and_report(prepared, folder, overrides, started)
-    except (UserError, OSError) as error:
-        log.error("error: %s", error)
-        raise error.with_traceback(None) from None  # frames would keep the run's data alive
-    except Interrupted as stop:
-        typed = [w for w in sys.argv[1:] if not w.startswith(("sweep.dir=", "hydra.sweep.dir="))]
-        where = f"sweep.dir={quote_override(HydraConfig.get().sweep.dir)}"
-        end_interrupted(stop, shlex.join(["python", "train.py", *typed, where]))
+        return prepare(cfg, folder, overrides)
+    except UserError as error:
+        record_failure(folder, overrides, error)
         raise
-    return val_loss(result)
+
+
+def finished_line(cfg: DictConfig, folder: Path, single: bool) -> str:
+    """What to print in place of training a finished run again."""
+    if single:
+        return f"{folder}: already finished; raise trainer.max_epochs to continue"
+    from cifar10.sweeps.progress import name_run
+
+    return f"{name_run(cfg.sweep)}: already finished, skipped"
+
+
+def last_lines(
+    cfg: DictConfig, result: dict[str, Any], folder: Path, page: Path | None, single: bool
+) -> str:
+    """What to print at the end of a run: its summary, or one line in a multirun."""
+    from cifar10.runs.console import summary
+    from cifar10.sweeps.progress import end_line
+
+    return f"\n{summary(result, folder, page)}" if single else end_line(cfg.sweep, result)
 
 
 def train_and_report(
@@ -262,12 +287,22 @@ def val_loss(result: dict[str, Any]) -> float:
     return math.nan if loss is None else loss
 
 
-def end_interrupted(stop: Interrupted, command: str) -> None:
-    """Print how to resume, requeue a SLURM job; end the other ranks quietly."""
-    from cifar10.runs.run import is_first_process
+def is_first_process() -> bool:
+    from cifar10.runs import run
 
+    return run.is_first_process()
+
+
+def end_interrupted(stop: Interrupted, folder: Path | None) -> None:
+    """Print how to resume and requeue a SLURM job; end the other ranks quietly.
+
+    Args:
+        folder: of a single run; in a multirun the sweeper prints how to continue.
+    """
     if is_first_process():
-        print(f"{stop}; resume with: {command}", file=sys.stderr)
+        if folder:
+            command = ["python", "train.py", f"resume={quote_override(folder)}"]
+            print(f"{stop}; resume with: {shlex.join(command)}", file=sys.stderr)
         if stop.number in preemption_signals():
             requeue()
     elif stop.all_ranks:  # another exit code makes Lightning kill the first rank at its work

@@ -7,6 +7,7 @@ import platform
 import re
 import shlex
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -146,17 +147,22 @@ def is_finished(result: dict[str, Any], recorded: Group, settings: Group) -> boo
     return result["status"] == "ok" and not (more and settings != recorded)
 
 
-def repeat_command(result: dict[str, Any], folder: str = "RUN") -> str:
-    """The command that repeats a run, without its seed and its folder.
+def repeat_command(result: Mapping[str, Any], folder: str = "RUN") -> str:
+    """The command that repeats a run, without its seed, its folder and its sweep.
 
     Args:
-        folder: of the run, for the commands that resumed it.
+        result: the contents of result.json.
+        folder: of the new run, for a run whose settings changed when it resumed.
     """
-    typed = [result["overrides"], *(later["overrides"] for later in result.get("resumed", []))]
-    skipped = ("seed=", "hydra.", "resume=", "sweep.")
-    first, *later = ([word for word in words if not word.startswith(skipped)] for words in typed)
+    first, *later = (recipe_overrides(part) for part in (result, *result.get("resumed", [])))
     lines = [first, *([f"resume={folder}", *words] for words in later if words)]
-    return " && ".join(shlex.join(["python", "train.py", *line]) for line in lines)
+    return " && ".join(shlex.join(["python", "train.py", *words]) for words in lines)
+
+
+def recipe_overrides(part: Mapping[str, Any]) -> list[str]:
+    """The overrides of a run, or of one resumption, that every run of its recipe shares."""
+    own = ("seed=", "resume=", "hydra.", "hydra/", "sweep.", "sweep=")
+    return [word for word in part["overrides"] if not word.lstrip("+~").startswith(own)]
 
 
 def cpu_name() -> str:

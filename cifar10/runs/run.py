@@ -138,6 +138,13 @@ def new_result(
     return result
 
 
+def record_failure(folder: Path, overrides: Sequence[str], error: UserError) -> None:
+    """Leave the error of a run that could not start in its folder, unless a run is there."""
+    failed = {"status": "failed", "error": one_line(error), "overrides": list(overrides)}
+    if folder.is_dir() and not (folder / RESULT_FILE).exists():
+        write_result(folder, failed)
+
+
 @contextmanager
 def user_errors(components: Components, folder: Path) -> Iterator[None]:
     """Turn errors that a user causes while a run is at work into user-facing ones."""
