@@ -120,7 +120,7 @@ def evaluate(
     a folder. The test split gives the digits of the run's own result.json.
     """
     from cifar10.inference import evaluate as evaluation
-    from cifar10.reports import gallery
+    from cifar10.reports import run_report
     from cifar10.runs.load import load
 
     classifier = load(model)
@@ -133,7 +133,9 @@ def evaluate(
     record = {"model": model, "split": split.value, "data": module.digest, "precision": precision}
     evaluation.write_evaluation(folder, record | scores)
     indices = module.test_indices if split is Split.test else module.val_indices
-    gallery.save(gallery.of_answers(scores, said, module.images(indices)), folder)
+    run_report.save_figures(
+        run_report.prediction_figures(scores, said, module.images(indices)), folder
+    )
     print(f"{'written to':<18} {folder}")
 
 

@@ -1,8 +1,8 @@
-"""Plain settings into objects, checked first.
+"""Checked specifications into objects.
 
 A *specification* is a dictionary with the dotted name of a class under `_target_`; its other keys
-are the class's arguments. It comes from YAML or from a checkpoint, so nothing is taken on trust:
-only classes of known packages and of the expected kind are built.
+are the class's arguments. It comes from YAML or from a checkpoint, so it is not trusted: only
+classes of known packages and of the expected kind are built.
 """
 
 import importlib
@@ -23,24 +23,36 @@ from cifar10.core.errors import SettingError, UserError, one_line, unknown_setti
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
-LIMITS = {  # pydantic's error types
-    "greater_than": "be above {gt}",
-    "greater_than_equal": "be at least {ge}",
-    "less_than": "be below {lt}",
-    "less_than_equal": "be at most {le}",
-    "none_required": "be null",
-}
 PACKAGES = {"cifar10", "lightning", "torch", "torchvision"}
+# What a value must be or do, by the type of pydantic's error.
+REQUIREMENTS = {
+    "greater_than_equal": "be at least {ge}",
+    "greater_than": "be above {gt}",
+    "less_than_equal": "be at most {le}",
+    "less_than": "be below {lt}",
+    "int_type": "be an integer",
+    "float_type": "be a number",
+    "bool_type": "be true or false",
+    "string_type": "be text",
+    "none_required": "be null",
+    "list_type": "be a list",
+    "dict_type": "be a group of settings",
+    "literal_error": "be {expected}",
+    "too_short": "have at least {min_length} values",
+    "too_long": "have at most {max_length} values",
+    "string_too_short": "not be empty",
+    "missing": "be given",
+}
 
 
 def instantiate(spec: Mapping[str, Any], where: str, kind: type[T], **given: Any) -> T:
-    """Check a specification and construct its object.
+    """Check a specification and build its object.
 
     Args:
         spec: the specification.
         where: its place in the settings, for messages: `model`, `callbacks.best`.
         kind: the class that the object must be an instance of.
-        given: further arguments, from the program; those that the class does not know are left out.
+        given: further arguments, from the program; those that the class does not take are dropped.
 
     Raises:
         SettingError: an unknown class, an unknown or missing key, a wrong type, a value out of
@@ -54,7 +66,7 @@ def instantiate(spec: Mapping[str, Any], where: str, kind: type[T], **given: Any
         return call_checked(cls, arguments, f"{where}.", **given)
     except UserError:
         raise
-    except (Exception, SystemExit) as error:  # torch's range checks, what a file of one's own does
+    except (Exception, SystemExit) as error:  # range checks of torch, anything in user code
         raise SettingError(f"{where}: {one_line(error)}") from error
 
 
@@ -64,42 +76,42 @@ def call_checked(
     """Call a function or class with arguments from settings, checked against its signature.
 
     Args:
-        prefix: what stands before the arguments' names in messages: `model.`.
-        given: as for `build`.
+        prefix: stands before the arguments' names in messages: `model.`.
+        given: as for `instantiate`.
 
     Raises:
-        SettingError: as for `build`.
+        SettingError: as for `instantiate`.
     """
-    named, open_ended = signature_parameters(function)
+    named, takes_others = signature_parameters(function)
     given = {key: value for key, value in given.items() if key in named}
     for key, value in arguments.items():
         if key in given:
-            raise SettingError(f"{prefix}{key}={value!r}: the program itself sets this")
-        if key not in named and not open_ended:
+            raise SettingError(f"{prefix}{key}={value!r}: set by the program; remove it")
+        if key not in named and not takes_others:
             known = [f"{prefix}{name}" for name in named if name not in given]
             raise unknown_setting(f"{prefix}{key}", value, known)
     check_types(function, arguments, prefix)
     for name, parameter in named.items():
         if parameter.default is parameter.empty and name not in given and name not in arguments:
-            raise SettingError(f"{prefix}{name} is missing: {function.__name__} needs it")
+            raise SettingError(f"{prefix}{name}: missing; {function.__name__} needs it")
     return function(**given, **arguments)
 
 
 def signature_parameters(function: Callable) -> tuple[dict[str, inspect.Parameter], bool]:
-    """A function's parameters by name, and whether it takes others besides.
+    """A function's parameters by name, and whether it takes any others.
 
-    Where a class of this program takes `**common`, that are its base class's parameters.
+    A class of this project with `**kwargs` takes the parameters of its base class.
     """
-    own = inspect.signature(function).parameters.values()
-    named = {p.name: p for p in own if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in own)
-    if open_ended and forwards_kwargs(function):
-        inherited, open_ended = signature_parameters(function.__base__)
+    parameters = inspect.signature(function).parameters.values()
+    named = {p.name: p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    takes_others = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    if takes_others and forwards_kwargs(function):
+        inherited, takes_others = signature_parameters(function.__base__)
         named = inherited | named
-    return named, open_ended
+    return named, takes_others
 
 
-def forwards_kwargs(function: Callable) -> bool:
+def forwards_kwargs(function: Callable) -> typing.TypeGuard[Any]:
     return isinstance(function, type) and function.__module__.startswith("cifar10.")
 
 
@@ -107,25 +119,25 @@ def import_class(target: Any, where: str, kind: type[T]) -> type[T]:
     """Import the class that a specification names.
 
     Raises:
-        SettingError: it is outside the trusted packages, does not exist or is of another kind.
+        SettingError: it is not in a trusted package, does not exist or is of another kind.
     """
-    own = os.environ.get("CIFAR10_TRUST", "").replace(",", " ").split()
-    trusted = PACKAGES.union(own)
+    user_trusted = os.environ.get("CIFAR10_TRUST", "").replace(",", " ").split()
+    trusted = PACKAGES.union(user_trusted)
     name = f"{where}._target_={target}"
     if not isinstance(target, str) or "." not in target:
-        raise SettingError(f"{name}: must be the full name of a class, as in package.module.Class")
-    if target.split(".")[0] not in trusted:
-        wanted = ",".join([*own, target.split(".")[0]])
+        raise SettingError(f"{name}: must be the full name of a class: package.module.Class")
+    package = target.split(".")[0]
+    if package not in trusted:
         raise SettingError(
-            f"{name}: only classes of {', '.join(sorted(trusted))} are built; if you know whose "
-            f"code this is and trust it, set the environment variable CIFAR10_TRUST={wanted}"
+            f"{name}: only classes of {', '.join(sorted(trusted))} are built; if you trust this "
+            f"code, set the environment variable CIFAR10_TRUST={','.join([*user_trusted, package])}"
         )
-    if target.split(".")[0] not in PACKAGES and str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # a file of one's own, beside which one works
+    if package not in PACKAGES and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # the user's own file, in the folder they work in
     module, _, attribute = target.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (Exception, SystemExit) as error:  # whatever a file of one's own does when imported
+    except (Exception, SystemExit) as error:  # the user's file may raise anything
         raise SettingError(f"{name}: {type(error).__name__}: {one_line(error)}") from error
     if not (isinstance(found, type) and issubclass(found, kind)):
         raise SettingError(f"{name}: is not a {kind.__name__}")
@@ -133,14 +145,15 @@ def import_class(target: Any, where: str, kind: type[T]) -> type[T]:
 
 
 def check_types(function: Callable, arguments: Mapping[str, Any], prefix: str) -> None:
-    """Compare arguments with the types, and the ranges, that a function's annotations state.
+    """Check arguments against the types and ranges that a function's annotations state.
 
     Raises:
-        SettingError: a value does not fit; an annotation that can't be checked lets all pass.
+        SettingError: a value does not fit. An annotation that cannot be checked accepts any.
     """
-    hints = {}
-    for cls in reversed(function.__mro__) if forwards_kwargs(function) else [function]:
-        annotated = cls.__init__ if isinstance(cls, type) else cls
+    hints: dict[str, Any] = {}
+    classes = function.__mro__ if forwards_kwargs(function) else [function]
+    for cls in reversed(classes):
+        annotated = cls.__init__ if isinstance(cls, type) else cls  # type: ignore[misc] # class
         try:
             hints |= typing.get_type_hints(annotated, include_extras=True)
         except (NameError, TypeError):
@@ -153,39 +166,38 @@ def check_types(function: Callable, arguments: Mapping[str, Any], prefix: str) -
         try:
             adapter.validate_python(arguments[key], strict=True)  # "3" and true are no numbers
         except ValidationError as error:
-            message = f"{prefix}{key}={arguments[key]!r}: must {requirement(error.errors())}"
+            message = f"{prefix}{key}={arguments[key]!r}: {requirement(error.errors())}"
             raise SettingError(message) from error
 
 
-def validate_settings(model: type[M], values: Any, prefix: str) -> M:
-    """Build a pydantic model from settings.
+def validate_settings(model: type[M], settings: Mapping[str, Any], prefix: str) -> M:
+    """Check settings against a pydantic model.
 
     Args:
-        prefix: what stands before the settings' names in messages, such as `sweep.`.
+        prefix: stands before the settings' names in messages, such as `sweep.`.
 
     Raises:
         SettingError: a setting is unknown, missing, of the wrong type or out of range.
     """
     try:
-        return model.model_validate(values)
+        return model.model_validate(settings)
     except ValidationError as error:
-        errors = error.errors()
-    key = errors[0]["loc"][0]
-    if errors[0]["type"] == "extra_forbidden":
+        details = error.errors()
+    key = str(details[0]["loc"][0])
+    if details[0]["type"] == "extra_forbidden":
         known = [f"{prefix}{name}" for name in model.model_fields]
-        raise unknown_setting(f"{prefix}{key}", values[key], known)
-    if errors[0]["type"] == "missing":
-        raise SettingError(f"{prefix}{key} is missing")
-    same_key = [each for each in errors if each["loc"][0] == key]
-    raise SettingError(f"{prefix}{key}={values[key]!r}: must {requirement(same_key)}")
+        raise unknown_setting(f"{prefix}{key}", settings[key], known)
+    if details[0]["type"] == "missing":
+        raise SettingError(f"{prefix}{key}: required")
+    same_key = [detail for detail in details if detail["loc"][0] == key]
+    raise SettingError(f"{prefix}{key}={settings[key]!r}: {requirement(same_key)}")
 
 
-def requirement(errors: Sequence[ErrorDetails]) -> str:
-    """What pydantic's errors ask of a value, such as `be at least 1 or be null`."""
-    wanted = []
-    for error in errors:
-        if error["type"] in LIMITS:
-            wanted.append(LIMITS[error["type"]].format(**error["ctx"]))
-        else:  # "Input should be a valid integer", "List should have at least 2 items"
-            wanted.append(error["msg"].partition(" should ")[2].replace("be a valid ", "be "))
-    return " or ".join(dict.fromkeys(wanted))
+def requirement(details: Sequence[ErrorDetails]) -> str:
+    """What a value must be, from pydantic's errors about it: `must be at least 1 or be null`."""
+    needs = []
+    for detail in details:
+        text = REQUIREMENTS.get(detail["type"])
+        fallback = detail["msg"].partition(" should ")[2] or detail["msg"]
+        needs.append(text.format(**detail.get("ctx", {})) if text else fallback)
+    return f"must {' or '.join(dict.fromkeys(needs))}"

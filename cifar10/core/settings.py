@@ -1,4 +1,4 @@
-"""The settings of configs/, composed into plain values."""
+"""The settings of configs/: compose, flatten, quote."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 PACKAGE = Path(__file__).resolve().parents[1]
-# A checkout has configs/ beside the package, a wheel has them in it.
+# A checkout has configs/ beside the package, a wheel has it inside.
 CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "train.py").exists() else None
 CONFIGS = CHECKOUT / "configs" if CHECKOUT else PACKAGE / "configs"
 ROOT = CHECKOUT or Path.home() / ".cache" / "cifar10-trainer"
@@ -19,7 +19,7 @@ OmegaConf.register_new_resolver("project", lambda name: str(ROOT / name), replac
 
 
 def safe_filename(text: object) -> str:
-    """Part of a file name that every system takes; of other texts a readable part, and a digest."""
+    """Text as part of a file name on any system: itself, or a readable part and a digest."""
     name = re.sub(r"[^\w.,+-]+", "-", str(text))
     if name == text and len(name) <= 100:
         return name
@@ -27,7 +27,7 @@ def safe_filename(text: object) -> str:
 
 
 def quote_override(text: object) -> str:
-    """A value as Hydra's override grammar takes it."""
+    """A value as Hydra's override grammar accepts it."""
     word = str(text)
     if re.fullmatch(r"[\w./+-]+", word, re.ASCII):
         return word
@@ -37,20 +37,31 @@ def quote_override(text: object) -> str:
 
 
 def expand_user(path: str | Path) -> Path:
-    """A path with `~` as the user's folder; that of a user who does not exist stays as it is."""
+    """A path with `~` replaced by the home folder; `~NAME` of an unknown user is left alone."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises then
 
 
 def to_plain(cfg: DictConfig) -> dict[str, Any]:
-    """A job's settings as plain values, without how it is run."""
-    job = OmegaConf.masked_copy(
-        cfg, [key for key in cfg if key not in ("hydra", "resume", "sweep")]
-    )
-    return OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
+    """A run's settings as plain values, without those of Hydra, the sweep and resuming."""
+    keys = [str(key) for key in cfg if key not in ("hydra", "resume", "sweep")]
+    job = OmegaConf.masked_copy(cfg, keys)
+    plain = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def compose_config(*overrides: str) -> dict[str, Any]:
+    """All settings that `python train.py OVERRIDES` composes, interpolations unresolved."""
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = OmegaConf.to_container(compose("train", list(overrides)))
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
 
 
 def compose_settings(*overrides: str) -> dict[str, Any]:
-    """The settings that `python train.py OVERRIDES` would train with."""
+    """The settings that `python train.py OVERRIDES` trains with, as plain values."""
     from hydra import compose, initialize_config_dir
 
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
@@ -58,7 +69,7 @@ def compose_settings(*overrides: str) -> dict[str, Any]:
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted key and value; an empty group is a value."""
+    """Nested settings as dotted keys and values; an empty group is a value."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping) and value:
@@ -69,7 +80,7 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `leaves`."""
+    """The inverse of `flatten`."""
     settings: dict[str, Any] = {}
     for dotted, value in flat.items():
         *groups, key = dotted.split(".")

@@ -3,33 +3,31 @@
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import lightning as L
-import torch
-from annotated_types import Ge, Len
+from annotated_types import Ge
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
 from cifar10.core.errors import SettingError, UserError
 from cifar10.core.instantiate import call_checked, instantiate
-from cifar10.core.settings import flatten
 from cifar10.data.checksums import IMAGE_SIZE
 from cifar10.data.module import InMemoryDataModule, Seed
-from cifar10.runs import load as trained
-from cifar10.runs.callbacks import Agreement, History, Stopwatch, TensorBoardHParams
+from cifar10.runs.callbacks import History, Stopwatch, TensorBoardHParams, TestLogits
 from cifar10.runs.checkpoint import AtomicCheckpointIO
-from cifar10.runs.console import ProgressBar
+from cifar10.runs.console import RunProgress
 from cifar10.runs.last_checkpoint import LastCheckpoint, RandomStates
-from cifar10.runs.memory import require_room
-from cifar10.training.classifier import GLANCE, Classifier
+from cifar10.runs.load import load
+from cifar10.training.classifier import Classifier
 from cifar10.training.hardware import Hardware
 from cifar10.training.muon import Fraction
+from cifar10.training.probe import check_network
 
-# Lightning's notices about devices and its makers' other products; a run states its own.
+# Lightning's notices about devices and related products; a run prints what matters itself.
 for name in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -38,39 +36,44 @@ Group = dict[str, Any]
 
 @dataclass
 class Components:
-    """All objects of a run; building them touches neither disk nor network."""
+    """All objects of a run. Building them writes no file and needs no network."""
 
     data: InMemoryDataModule
     classifier: Classifier
     trainer: L.Trainer
     stopwatch: Stopwatch
     history: History
+    test_logits: TestLogits
     hardware: Hardware
 
 
-def build_components(settings: Group, folder: Path) -> Components:
-    """Build a run's objects from its settings, checking every one of them.
+def build_components(
+    settings: Group, folder: Path, callbacks: Sequence[Callback] = ()
+) -> Components:
+    """Check a run's settings and build its objects.
+
+    Args:
+        settings: as configs/train.yaml composes them, plain values.
+        folder: the run's, for checkpoints and logs.
+        callbacks: further ones, which are no setting; one that raises Pruned ends the run untested.
 
     Raises:
         SettingError: a setting is unknown, missing, of the wrong type or out of range.
     """
-    page = TensorBoardHParams(hyperparameters(settings))
-    agreement = Agreement(flatten(settings))
-    return call_checked(
-        build_from_arguments, settings, "", folder=folder, page=page, agreement=agreement
-    )
+    given = {"hparams": hyperparameters(settings), "more_callbacks": callbacks}
+    return call_checked(build, settings, "", folder=folder, **given)
 
 
-def build_from_arguments(
+def build(
     folder: Path,
-    page: TensorBoardHParams,
-    agreement: Agreement,
+    hparams: dict[str, Any],
+    more_callbacks: Sequence[Callback],
     seed: Seed,
     label_smoothing: Fraction,
-    keep_hardest: Annotated[list[Fraction], Len(1)],
     teacher: str | None,
     teacher_weight: Fraction,
     test_views: bool,
+    report: bool,
     threads: Annotated[int, Ge(1)] | None,
     keep_memory: bool,
     compile: bool,
@@ -95,62 +98,38 @@ def build_from_arguments(
     )
     data_module = instantiate(data, "data", InMemoryDataModule)
     L.seed_everything(seed, verbose=False)
-    classifier = Classifier(
-        model,
-        optimizer,
-        scheduler,
-        label_smoothing,
-        keep_hardest,
-        test_views,
-        list(data_module.classes),
-    )
+    classes = list(data_module.classes)
+    classifier = Classifier(model, optimizer, scheduler, label_smoothing, test_views, classes)
     if teacher is not None:
-        try:
-            knowing = trained.load(teacher, "cpu")
-            if knowing.classes != classifier.classes:
-                raise SettingError(f"{teacher} knows other classes: {', '.join(knowing.classes)}")
-            classifier.set_teacher(knowing, teacher_weight)
-        except UserError as error:
-            raise SettingError(f"teacher: {error}") from error
-    classifier.build_optimizer(total_steps=1)  # a bad setting ends here, before data is fetched
+        add_teacher(classifier, teacher, teacher_weight)
+    classifier.build_optimizer(total_steps=1)  # finds wrong settings before data is downloaded
+    check_trainer(trainer)
+    check_network(classifier.network, len(classes), set(data_module.sides) - {IMAGE_SIZE})
+    classifier.set_memory_format(hardware.layout.value == "channels last")
 
-    for key in ("max_epochs", "log_every_n_steps"):  # Lightning lets -1 and 0 pass
-        if type(trainer.get(key)) is not int or trainer[key] < 1:
-            raise SettingError(f"trainer.{key}={trainer.get(key)}: must be a whole number from 1")
-    if trainer.get("val_check_interval") not in (None, 1.0):
-        raise SettingError(
-            f"trainer.val_check_interval={trainer['val_check_interval']}: must be 1.0, for a run "
-            f"resumed from the middle of an epoch would leave out validations within it"
-        )
-    strategy = trainer.get("strategy")
-    if "spawn" in str(strategy) or "fork" in str(strategy):  # figures would stay in the children
-        raise SettingError(
-            f"trainer.strategy={strategy}: must start processes of its own, as ddp does"
-        )
-    require_sizes(classifier, data_module.sides, keep_hardest)
-    classifier.set_memory_format(hardware.channels_last)
-
-    stopwatch, history = Stopwatch(), History()
-    built: list[Callback] = [agreement, stopwatch, history, page, RandomStates()]
-    for name, spec in chosen(callbacks, "callbacks"):
+    stopwatch, history, test_logits = Stopwatch(), History(), TestLogits()
+    built: list[Callback] = [stopwatch, history, test_logits, TensorBoardHParams(hparams)]
+    built += [RandomStates(), *more_callbacks]
+    for name, spec in specifications(callbacks, "callbacks"):
         if str(spec.get("monitor")).startswith("val/") and not data_module.has_validation:
-            continue  # there is nothing to monitor, and the last epoch is the result
+            continue  # nothing to monitor: the last epoch is the result
         place = {} if "dirpath" in spec else {"dirpath": str(folder)}
         built.append(instantiate(spec, f"callbacks.{name}", Callback, **place))
-    # Last, so that it holds what the others made of the same epoch.
+    # The last checkpoint holds the state of all others after the same epoch.
     built.sort(key=lambda callback: isinstance(callback, LastCheckpoint))
-    on_terminal = sys.stdout is not None and sys.stdout.isatty()
-    if on_terminal:
-        built.append(ProgressBar(refresh_rate=5, leave=False))
     loggers = []
-    for name, spec in chosen(logger, "logger"):
+    for name, spec in specifications(logger, "logger"):
         place = {} if "save_dir" in spec else {"save_dir": str(folder)}
         loggers.append(instantiate(spec, f"logger.{name}", Logger, **place))
+    on_terminal = sys.stdout is not None and sys.stdout.isatty()
     defaults: Group = {"enable_progress_bar": on_terminal, "deterministic": deterministic}
     if not data_module.has_validation:
         defaults["limit_val_batches"] = 0
+    trainer_settings = defaults | trainer | {"precision": hardware.precision.value}
+    if trainer_settings["enable_progress_bar"] and on_terminal:
+        built.append(RunProgress())
     built_trainer = instantiate(
-        defaults | trainer | {"precision": hardware.precision.value},
+        trainer_settings,
         "trainer",
         L.Trainer,
         callbacks=built,
@@ -158,60 +137,77 @@ def build_from_arguments(
         logger=loggers,
         default_root_dir=str(folder),
     )
-    if built_trainer.strategy.root_device.type == "cpu":
-        require_room(
-            classifier,
-            data_module.batch_size,
-            built_trainer.num_nodes,
-            max(data_module.sides),
-            hardware.precision.value,
-        )
     if hardware.compile.value != "eager":
-        classifier.network.compile()  # in place, so that checkpoints keep their keys
-    return Components(data_module, classifier, built_trainer, stopwatch, history, hardware)
+        classifier.network.compile()  # in place: checkpoints keep their keys
+    return Components(
+        data_module, classifier, built_trainer, stopwatch, history, test_logits, hardware
+    )
 
 
-def require_sizes(classifier: Classifier, sides: list[int], keep_hardest: list[float]) -> None:
-    """See whether the network takes images of other sizes than 32x32, where it will get any.
+def add_teacher(classifier: Classifier, model: str, weight: float) -> None:
+    """Have a classifier learn from a trained one.
 
     Raises:
-        SettingError: it does not.
+        SettingError: there is no such model, or it has other classes.
     """
-    wanted = {"data.sizes": sides, "keep_hardest": [GLANCE] if min(keep_hardest) < 1 else []}
-    classifier.eval()
-    for setting, wanted_sides in wanted.items():
-        for side in set(wanted_sides) - {IMAGE_SIZE}:
-            try:
-                with torch.inference_mode():
-                    classifier(torch.zeros(1, 3, side, side, dtype=torch.uint8))
-            except RuntimeError as error:
-                network = type(classifier.network).__name__
-                raise SettingError(
-                    f"{setting}: {network} cannot take images of {side}x{side} pixels"
-                ) from error
-    classifier.train()
+    try:
+        teacher = load(model, "cpu")
+    except UserError as error:
+        raise SettingError(f"teacher={model}: {error}") from error
+    if teacher.classes != classifier.classes:
+        raise SettingError(f"teacher={model}: has other classes: {', '.join(teacher.classes)}")
+    classifier.set_teacher(teacher, weight)
 
 
-def chosen(group: Group | None, where: str) -> Iterator[tuple[str, Group]]:
-    """The specifications of a group that has several, without those set to null."""
+def check_trainer(trainer: Group) -> None:
+    """Refuse what Lightning's Trainer accepts and a run here cannot do.
+
+    Raises:
+        SettingError: it names the setting.
+    """
+    for key in ("max_epochs", "log_every_n_steps"):  # Lightning accepts -1 and 0
+        if type(trainer.get(key)) is not int or trainer[key] < 1:
+            raise SettingError(
+                f"trainer.{key}={trainer.get(key)}: must be an integer of at least 1"
+            )
+    if (interval := trainer.get("val_check_interval")) not in (None, 1.0):
+        raise SettingError(
+            f"trainer.val_check_interval={interval}: must be 1.0; a run that resumes in the middle "
+            f"of an epoch would skip validations within it"
+        )
+    strategy = trainer.get("strategy")
+    if "spawn" in str(strategy) or "fork" in str(strategy):  # results would stay in the children
+        raise SettingError(f"trainer.strategy={strategy}: not supported; use ddp")
+
+
+def specifications(group: Group | None, where: str) -> Iterator[tuple[str, Group]]:
+    """The specifications of a group of several objects, without those set to null."""
     for name, spec in (group or {}).items():
-        if spec is not None:
-            if not isinstance(spec, dict):
-                raise SettingError(f"{where}.{name}={spec!r}: must be a group of settings")
-            yield name, spec
+        if spec is None:
+            continue
+        if not isinstance(spec, dict):
+            raise SettingError(f"{where}.{name}={spec!r}: must be a group of settings")
+        yield name, spec
+
+
+# Settings that change no result, or that only say where things are.
+NOT_COMPARED = ("report",)
+LOCAL_DATA = ("dir", "sources", "download", "seed")
+GROUPS = ("data", "model", "optimizer", "scheduler", "trainer")
 
 
 def hyperparameters(settings: Group) -> dict[str, Any]:
-    """The settings that runs are compared by: dotted key, plain value; lists as text."""
+    """The settings that runs are compared by: dotted keys, plain values, lists as text."""
     flat: dict[str, Any] = {}
     for group, values in settings.items():
         if not isinstance(values, dict):
-            flat[group] = str(values) if isinstance(values, list) else values
-        elif group in ("data", "model", "optimizer", "scheduler", "trainer"):
+            if group not in NOT_COMPARED:
+                flat[group] = str(values) if isinstance(values, list) else values
+        elif group in GROUPS:
             for key, value in values.items():
                 if key == "_target_":
                     flat[group] = str(value).rpartition(".")[2]
-                elif key not in ("dir", "sources", "download", "seed"):
-                    plain_value = isinstance(value, bool | int | float | str)
-                    flat[f"{group}.{key}"] = value if plain_value else str(value)
+                elif key not in LOCAL_DATA:
+                    is_plain = isinstance(value, bool | int | float | str)
+                    flat[f"{group}.{key}"] = value if is_plain else str(value)
     return flat

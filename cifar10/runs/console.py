@@ -1,80 +1,181 @@
-"""What a run shows on the terminal, from first line to closing table."""
+"""What a run prints: its start, its epochs, a progress bar, the closing summary."""
 
 import logging
-import os
-import shlex
-import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.callbacks import RichProgressBar
+import lightning as L
+from lightning.pytorch.callbacks import ProgressBar
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
-from cifar10.reports import report
-from cifar10.runs import result as results
 from cifar10.training.hardware import Hardware
+from cifar10.training.metrics import wilson_interval
 
 log = logging.getLogger(__name__)
 
-PHASES = ("set_up", "training", "evaluation")
+REFRESH = 0.5  # seconds
 
 
-class ProgressBar(RichProgressBar):
-    """Lightning's rich bar, counting epochs from 1 as everything else here does."""
+def duration(seconds: float) -> str:
+    """A time for people: `9 s`, `2 min 43 s`, `1 h 5 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
-    def _get_train_description(self, current_epoch: int) -> str:
-        return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"
+
+class RunProgress(ProgressBar):
+    """One bar for the whole training, for a terminal.
+
+    Shows the mean loss and top-1 of the epoch so far, images per second and the time left.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.bar: Progress | None = None
+
+    def disable(self) -> None:  # on all ranks but the first
+        self.stop()
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        self.bar = Progress(
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=None, complete_style="cyan", finished_style="cyan"),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[figures]}", table_column=Column(no_wrap=True)),
+            transient=True,
+            expand=True,
+            refresh_per_second=1 / REFRESH,
+        )
+        self.steps = self.total_train_batches * (trainer.max_epochs or 1)
+        if 0 < trainer.max_steps < self.steps:
+            self.steps = trainer.max_steps
+        self.task = self.bar.add_task("starting", total=self.steps, figures="")
+        self.start, self.images, self.next_refresh = time.perf_counter(), 0, 0.0
+        self.first_step = self.step = self.batches_before(trainer)
+        self.bar.start()
+
+    def batches_before(self, trainer: L.Trainer) -> int:
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        return int(trainer.current_epoch * self.total_train_batches) + done
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs, batch, index) -> None:
+        if self.bar is None:
+            return
+        self.step += 1
+        self.images += len(batch[1]) * trainer.world_size
+        seconds = time.perf_counter() - self.start
+        if seconds < self.next_refresh:
+            return
+        self.next_refresh = seconds + REFRESH
+        left = seconds / (self.step - self.first_step) * (self.steps - self.step)
+        figures = [f"{self.images / seconds:,.0f} img/s", f"{duration(left)} left"]
+        if trainer.world_size == 1:  # computing a metric of several ranks needs all of them
+            loss, top1 = (module.train_metrics[key].compute() for key in ("loss", "top1"))
+            figures = [f"loss {loss:.3f}", f"top-1 {top1:.1%}", *figures]
+        self.bar.update(
+            self.task,
+            completed=self.step,
+            description=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
+            figures="  ".join(figures),
+        )
+
+    def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if self.bar is not None:
+            self.bar.update(self.task, figures="validating")
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.stop()
+
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: Any) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
 
 
 def announce(result: dict[str, Any], folder: Path) -> None:
-    """Log what is about to happen, a line each."""
-    data = result["data"]
+    """Log what a run is about to do: four lines, and more for train.log alone."""
+    data, precision = result["data"], result["precision"]
     sizes = ", ".join(f"{data[split]:,} {split}" for split in ("train", "val", "test"))
-    log.info("run folder: %s", folder)
-    log.info("data: %s, %s images", data["name"], sizes)
+    log.info("data        %s: %s images", data["name"], sizes)
+    log.info("network     %s, %s parameters", result["network"], f"{result['parameters']:,}")
+    log.info("device      %s, %s (%s)", result["device"], precision["value"], precision["reason"])
+    log.info("run folder  %s", folder)
     if data["validation"] == "test":
         log.warning(
-            "validation is the TEST SET: it chooses the checkpoint, so no figure of this run is "
-            "one of unseen images"
+            "Warning: data.validation=test chooses the checkpoint on the test set, so this run's "
+            "test figures are not figures of unseen images"
         )
     elif data["validation"]:
-        log.info("split: stratified, data.val_seed, SHA-256 %s…", data["val_digest"][:12])
+        log.debug("split: stratified by class, data.val_seed, SHA-256 %s", data["val_digest"])
     else:
-        log.info("split: nothing held out, so the last epoch is the result")
-    log.info("network: %s, %s parameters", result["network"], f"{result['parameters']:,}")
-    log.info("device: %s", result["device"])
+        log.debug("split: no validation images; the last epoch is the result")
     for choice in Hardware._fields:
-        log.info("%s: %s (%s)", choice, result[choice]["value"], result[choice]["reason"])
+        log.debug("%s: %s (%s)", choice, result[choice]["value"], result[choice]["reason"])
 
 
-def closing_table(result: dict[str, Any], folder: Path) -> str:
-    """What a finished run has to say, as lines of text."""
-    test, seconds = result["test"], result["seconds"]
-    phases = ", ".join(f"{seconds[phase]:.1f} {phase.replace('_', '-')}" for phase in PHASES)
-    checkpoint, data = result["checkpoint"], result["data"]
-    epoch = "best epoch" if data["validation"] else "last epoch"
+def epoch_line(epoch: int, max_epochs: int | None, values: dict[str, float]) -> str:
+    """An epoch's figures on one line of at most 80 columns."""
+    parts = [f"epoch {epoch:>{len(str(max_epochs))}}/{max_epochs}"]
+    score = "val/top1" if "val/top1" in values else "train/top1"
+    for key in ("train/loss", "val/loss"):
+        if key in values:
+            parts.append(f"{key} {values[key]:.4f}")
+    if score in values:
+        parts.append(f"{score.replace('top1', 'top-1')} {values[score]:.2%}")
+    if "train/images_per_second" in values:
+        parts.append(f"{values['train/images_per_second']:,.0f} images/s")
+    return "  ".join(parts)
+
+
+def summary(result: dict[str, Any], folder: Path, report: Path | None = None) -> str:
+    """The closing summary of a finished run, within 80 columns but for its folder.
+
+    Args:
+        report: the run's page, if it has one.
+    """
+    test, data, seconds = result["test"], result["data"], result["seconds"]
+    low, high = wilson_interval(test["top1"], data["tested"])
     rows = [
+        ("test top-1", f"{test['top1']:.2%}  (95% interval {low:.2%} to {high:.2%})"),
+        ("test top-3", f"{test['top3']:.2%}"),
+        ("test top-5", f"{test['top5']:.2%}"),
         ("test loss", f"{test['loss']:.4f}"),
-        *((f"test top-{k}", f"{test[f'top{k}']:.2%}") for k in (1, 3, 5)),
-        (epoch, f"{result['best_epoch']} of {result['epochs']}"),
-        ("seconds", phases),
-        ("checkpoint", str(folder / checkpoint) if checkpoint else "none"),
-        ("logs", logs(folder)),
-        ("result", str(folder / results.RESULT_FILE)),
     ]
-    if (folder / report.NAME).exists():
-        rows.append(("report", str(folder / report.NAME)))
     if "test_views" in result:
-        rows.insert(2, ("  six views", f"{result['test_views']['top1']:.2%}"))
+        rows.insert(1, ("6-view TTA", f"{result['test_views']['top1']:.2%}"))
     if data["tested"] < data["test"]:  # trainer.limit_test_batches
         rows.insert(0, ("tested on", f"{data['tested']:,} of {data['test']:,} images"))
-    if data["validation"] == "test":
-        rows.insert(0, ("chosen on", "the test set"))
-    return "\n".join(f"{name:<12} {value}" for name, value in rows)
-
-
-def logs(folder: Path) -> str:
-    """What to type to see a run's curves, or where its logs are."""
-    if not any(folder.glob("events.out.tfevents.*")):
-        return str(folder)
-    command = ["tensorboard", "--logdir", str(folder.parent)]
-    return subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command)
+    chosen = {"test": "lowest loss on the TEST SET", None: "last epoch, no validation images"}
+    why = chosen.get(data["validation"], f"lowest val/loss, {result['val'].get('loss', 0):.4f}")
+    training, total = duration(seconds["training"]), duration(seconds["total"])
+    rows += [
+        ("epoch", f"{result['best_epoch']} of {result['epochs']} ({why})"),
+        ("parameters", f"{result['parameters']:,}"),
+        ("time", f"{total}, of which training {training}"),
+        ("run folder", str(folder)),
+    ]
+    steps = []
+    if report:
+        steps.append(f"open {report.name} in the run folder")
+    if any(folder.glob("events.out.tfevents.*")):
+        steps.append("tensorboard --logdir outputs")
+    steps.append("cifar10 predict --model latest photo.jpg")
+    if folder.parent.name != "outputs":
+        steps = [
+            f"cifar10 predict --model {folder} photo.jpg"
+            if "predict" in s
+            else f"tensorboard --logdir {folder.parent}"
+            if "tensorboard" in s
+            else s
+            for s in steps
+        ]
+    rows += [("next" if number == 0 else "", step) for number, step in enumerate(steps)]
+    return "\n".join(f"{name:<11} {value}".rstrip() for name, value in rows)

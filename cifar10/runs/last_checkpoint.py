@@ -1,4 +1,4 @@
-"""last.ckpt: when it is written, and the random states in it."""
+"""last.ckpt: the full training state, saved every epoch and on interruption."""
 
 import math
 import random
@@ -12,44 +12,43 @@ from annotated_types import Ge
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.optim.lr_scheduler import LambdaLR
 
-from cifar10.runs import checkpoint
-from cifar10.runs.signals import Interrupted, pre_emption, signals
+from cifar10.runs.checkpoint import LAST, link_previous
+from cifar10.runs.signals import Interrupted, preemption_signals, signals
 
 
 class RandomStates(Callback):
-    """Keeps the random states of torch, CUDA, Python and NumPy, of every rank, in checkpoints.
+    """Saves the random states of torch, CUDA, Python and NumPy, of every rank, in checkpoints.
 
-    Order and augmentation need none, they are functions of seed and epoch; dropout does.
+    Dropout needs them; order and augmentation are functions of seed and epoch.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.states: list[dict[str, Any]] = []
-        self.trainer: L.Trainer | None = None
+        self.world_size = 1
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
-        self.trainer = trainer
+        self.world_size = trainer.world_size
 
     def state_dict(self) -> dict[str, Any]:
-        kind, numbers, *rest = np.random.get_state()
-        own = {
+        kind, numbers, *rest = np.random.get_state(legacy=True)
+        state = {
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
             "python": random.getstate(),
-            "numpy": [kind, numbers.tolist(), *rest],
+            "numpy": [kind, np.asarray(numbers).tolist(), *rest],
         }
-        if self.trainer.world_size == 1:
-            return {"ranks": [own]}
-        ranks: list[Any] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(ranks, own)
+        ranks: list[Any] = [state] * self.world_size
+        if self.world_size > 1:
+            torch.distributed.all_gather_object(ranks, state)
         return {"ranks": ranks}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.states = state_dict["ranks"]
 
     def on_train_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
-        # Last thing before the first step, so that nothing else draws in between.
-        if len(self.states) != trainer.world_size:  # a fresh run, or another number of ranks
+        # Directly before the first step, so that nothing else draws random numbers in between.
+        if len(self.states) != trainer.world_size:  # a new run, or another number of ranks
             return
         state = self.states[trainer.global_rank]
         torch.set_rng_state(state["torch"])
@@ -64,17 +63,17 @@ class RandomStates(Callback):
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Writes `last.ckpt` after every epoch, every so many steps, and when a signal asks to stop.
+    """Saves `last.ckpt` after every epoch, every `every_n_steps` steps, and on a signal to stop.
 
     Args:
         dirpath: the run's folder.
-        every_n_steps: optimizer steps from one to the next within an epoch; None for none.
+        every_n_steps: optimizer steps between two saves within an epoch; None for none.
     """
 
     def __init__(self, dirpath: str, every_n_steps: Annotated[int, Ge(1)] | None):
         super().__init__(
             dirpath,
-            filename=checkpoint.LAST.removesuffix(".ckpt"),
+            filename=LAST.removesuffix(".ckpt"),
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )
@@ -83,7 +82,7 @@ class LastCheckpoint(ModelCheckpoint):
         self.saved = self.stopping = False
 
     def on_save_checkpoint(self, trainer: L.Trainer, _: L.LightningModule, state: dict) -> None:
-        state["should_stop"] = trainer.should_stop  # as early stopping decided
+        state["should_stop"] = trainer.should_stop  # set by early stopping
 
     def on_load_checkpoint(self, trainer: L.Trainer, _: L.LightningModule, state: dict) -> None:
         trainer.should_stop = state.get("should_stop", False)
@@ -91,7 +90,7 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         super().on_train_start(trainer, module)
         for config in trainer.lr_scheduler_configs:
-            renew_rates(config.scheduler)
+            update_rates(config.scheduler)
         if trainer.fit_loop.restarted_mid_epoch:  # then there is no `on_train_epoch_start`
             self.on_train_epoch_start(trainer)
             done = trainer.fit_loop.epoch_loop.batch_progress.current.processed
@@ -99,7 +98,7 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
         self.flush_and_stop(trainer)
-        signals.hold()
+        signals.defer()
         self.seen_step = trainer.global_step
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
@@ -108,60 +107,60 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         step = trainer.global_step
         if step == self.seen_step or trainer.is_last_batch or step == trainer.max_steps:
-            return  # gradients are still accumulated, or the epoch's end is about to save
+            return  # gradients still accumulate, or the end of the epoch saves next
         every = self.every_n_steps or math.inf
         due = step // every > self.seen_step // every
         self.seen_step = step
-        if self.asked(trainer) or due:
+        if self.stop_requested(trainer) or due:
             self._save_topk_checkpoint(trainer, {})
             self.saved = True
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         super().on_train_epoch_end(trainer, module)
         self.saved = True
-        self.asked(trainer)
+        self.stop_requested(trainer)
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         super().on_train_end(trainer, module)
-        self.asked(trainer)
+        self.stop_requested(trainer)
         self.flush_and_stop(trainer)
         signals.release()
 
     def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
         if trainer.is_global_zero:
-            checkpoint.keep_previous(Path(filepath).parent)
+            link_previous(Path(filepath).parent)
         super()._save_checkpoint(trainer, filepath)
 
-    def asked(self, trainer: L.Trainer) -> bool:
-        """Whether a signal came to any rank; all of them stop after the same step."""
-        came = signals.asked is not None
-        self.stopping = trainer.strategy.reduce_boolean_decision(came, all=False)
+    def stop_requested(self, trainer: L.Trainer) -> bool:
+        """Whether any rank received a signal; all of them stop after the same step."""
+        received = signals.received is not None
+        self.stopping = trainer.strategy.reduce_boolean_decision(received, all=False)
         if self.stopping:
-            ranks = [signals.asked]
+            ranks = [signals.received]
             if trainer.world_size > 1:
                 ranks = [None] * trainer.world_size
-                torch.distributed.all_gather_object(ranks, signals.asked)
-            # SLURM's wins, whichever rank it came to first: the first rank is to requeue the job.
-            numbers = sorted(filter(None, ranks), key=lambda n: n not in pre_emption())
+                torch.distributed.all_gather_object(ranks, signals.received)
+            # SLURM's comes first, whichever rank received it: the first rank requeues the job.
+            numbers = sorted(filter(None, ranks), key=lambda n: n not in preemption_signals())
             self.number = numbers[0]
         return self.stopping
 
     def flush_and_stop(self, trainer: L.Trainer) -> None:
-        """Once Lightning has logged what led to a checkpoint: write the logs too, and stop."""
+        """Write the logs up to the saved checkpoint, which Lightning has logged by now; stop."""
         if self.saved:
             self.saved = False
             for logger in trainer.loggers:
                 logger.save()
         if self.stopping:
             signals.release()
-            raise Interrupted(self.number, together=True)
+            raise Interrupted(self.number, all_ranks=True)
 
 
-def renew_rates(scheduler: Any) -> None:
-    """Set the learning rates that the schedule has for its present step.
+def update_rates(scheduler: Any) -> None:
+    """Set the learning rates that the schedule has at its current step.
 
-    Those in a checkpoint are of the schedule as it was, which more epochs stretch; a rate of 0 at
-    its end would even freeze what is frozen late.
+    A checkpoint holds those of the schedule before more epochs stretched it; a rate of 0 at its end
+    would freeze parameters for good.
     """
     if isinstance(scheduler, LambdaLR):
         groups = scheduler.optimizer.param_groups

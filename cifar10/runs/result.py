@@ -1,31 +1,64 @@
-"""result.json: write it, read it."""
+"""result.json: its fields, writing and reading it."""
 
 import hashlib
 import json
-import logging
 import math
 import platform
+import re
 import shlex
 import subprocess
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ValidationError
 
 from cifar10.core.errors import UserError
 from cifar10.core.files import atomic_write
-
-log = logging.getLogger(__name__)
+from cifar10.core.legacy import upgrade_config
 
 RESULT_FILE = "result.json"
-KINDS = {"epochs": int, "overrides": list} | dict.fromkeys(
-    ("config", "settings", "precision", "data", "val", "test", "test_views"), dict
-)
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core")
+
+Figures = dict[str, float | None]
+Group = dict[str, Any]
+
+
+class Unfinished(BaseModel, extra="allow", strict=True):
+    """The fields that other parts rely on; a run that has not finished may lack most of them.
+
+    `config` holds all settings, which the run resumes with; `settings` those that runs are compared
+    by, with dotted keys.
+    """
+
+    status: Literal["running", "ok", "failed", "interrupted", "pruned"]
+    overrides: list[str]
+    config: Group = {}
+    settings: Group = {}
+    epochs: int = 0
+    history: list[Group] = []
+    data: Group = {}
+    precision: Group = {}
+    val: Figures = {}
+    test: Figures = {}
+    test_views: Figures = {}
+
+
+class Finished(Unfinished):
+    """The fields of a run of status `ok`."""
+
+    seed: int
+    settings: Group
+    epochs: int
+    seconds: dict[str, float]
+    test: Figures
+    device: str
+    precision: Group
+    versions: dict[str, str]
 
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:
-    """Replace a folder's result.json, whole or not at all."""
+    """Replace a folder's result.json atomically."""
     with atomic_write(folder / RESULT_FILE) as file:
         file.write(to_json(result).encode())
 
@@ -34,44 +67,8 @@ def to_json(result: dict[str, Any]) -> str:
     return json.dumps(finite(result), indent=2, allow_nan=False) + "\n"
 
 
-def recorded_settings(result: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The settings of a run that is to be resumed, as they were.
-
-    Raises:
-        UserError: they are not those that the run wrote.
-    """
-    if settings_digest(result.get("config", {})) != result.get("config_digest"):
-        raise UserError(
-            f"{folder / RESULT_FILE} has other settings than its run wrote: it is damaged or was changed, "
-            f"so the run cannot go on"
-        )
-    return result["config"]
-
-
-def without_local_paths(result: dict[str, Any]) -> dict[str, Any]:
-    """A result without where its machine keeps the data, to be handed on; it cannot be resumed."""
-    recorded_settings = dict(result["config"])
-    recorded_settings["data"] = {
-        key: value for key, value in recorded_settings["data"].items() if key != "dir"
-    }
-    return {key: value for key, value in result.items() if key != "config_digest"} | {
-        "config": recorded_settings
-    }
-
-
-def is_finished(result: dict[str, Any], settings: dict[str, Any]) -> bool:
-    """Whether a run has done all that its settings, which may have changed since, ask for."""
-    more = settings["trainer"]["max_epochs"] > result.get("epochs", 0)
-    return result["status"] == "ok" and not (more and settings != result["config"])
-
-
-def settings_digest(config: dict[str, Any]) -> str:
-    """SHA-256 of a run's settings; a resumed run must find them as they were."""
-    return hashlib.sha256(json.dumps(finite(config), sort_keys=True).encode()).hexdigest()
-
-
 def finite(value: Any) -> Any:
-    """A plain value with null for every number that JSON cannot hold, NaN and the infinities."""
+    """A plain value with null for each NaN and infinity, which JSON cannot hold."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -83,58 +80,87 @@ def read_result(path: Path) -> dict[str, Any]:
     """Read a result.json.
 
     Raises:
-        UserError: it is missing or not a result.
+        UserError: it is missing, unreadable or not a result.
     """
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
-            f"{path} is no readable result.json, so restore it, or move its folder away: {error}"
+            f"{path}: not a readable result.json; restore it or move its folder away ({error})"
         ) from error
-    needed = {"status", "overrides"}
-    if not isinstance(result, dict):
-        result = {}
-    if result.get("status") == "ok":
-        needed |= {
-            "seed",
-            "settings",
-            "epochs",
-            "seconds",
-            "test",
-            "device",
-            "precision",
-            "versions",
-        }
-    if missing := needed - result.keys():
-        raise UserError(f"{path} is no result.json: it lacks {', '.join(sorted(missing))}")
-    for key, kind in KINDS.items():
-        if not isinstance(result.get(key, kind()), kind):
-            raise UserError(f"{path} is no result.json: its {key} is {result[key]!r}")
-    for split in ("val", "test", "test_views"):
-        for key, value in result.get(split, {}).items():
-            if not isinstance(value, int | float | None):
-                raise UserError(f"{path} is no result.json: its {split}.{key} is {value!r}")
-    if not isinstance(result.get("config", {}).get("data", {}), dict):
-        raise UserError(f"{path} is no result.json: its config.data is no group of settings")
+    finished = isinstance(result, dict) and result.get("status") == "ok"
+    try:
+        (Finished if finished else Unfinished).model_validate(result)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "content"
+        raise UserError(f"{path}: not a result.json: {where}: {first['msg']}") from error
     return result
 
 
-def repeat_command(result: Mapping[str, Any], folder: str = "RUN") -> str:
-    """The command that repeats a run, without its seed, its folder and its sweep.
+def settings_digest(config: dict[str, Any]) -> str:
+    """SHA-256 of a run's settings."""
+    return hashlib.sha256(json.dumps(finite(config), sort_keys=True).encode()).hexdigest()
+
+
+def recorded_settings(result: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The settings that a run resumes with, in today's form.
+
+    Raises:
+        UserError: they are not those that the run wrote.
+    """
+    if settings_digest(result.get("config", {})) != result.get("config_digest"):
+        raise UserError(
+            f"{folder / RESULT_FILE}: its settings were changed or are corrupt; the run cannot "
+            f"resume"
+        )
+    return upgrade_config(with_integer_keys(result["config"]))
+
+
+def with_integer_keys(value: Any) -> Any:
+    """A value read from JSON, whose keys are all text, with whole numbers as keys again."""
+    if isinstance(value, dict):
+        return {
+            int(key) if re.fullmatch(r"-?\d+", key) else key: with_integer_keys(item)
+            for key, item in value.items()
+        }
+    return [with_integer_keys(item) for item in value] if isinstance(value, list) else value
+
+
+def without_local_paths(result: dict[str, Any]) -> dict[str, Any]:
+    """A result without the data's place on this machine, for publishing; it cannot be resumed."""
+    config = dict(result["config"])
+    config["data"] = {key: value for key, value in config["data"].items() if key != "dir"}
+    published = {key: value for key, value in result.items() if key != "config_digest"}
+    return published | {"config": config}
+
+
+def is_finished(result: dict[str, Any], recorded: Group, settings: Group) -> bool:
+    """Whether a run has trained all that its settings ask for.
 
     Args:
-        result: the content of result.json.
-        folder: name of the new run's folder, for a run whose settings changed when it resumed.
+        recorded: the settings that it was trained with.
+        settings: those that it would resume with.
+    """
+    more = settings["trainer"]["max_epochs"] > result.get("epochs", 0)
+    return result["status"] == "ok" and not (more and settings != recorded)
+
+
+def repeat_command(result: dict[str, Any], folder: str = "RUN") -> str:
+    """The command that repeats a run, without its seed and its folder.
+
+    Args:
+        folder: of the run, for the commands that resumed it.
     """
     first, *later = (recipe_overrides(part) for part in (result, *result.get("resumed", [])))
     lines = [first, *([f"resume={folder}", *words] for words in later if words)]
-    return " && ".join(shlex.join(["python", "train.py", *words]) for words in lines)
+    return " && ".join(shlex.join(["python", "train.py", *line]) for line in lines)
 
 
-def recipe_overrides(part: Mapping[str, Any]) -> list[str]:
-    """The overrides of a run, or of one resumption, that every run of its recipe shares."""
-    own = ("seed=", "resume=", "hydra.", "hydra/", "sweep.", "sweep=")
-    return [word for word in part["overrides"] if not word.lstrip("+~").startswith(own)]
+def recipe_overrides(part: Group) -> list[str]:
+    """The overrides of a run, or of an entry of `resumed`, that all runs of its recipe share."""
+    skipped = ("seed=", "resume=", "hydra.", "hydra/", "sweep.", "sweep=")
+    return [word for word in part["overrides"] if not word.lstrip("+~").startswith(skipped)]
 
 
 def cpu_name() -> str:
@@ -144,20 +170,14 @@ def cpu_name() -> str:
 
 
 def environment() -> dict[str, Any]:
-    """Where a result comes from: code, versions and hardware, as plain values."""
+    """Code, versions and hardware that a result comes from, as plain values."""
     import torch
 
-    root = Path(__file__).parent
-
     def git(*arguments: str) -> str | None:
+        command, folder = ["git", *arguments], Path(__file__).parent
         try:
             run = subprocess.run(
-                ["git", *arguments],
-                check=False,
-                cwd=root,
-                capture_output=True,
-                text=True,
-                timeout=10,
+                command, check=False, cwd=folder, capture_output=True, text=True, timeout=10
             )
         except (OSError, subprocess.TimeoutExpired):
             return None

@@ -1,4 +1,4 @@
-"""Go on with a run where it stopped."""
+"""Resuming a run: which settings may change, and how its logs continue."""
 
 import csv
 from collections.abc import Iterable, Mapping
@@ -10,100 +10,90 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from cifar10.core.errors import SettingError
 from cifar10.core.settings import flatten, unflatten
 
-# What a run may be resumed with: how long, where, and what it shows; never what it computes.
+# Duration, place and display of a run may change, never what it computes.
 MAY_CHANGE = (
     *(f"trainer.{key}" for key in ("max_epochs", "log_every_n_steps", "enable_progress_bar")),
     *(f"trainer.{key}" for key in ("devices", "num_nodes", "strategy", "accelerator")),
     *(f"data.{key}" for key in ("dir", "sources", "download")),
-    *(
-        "threads",
-        "keep_memory",
-        "compile",
-        "logger",
-        "callbacks.last",
-        "callbacks.gallery",
-        "test_views",
-    ),
+    *("threads", "keep_memory", "compile", "logger", "callbacks.last", "report", "test_views"),
 )
-# Where things are is the present machine's affair, unless the run itself was told.
+# Taken from the present machine unless they were typed when the run started.
 LOCAL_KEYS = ("data.dir", "data.sources", "data.download")
 
 
-def within(key: str, places: Iterable[str]) -> bool:
-    """Whether a dotted key is one of some places or lies in one."""
-    return any(key == place or key.startswith(f"{place}.") for place in places)
+def is_within(key: str, prefixes: Iterable[str]) -> bool:
+    """Whether a dotted key is one of the prefixes or lies below one."""
+    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
 
 
-def keys_of(overrides: Iterable[str]) -> set[str]:
-    """What a command line sets, dotted."""
+def overridden_keys(overrides: Iterable[str]) -> set[str]:
+    """The dotted keys that a command line sets."""
     typed = {word.lstrip("+~").partition("=")[0] for word in overrides}
     return {key.partition("@")[0].replace("/", ".") for key in typed}
 
 
 def merge(
     recorded: Mapping[str, Any],
-    now: Mapping[str, Any],
+    current: Mapping[str, Any],
     overrides: Iterable[str],
-    at_first: Iterable[str] = (),
+    first_overrides: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """A run's own settings, with what the command line changes of them now.
+    """A run's recorded settings with what the command line may change of them.
 
     Args:
         recorded: nested settings of the run.
-        now: nested settings as the command line composes them at present.
-        overrides: what was typed; only that counts of `now`, since defaults may have moved on.
-        at_first: what was typed when the run began.
+        current: nested settings that the command line composes now.
+        overrides: of `current` only these count: defaults may have changed since.
+        first_overrides: those that the run was started with.
 
     Raises:
-        SettingError: something typed is not as recorded, and would make it another run.
+        SettingError: an override differs from the record and would change the result.
     """
-    typed = keys_of(overrides)
-    places = [key for key in LOCAL_KEYS if key not in keys_of(at_first)]
-    before, after = flatten(recorded), flatten(now)
-    if before.get("data._target_") != after.get(
-        "data._target_"
-    ):  # another kind of data lies elsewhere
-        places = []
-    everything = "experiment" in typed  # it may change any setting
-    touched = [
+    typed = overridden_keys(overrides)
+    local = [key for key in LOCAL_KEYS if key not in overridden_keys(first_overrides)]
+    before, after = flatten(recorded), flatten(current)
+    if before.get("data._target_") != after.get("data._target_"):
+        local = []  # another kind of data lies elsewhere
+    everything = "experiment" in typed  # an experiment may set any key
+    changed = [
         key
         for key in before.keys() | after.keys()
-        if (everything or within(key, typed) or within(key, places))
+        if (everything or is_within(key, typed) or is_within(key, local))
         and before.get(key, ...) != after.get(key, ...)
     ]
-    for key in sorted(touched):
-        if not within(key, MAY_CHANGE):
+    for key in sorted(changed):
+        if not is_within(key, MAY_CHANGE):
             was = f"{key}={before[key]}" if key in before else f"no {key}"
-            wants = f"{key}={after[key]}" if key in after else f"no {key}"
+            wanted = f"{key}={after[key]}" if key in after else f"no {key}"
             raise SettingError(
-                f"{wants}: the run has {was}, and resuming keeps that; leave it out, or start "
-                f"another run"
+                f"{wanted}: the run was started with {was}, which cannot change on resume; leave it "
+                f"out or start a new run"
             )
-    kept = {key: value for key, value in before.items() if key not in touched}
-    return unflatten(kept | {key: after[key] for key in touched if key in after})
+    unchanged = {key: value for key, value in before.items() if key not in changed}
+    return unflatten(unchanged | {key: after[key] for key in changed if key in after})
 
 
 def continue_logs(loggers: Iterable[Any], step: int) -> None:
-    """Have curves go on at a step: what was drawn from there on is drawn anew.
+    """Have the curves continue at a step; points from there on are logged again.
 
-    A run that was killed has logged steps that its last checkpoint knows nothing of.
+    A run that was killed has logged steps after its last checkpoint.
     """
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
-            # TensorBoard then drops the points of other event files from this step on.
+            # TensorBoard drops the points of other event files from this step on.
             logger._kwargs["purge_step"] = step
         elif isinstance(logger, CSVLogger):
             path = Path(logger.log_dir, "metrics.csv")
             before = path.with_name(".metrics.before.csv")
             if path.exists() and not before.exists():
-                path.rename(before)  # making the writer would remove it
+                path.rename(before)  # creating the writer would remove it
             logger.experiment.metrics = rows_before(before, step)
             logger.save()
             before.unlink(missing_ok=True)
 
 
-def rows_before(path: Path, step: int) -> list[dict[str, str]]:
-    """The whole rows of a CSV file whose `step` is lower; none where there is no such file."""
+def rows_before(path: Path, step: int) -> list[dict[str, Any]]:
+    """The complete rows of a CSV file with a lower `step`; none if there is no such file."""
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8", errors="replace") as file:

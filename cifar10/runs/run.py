@@ -1,47 +1,53 @@
-"""One training run, from settings to result.json."""
+"""One run, from settings to result.json."""
 
 import logging
 import os
 import signal
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from cifar10.core.errors import SettingError, UserError, one_line, raised_by
-from cifar10.reports.gallery import Gallery
-from cifar10.runs import checkpoint, memory, resume
-from cifar10.runs import console as terminal
-from cifar10.runs import result as results
+from cifar10.core.errors import SettingError, UserError, one_line
 from cifar10.runs.callbacks import to_floats
-from cifar10.runs.checkpoint import read_checkpoint
+from cifar10.runs.checkpoint import (
+    LAST,
+    PREVIOUS,
+    chosen_checkpoint,
+    find_resumable,
+    set_aside_corrupt_last,
+    step_of,
+)
 from cifar10.runs.components import Components, Group, build_components, hyperparameters
+from cifar10.runs.console import announce
+from cifar10.runs.result import RESULT_FILE, cpu_name, environment, settings_digest, write_result
+from cifar10.runs.resume import continue_logs
 from cifar10.runs.run_dir import claim_run_dir
 from cifar10.runs.signals import Interrupted, signals
+from cifar10.training.hardware import is_out_of_memory
 
 log = logging.getLogger(__name__)
+
+EXPECTED_WARNINGS = (
+    "The number of training batches .* is smaller than the logging interval",
+    "Checkpoint directory .* exists and is not empty",  # Hydra writes the settings there
+    "Experiment logs directory .* exists and is not empty",
+    "You're resuming from a checkpoint that ended before the epoch ended",  # the loader resumes
+    "It is recommended to use .*sync_dist=True",  # images/s already counts all processes
+    "`isinstance.treespec, LeafSpec.` is deprecated",  # Lightning's own use of torch
+)
 
 
 class Pruned(Exception):
     """A callback ends the run before its last epoch, as a search does with a poor trial."""
-
-
-NOTICES = (
-    "The number of training batches .* is smaller than the logging interval",
-    "Checkpoint directory .* exists and is not empty",  # Hydra has put the settings there
-    "Experiment logs directory .* exists and is not empty",
-    "You're resuming from a checkpoint that ended before the epoch ended",  # LastCheckpoint seeks
-    "It is recommended to use .*sync_dist=True",  # speed is counted over all processes already
-    "`isinstance.treespec, LeafSpec.` is deprecated",  # Lightning's own use of torch
-)
 
 
 def run(
@@ -50,69 +56,39 @@ def run(
     overrides: Sequence[str] = (),
     started: float | None = None,
     earlier: dict[str, Any] | None = None,
-    watchers: Sequence[Callback] = (),
+    components: Components | None = None,
 ) -> dict[str, Any]:
-    """Train, test the best checkpoint, and leave a result.json whatever happens.
+    """Train, test the best checkpoint, and write result.json however the run ends.
 
-    Where several processes train together, the first of them alone writes and speaks.
+    Of several processes that train together only the first writes and prints.
 
     Args:
-        settings: plain values, as `configs/train.yaml` composes them.
-        folder: for checkpoints, logs and result.json; made if missing.
+        settings: plain values, as configs/train.yaml composes them.
+        folder: for checkpoints, logs and result.json; created if missing.
         overrides: what the user changed, for the record.
         started: time.perf_counter() from which set-up is counted; now by default.
-        earlier: the result.json of the run in `folder`, to go on with it; None for a fresh run.
-        watchers: callbacks that are no setting of the run; one that raises Pruned ends it untested.
+        earlier: the result.json of the run in `folder`, to resume it; None for a new run.
+        components: built from these settings; built here by default.
 
     Returns:
-        What stands in result.json.
+        The contents of result.json.
 
     Raises:
-        UserError: a setting, the data or the folder cannot be used, or the loss was not finite.
+        UserError: a setting, the data or the folder cannot be used, or the loss is not finite.
     """
     started = time.perf_counter() if started is None else started
-    first = rank_zero_only.rank == 0
-    result: dict[str, Any] = {
-        "status": "running",
-        "error": None,
-        "overrides": list(overrides),
-        "seed": settings.get("seed"),
-        "settings": hyperparameters(settings),
-        "config": settings,
-        "config_digest": results.settings_digest(settings),
-        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-        **results.environment(),
-    }
-    if earlier:
-        result.update({key: earlier[key] for key in ("overrides", "started")})
-        typed = [word for word in overrides if word not in earlier["overrides"]]
-        here = {key: result[key] for key in ("commit", "clean", "versions")}
-        result["resumed"] = [*earlier.get("resumed", []), {"overrides": typed} | here]
-    lock = claim_run_dir(folder, result, fresh=earlier is None) if first else None
-    for notice in NOTICES:
-        warnings.filterwarnings("ignore", notice)
-    warnings.filterwarnings("ignore", module="PIL")  # a bad picture is told of in one line
-    parts = None
+    is_first = is_first_process()
+    result = new_result(settings, overrides, earlier)
+    lock = claim_run_dir(folder, result, fresh=earlier is None) if is_first else None
+    for message in EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message)
+    warnings.filterwarnings("ignore", module="PIL")  # a corrupt image is reported in one line
     try:
-        parts = build_components(settings, folder)
-        parts.trainer.callbacks.extend(watchers)
-        try:
-            train_and_test(parts, folder, result, started, earlier)
-        except (OSError, UserError) as error:
-            if folder.is_dir():
-                raise
-            raise UserError(f"{folder} was removed while the run was writing to it") from error
-        except (MisconfigurationException, ValueError) as error:
-            if not raised_by(error, "lightning"):
-                raise
-            raise SettingError(f"trainer or callbacks: {one_line(error)}") from error
-        except (MemoryError, RuntimeError) as error:
-            if not memory.ran_out(error):
-                raise
-            raise SettingError(
-                f"data.batch_size={parts.data.batch_size}: memory ran out, and a smaller batch "
-                f"needs less ({one_line(error)})"
-            ) from error
+        components = components or build_components(settings, folder)
+        with user_errors(components, folder):
+            describe(components, result)
+            train(components, folder, result, started, earlier)
+            test(components, folder, result)
         result["status"] = "ok"
     except Pruned as stop:
         result.update(status="pruned", error=str(stop))
@@ -121,8 +97,9 @@ def run(
         raise
     except BaseException as error:
         result.update(status="failed", error=f"{type(error).__name__}: {one_line(error)}")
-        if first and parts:
-            end_other_ranks(parts.trainer)
+        if is_first and components and components.trainer.strategy.launcher:
+            # The processes that Lightning started would wait for this one.
+            components.trainer.strategy.launcher.kill(signal.SIGKILL)
         raise
     finally:
         signals.release()
@@ -130,48 +107,79 @@ def run(
         if lock:
             write_final_result(folder, result)
             lock.release()
-    for callback in parts.trainer.callbacks:
-        if first and isinstance(callback, Gallery) and result["status"] == "ok":
-            callback.draw(parts.trainer, folder, result)
     return result
 
 
-def write_final_result(folder: Path, result: dict[str, Any]) -> None:
-    """Write the result; where it cannot be, that must not hide what else went wrong."""
+def is_first_process() -> bool:
+    """Whether this is the only process of a training or the first of several."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def new_result(
+    settings: Group, overrides: Sequence[str], earlier: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The result.json of a run that starts or resumes."""
+    result: dict[str, Any] = {
+        "status": "running",
+        "error": None,
+        "overrides": list(overrides),
+        "seed": settings.get("seed"),
+        "settings": hyperparameters(settings),
+        "config": settings,
+        "config_digest": settings_digest(settings),
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        **environment(),
+    }
+    if earlier:
+        result.update({key: earlier[key] for key in ("overrides", "started")})
+        changed = [word for word in overrides if word not in earlier["overrides"]]
+        now = {"overrides": changed} | {key: result[key] for key in ("commit", "clean", "versions")}
+        result["resumed"] = [*earlier.get("resumed", []), now]
+    return result
+
+
+@contextmanager
+def user_errors(components: Components, folder: Path) -> Iterator[None]:
+    """Turn errors that a user causes while a run is at work into user-facing ones."""
     try:
-        results.write_result(folder, result)
+        yield
+    except (OSError, UserError) as error:
+        if folder.is_dir():
+            raise
+        raise UserError(f"{folder} was removed while the run was writing to it") from error
+    except MisconfigurationException as error:
+        raise SettingError(f"trainer or callbacks: {one_line(error)}") from error
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise SettingError(
+            f"data.batch_size={components.data.batch_size}: out of memory; a smaller batch needs "
+            f"less ({one_line(error)})"
+        ) from error
+
+
+def write_final_result(folder: Path, result: dict[str, Any]) -> None:
+    """Write result.json; if that fails, an earlier error of the run stays the one that is raised."""
+    try:
+        write_result(folder, result)
     except OSError as error:
-        message = f"{folder / results.RESULT_FILE} cannot be written: {error.strerror}"
+        message = f"{folder / RESULT_FILE}: cannot be written: {error.strerror}"
         if result["status"] == "ok":
             raise UserError(message) from error
         if folder.is_dir():
             log.warning("%s", message)
 
 
-def end_other_ranks(trainer: L.Trainer) -> None:
-    """Kill the processes that Lightning started: they would wait for this one, then complain."""
-    launcher = trainer.strategy.launcher
-    if launcher is not None:
-        launcher.kill(signal.SIGKILL)
-
-
-def train_and_test(
-    parts: Components,
-    folder: Path,
-    result: dict[str, Any],
-    started: float,
-    earlier: dict[str, Any] | None,
-) -> None:
-    """Fit, then score the test set once; fills in `result` as it goes."""
-    trainer, classifier, data = parts.trainer, parts.classifier, parts.data
-    stopwatch, history = parts.stopwatch, parts.history
+def describe(components: Components, result: dict[str, Any]) -> None:
+    """Open the data; add network, hardware and data to the result."""
+    trainer, classifier, data = components.trainer, components.classifier, components.data
+    data.setup()
     result.update(
         network=type(classifier.network).__name__,
         parameters=sum(p.numel() for p in classifier.network.parameters()),
-        **{name: choice._asdict() for name, choice in parts.hardware._asdict().items()},
+        **{name: choice._asdict() for name, choice in components.hardware._asdict().items()},
         device=device_name(trainer.strategy.root_device, trainer.world_size),
     )
-    data.setup()
     result["data"] = {
         "name": data.name,
         "digest": data.digest,
@@ -181,28 +189,31 @@ def train_and_test(
         "val_digest": data.val_digest if data.has_validation else None,
         "test": len(data.test_indices),
     }
+
+
+def train(
+    components: Components,
+    folder: Path,
+    result: dict[str, Any],
+    started: float,
+    earlier: dict[str, Any] | None,
+) -> None:
+    """Fit from the start or from the last checkpoint; add what came of it to the result."""
+    trainer, history, stopwatch = components.trainer, components.history, components.stopwatch
     if trainer.is_global_zero:
-        terminal.announce(result, folder)
-    if earlier and earlier.get("data", {}).get("digest") not in (None, data.digest):
-        raise SettingError(
-            f"data: {data.name} has images that are not those the run began with; start another run"
-        )
-    path = None
-    if earlier and (found := checkpoint.find_resumable(folder)):
-        path, step = found
-        if path.name == checkpoint.PREVIOUS and trainer.is_global_zero:
-            checkpoint.set_aside_corrupt_last(folder)
-        resume.continue_logs(trainer.loggers, step)
-    elif earlier and earlier.get("epochs"):
-        raise UserError(
-            f"{folder} holds no {checkpoint.LAST} of the {earlier['epochs']} epochs that it says "
-            f"were trained, so there is nothing to go on from"
-        )
+        announce(result, folder)
+    checkpoint = resume_point(trainer, folder, result, earlier) if earlier else None
     try:
-        trainer.fit(classifier, datamodule=data, ckpt_path=path, weights_only=True)
+        trainer.fit(
+            components.classifier,
+            datamodule=components.data,
+            ckpt_path=checkpoint,
+            weights_only=True,
+        )
     finally:
         chosen = chosen_checkpoint(trainer)
-        best = history.by_step.get(step_of(chosen), {})
+        step = step_of(chosen)
+        best = history.by_step.get(step, {}) if step is not None else {}
         result.update(
             epochs=len(history.epochs),
             checkpoint=os.path.relpath(chosen, folder.resolve()) if chosen else None,
@@ -216,35 +227,53 @@ def train_and_test(
             },
         )
     if not stopwatch.images:
-        raise SettingError("no step was trained: the trainer's limits leave no batch")
+        raise SettingError("trainer.limit_train_batches or max_steps: no training step is left")
+
+
+def resume_point(
+    trainer: L.Trainer, folder: Path, result: dict[str, Any], earlier: dict[str, Any]
+) -> Path | None:
+    """The checkpoint that a run resumes from; None if it was interrupted before the first.
+
+    Raises:
+        UserError: the data has changed, or the checkpoints are missing or corrupt.
+    """
+    data = result["data"]
+    if earlier.get("data", {}).get("digest") not in (None, data["digest"]):
+        raise SettingError(f"data: the images of {data['name']} have changed; start a new run")
+    if found := find_resumable(folder):
+        path, step = found
+        if path.name == PREVIOUS and trainer.is_global_zero:
+            set_aside_corrupt_last(folder)
+        continue_logs(trainer.loggers, step)
+        return path
+    if earlier.get("epochs"):
+        raise UserError(
+            f"{folder}: cannot resume; {LAST} is missing, although result.json counts "
+            f"{earlier['epochs']} trained epochs"
+        )
+    return None
+
+
+def test(components: Components, folder: Path, result: dict[str, Any]) -> None:
+    """Evaluate the chosen checkpoint on the test set, once; add the figures to the result."""
+    trainer, data = components.trainer, components.data
+    checkpoint = folder.resolve() / result["checkpoint"] if result["checkpoint"] else None
     tested = trainer.test(
-        classifier, datamodule=data, ckpt_path=chosen, verbose=False, weights_only=True
+        components.classifier,
+        datamodule=data,
+        ckpt_path=checkpoint,
+        verbose=False,
+        weights_only=True,
     )
     if not tested:
-        raise SettingError("nothing was tested: the trainer's limits leave no test batch")
-    scored = trainer.num_test_batches[0] * data.batch_size  # limits may leave some out
-    result["data"]["tested"] = min(scored, result["data"]["test"])
-    figures = to_floats(tested[0])
+        raise SettingError("trainer.limit_test_batches: no test batch is left")
+    count = int(trainer.num_test_batches[0]) * data.batch_size
+    result["data"]["tested"] = min(count, result["data"]["test"])
     for split in ("test", "test_views"):
-        own = {k.partition("/")[2]: v for k, v in figures.items() if k.startswith(f"{split}/")}
-        if own:
-            result[split] = own
-    result["seconds"]["evaluation"] = stopwatch.evaluation
-
-
-def chosen_checkpoint(trainer: L.Trainer) -> Path | None:
-    """The file that this run's monitoring callback kept, else its last one."""
-    callbacks = sorted(trainer.checkpoint_callbacks, key=lambda callback: callback.monitor is None)
-    paths = [callback.best_model_path for callback in callbacks if callback.best_model_path]
-    return Path(paths[0]) if paths else None
-
-
-def step_of(path: Path | None) -> int | None:
-    """The optimizer step a checkpoint was written at; None where a broken-off run left no whole."""
-    try:
-        return read_checkpoint(path)["global_step"] if path else None
-    except UserError:
-        return None
+        if figures := to_floats(tested[0], f"{split}/"):
+            result[split] = {key.partition("/")[2]: value for key, value in figures.items()}
+    result["seconds"]["evaluation"] = components.stopwatch.evaluation
 
 
 def device_name(device: torch.device, count: int = 1) -> str:
@@ -253,5 +282,6 @@ def device_name(device: torch.device, count: int = 1) -> str:
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     if device.type == "cpu":
-        name = f"{results.cpu_name()}, {torch.get_num_threads()} threads"
+        threads = torch.get_num_threads()
+        name = f"{cpu_name()}, {threads} {'thread' if threads == 1 else 'threads'}"
     return f"{count} x {name}" if count > 1 else name

@@ -1,4 +1,4 @@
-"""A run's folder: for one run and one process alone."""
+"""A run's folder, which one run and one process have to themselves."""
 
 import os
 from pathlib import Path
@@ -27,46 +27,47 @@ def refuse_used_dir(folder: Path) -> None:
     """Raise a UserError if the folder belongs to another run."""
     if (folder / RESULT_FILE).exists():
         raise UserError(
-            f"{folder} already holds a run: go on with it by resume=FOLDER, or give this one "
-            f"another folder with hydra.run.dir=FOLDER"
+            f"{folder} already holds a run; resume it with resume=FOLDER, or choose another folder "
+            f"with hydra.run.dir=FOLDER"
         )
-    for name in (LAST, PREVIOUS):  # which this run, once resumed, would take for its own
+    for name in (LAST, PREVIOUS):  # which this run would resume from as if it were its own
         if os.path.lexists(folder / name):
             raise UserError(
-                f"{folder} holds a {name} without its run's {RESULT_FILE}: move it away, or give this run "
-                f"another folder with hydra.run.dir=FOLDER"
+                f"{folder} holds a {name} without the {RESULT_FILE} of its run; move it away, or "
+                f"choose another folder with hydra.run.dir=FOLDER"
             )
 
 
 def claim_run_dir(folder: Path, result: dict[str, Any], fresh: bool = True) -> FileLock:
-    """Take a folder for this process alone, and put a result.json of status `running` into it.
+    """Lock a folder for this process and write a result.json of status `running`.
 
     Args:
         fresh: the folder must hold no run yet.
 
     Returns:
-        The lock, which the system lets go of when the process ends, however it does.
+        The lock, which the system releases when the process ends in any way.
 
     Raises:
         UserError: the folder belongs to another run or process, or cannot be written to.
     """
+    lock = FileLock(folder / LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK)
         lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"{folder} is in use by another process that is running it") from None
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written to: {error.strerror}") from error
-    try:
         if fresh:
             refuse_used_dir(folder)
         remove_temporary_files(folder)
         write_result(folder, result)
+    except Timeout:
+        raise UserError(f"{folder} is in use by another process") from None
     except OSError as error:
         lock.release()
-        raise UserError(f"{folder} cannot be written to: {error.strerror}") from error
+        raise UserError(f"{folder}: cannot be written to: {error.strerror}") from error
     except UserError:
         lock.release()
         raise
     return lock
+
+
+def latest_run(root: Path = Path("outputs")) -> Path:
+    raise UserError("not yet")

@@ -11,47 +11,18 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from cifar10.core.errors import SettingError, UserError, one_line
+from cifar10.core.errors import UserError
 from cifar10.core.instantiate import instantiate
 from cifar10.data import CLASSES, MEAN, STD
-from cifar10.data.checksums import IMAGE_SIZE
-from cifar10.data.loader import downscale, value_at_epoch
 from cifar10.training.hardware import autocast
 from cifar10.training.metrics import metrics
 from cifar10.training.muon import Fraction, parameter_groups
+from cifar10.training.probe import check_network
 from cifar10.training.tta import six_view_tta
-
-GLANCE = 20  # pixels a side: 0.4 of the work at 32, and enough to tell the learnt from the others
 
 
 class NonFiniteError(UserError):
     """The loss became NaN or infinite; going on would only train garbage."""
-
-
-def require_logits(network: nn.Module, count: int) -> None:
-    """See whether a network makes `count` logits of an image.
-
-    Raises:
-        SettingError: it makes something else, or takes no such image.
-    """
-    name = type(network).__name__
-    network.eval()  # so that running statistics stay as they are
-    try:
-        with torch.no_grad():
-            made = network(torch.zeros(2, 3, IMAGE_SIZE, IMAGE_SIZE))
-    except Exception as error:  # it may be anybody's code
-        raise SettingError(
-            f"model: {name} cannot take images, float (N, 3, {IMAGE_SIZE}, {IMAGE_SIZE}): {one_line(error)}"
-        ) from error
-    network.train()
-    if not isinstance(made, Tensor) or made.shape != (2, count):
-        shape = f"{('N', *made.shape[1:])}" if isinstance(made, Tensor) else type(made).__name__
-        raise SettingError(
-            f"model: {name} must give logits of shape (N, {count}), one for each class; it gave "
-            f"{shape.replace(chr(39), '')}"
-        )
-    if not made.is_floating_point():
-        raise SettingError(f"model: {name} must give logits of floats; it gave {made.dtype}")
 
 
 @runtime_checkable
@@ -75,9 +46,6 @@ class Classifier(L.LightningModule):
         optimizer: specification of a torch optimizer; it is given `parameter_groups(network)`.
         scheduler: specification of a schedule that is stepped after every batch.
         label_smoothing: in [0, 1], of the training loss; val and test losses have none.
-        keep_hardest: fraction in [0, 1] of each batch that is trained on, for each epoch (the last
-            one goes on): the images with the highest loss by a look at them in a small size, which
-            costs little. Training metrics are of those images alone.
         test_views: also score the test set on the mean logits of six views of each image (see
             `cifar10.training.tta`), under `test_views/`: a figure of its own, at six times the work.
         classes: their names, in the order of the labels.
@@ -92,7 +60,6 @@ class Classifier(L.LightningModule):
         optimizer: dict[str, Any],
         scheduler: dict[str, Any],
         label_smoothing: Fraction,
-        keep_hardest: list[Fraction],
         test_views: bool,
         classes: Sequence[str] = CLASSES,
     ):
@@ -100,7 +67,7 @@ class Classifier(L.LightningModule):
         self.save_hyperparameters(logger=False)
         self.classes = tuple(classes)
         self.network = instantiate(model, "model", nn.Module, num_classes=len(classes))
-        require_logits(self.network, len(classes))
+        check_network(self.network, len(classes))
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1))
         self.set_memory_format(channels_last=False)
@@ -205,7 +172,7 @@ class Classifier(L.LightningModule):
         return labels
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        images, labels = self.hardest(*batch)
+        images, labels = batch
         with torch.no_grad():
             targets = self.targets(images, labels)
         logits = self(images)
@@ -220,22 +187,6 @@ class Classifier(L.LightningModule):
         if self.trainer.is_last_batch:
             self.log_dict(self.train_metrics, on_step=False, on_epoch=True)
         return loss
-
-    @torch.no_grad()
-    def hardest(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Those of a batch that this epoch trains on; see `keep_hardest`.
-
-        Images that are learnt already hardly move the weights (Jiang et al. 2019,
-        https://arxiv.org/abs/1910.00762), yet two thirds of a step's work is the way back.
-        """
-        keep = value_at_epoch(self.hparams.keep_hardest, self.current_epoch)
-        if keep == 1:
-            return images, labels
-        self.network.eval()
-        losses = F.cross_entropy(self(downscale(images, GLANCE)).float(), labels, reduction="none")
-        self.network.train()
-        chosen = losses.topk(max(1, math.ceil(keep * len(labels)))).indices
-        return images[chosen], labels[chosen]
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         images, labels = batch

@@ -1,4 +1,4 @@
-"""How this hardware computes fastest: number format, layout, threads, allocator."""
+"""The fastest settings for this hardware: precision, layout, threads, allocator."""
 
 import ctypes
 import functools
@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import platform
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,44 +16,27 @@ from cifar10.core.errors import SettingError, one_line
 
 log = logging.getLogger(__name__)
 
-# Lightning's values, and the older names it still takes.
-VALUES = (
-    "auto",
-    "32-true",
-    "bf16-mixed",
-    "16-mixed",
-    "bf16-true",
-    "16-true",
-    "64-true",
-)
+# Lightning's values, and older names that it still accepts.
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 ALIASES = ("32", "bf16", "16", "64", "transformer-engine", "transformer-engine-float16")
 
 
 class Choice(NamedTuple):
-    """A decision, and why, for people."""
+    """A setting and the reason for it, both shown to users."""
 
     value: str
     reason: str
 
 
 class Hardware(NamedTuple):
-    """What a run computes in, settled and in force.
+    """How a run computes."""
 
-    Attributes:
-        precision: a value of Lightning's `Trainer(precision=...)`.
-        layout: of images and weights, `channels last` or `channels first`.
-        threads: how many torch computes with.
-        memory: what becomes of freed memory.
-        denormals: what becomes of numbers too small for their format's full precision.
-        compile: `torch.compile` or `eager`.
-    """
-
-    precision: Choice
-    layout: Choice
-    threads: Choice
-    memory: Choice
-    denormals: Choice
-    compile: Choice
+    precision: Choice  # a value of Lightning's `Trainer(precision=...)`
+    layout: Choice  # of images and weights: `channels last` or `channels first`
+    threads: Choice  # number of torch's CPU threads
+    malloc: Choice  # `keep freed memory` or `default`
+    denormals: Choice  # `flush to zero` or `default`
+    compile: Choice  # `torch.compile` or `eager`
 
     @classmethod
     def choose(
@@ -64,18 +48,18 @@ class Hardware(NamedTuple):
         keep_memory: bool,
         compile: bool,
     ) -> "Hardware":
-        """Settle everything, and set what holds for the whole process.
+        """Choose everything; apply threads, malloc and denormals to the whole process.
 
-        What is not known to pay on this hardware is left as torch has it.
+        Options that were not measured on this hardware keep torch's defaults.
 
         Args:
             precision, accelerator: Lightning's settings.
-            threads: that torch computes with; None for a core each.
-            processes: Lightning's `devices`; if a number, that many share a CPU's cores.
-            keep_memory, compile: whether to, where it works.
+            threads: of torch; None for one per core.
+            processes: Lightning's `devices`; if an integer, they share the CPU cores.
+            keep_memory, compile: use these where they work.
 
         Raises:
-            SettingError: this hardware can't do what was asked for.
+            SettingError: this hardware does not support a setting.
         """
         device = device_type(accelerator)
         chosen = choose_precision(precision, device)
@@ -83,18 +67,14 @@ class Hardware(NamedTuple):
             chosen,
             choose_layout(device, chosen.value),
             set_threads(threads, processes if type(processes) is int and processes > 0 else 1),
-            keep_freed(keep_memory, device),
+            keep_freed_memory(keep_memory, device),
             flush_denormals(device),
             choose_compile(compile, device),
         )
 
-    @property
-    def channels_last(self) -> bool:
-        return self.layout.value == "channels last"
-
 
 def device_type(accelerator: str) -> str:
-    """The kind of device that Lightning's accelerator setting stands for here."""
+    """Return `cpu`, `cuda` or `mps` for Lightning's `accelerator` setting."""
     if accelerator in ("cuda", "gpu", "auto") and torch.cuda.is_available():
         return "cuda"
     if accelerator in ("mps", "gpu", "auto") and torch.backends.mps.is_available():
@@ -103,181 +83,167 @@ def device_type(accelerator: str) -> str:
 
 
 def choose_precision(precision: str | int, device: str) -> Choice:
-    """Settle `auto`, or take what was asked for.
-
-    bf16 needs no loss scaling and is chosen wherever the hardware multiplies it. A processor
-    without the instructions emulates them, many times slower than float32, so it is asked.
-
-    Args:
-        precision: `auto`, or any value that Lightning takes.
-        device: `cpu`, `cuda` or `mps`.
+    """Check a value of Lightning's `precision`, or replace `auto` by the fastest for a device.
 
     Raises:
-        SettingError: there is no such precision, or not on this device.
+        SettingError: unknown, or not supported by the device.
     """
-    if str(precision) not in VALUES + ALIASES:
-        raise SettingError(f"trainer.precision={precision}: must be one of {', '.join(VALUES)}")
-    if device == "cpu" and str(precision) in ("16-mixed", "16"):
-        # Lightning would do the same, with a warning.
-        return Choice("bf16-mixed", f"{precision} was set, which needs a GPU")
-    if device != "cuda" and str(precision).startswith("transformer-engine"):
-        raise SettingError(f"trainer.precision={precision}: needs an NVIDIA GPU")
-    if device == "mps" and str(precision) in ("64-true", "64"):
-        raise SettingError(f"trainer.precision={precision}: MPS has no float64")
-    if precision != "auto":
-        slow = device == "cpu" and "16" in str(precision) and not bf16_instructions()
-        return Choice(str(precision), "as set; emulated here, so slow" if slow else "as set")
+    name = str(precision)
+    if name not in PRECISIONS + ALIASES:
+        raise SettingError(f"trainer.precision={name}: must be one of {', '.join(PRECISIONS)}")
+    if name == "auto":
+        return fastest_precision(device)
+    if device == "cpu" and name in ("16-mixed", "16"):  # Lightning does the same, with a warning
+        return Choice("bf16-mixed", f"{name} needs a GPU")
+    if device != "cuda" and name.startswith("transformer-engine"):
+        raise SettingError(f"trainer.precision={name}: needs an NVIDIA GPU")
+    if device == "mps" and name in ("64-true", "64"):
+        raise SettingError(f"trainer.precision={name}: MPS has no float64")
+    emulated = device == "cpu" and "16" in name and not bf16_instructions()
+    return Choice(name, "as set; slow, emulated on this processor" if emulated else "as set")
+
+
+def fastest_precision(device: str) -> Choice:
+    """Prefer bf16: it needs no loss scaling, but emulated it is far slower than float32."""
     if device == "cuda":
-        name, capability = (
-            torch.cuda.get_device_name(),
-            torch.cuda.get_device_capability(),
-        )
+        name, capability = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
         if capability >= (8, 0):
-            return Choice("bf16-mixed", f"{name} multiplies bf16 in its tensor cores")
+            return Choice("bf16-mixed", f"{name} has bf16 tensor cores")
         if capability >= (7, 0):
-            return Choice("16-mixed", f"{name} has tensor cores, but none for bf16")
+            return Choice("16-mixed", f"{name} has fp16 tensor cores only")
         return Choice("32-true", f"{name} has no tensor cores")
-    if device == "cpu":
-        if instructions := bf16_instructions():
-            return Choice("bf16-mixed", f"the processor has {instructions}")
-        return Choice("32-true", "the processor has no bf16 instructions")
-    return Choice("32-true", "nothing faster is known to be safe on MPS")
+    if device == "mps":
+        return Choice("32-true", "others were not measured on MPS")
+    if instructions := bf16_instructions():
+        return Choice("bf16-mixed", f"processor has {instructions}")
+    return Choice("32-true", "processor has no bf16 instructions")
 
 
 def autocast(device: str, precision: str = "auto") -> torch.autocast:
-    """The context in which a device predicts in a precision, as a Trainer's would be.
-
-    Raises:
-        SettingError: there is no such precision, or not on this device.
-    """
+    """Return the context in which a Trainer of this precision runs the network."""
     value = choose_precision(precision, device).value
     dtype = torch.bfloat16 if value.startswith("bf16") else torch.float16
     return torch.autocast(device, dtype, enabled=value.endswith("-mixed"))
 
 
 def choose_layout(device: str, precision: str) -> Choice:
-    """Channels last where convolutions are known to run faster so."""
     if device == "cuda" and "16" in precision and torch.cuda.get_device_capability() >= (7, 0):
-        return Choice("channels last", "tensor cores compute in it")
-    if device == "cpu" and x86_64():
-        return Choice("channels last", "oneDNN's convolutions are faster in it on x86-64")
-    return Choice("channels first", f"torch's own, nothing else was measured on {device}")
+        return Choice("channels last", "faster on tensor cores")
+    if device == "cpu" and is_x86_64():
+        return Choice("channels last", "faster on x86-64")
+    return Choice("channels first", "torch's default")
 
 
-def x86_64() -> bool:
+def is_x86_64() -> bool:
     return platform.machine().lower() in ("x86_64", "amd64")
 
 
 def bf16_instructions() -> str | None:
-    """The processor's bf16 multiplications that torch's CPU kernels use, or None."""
-    has = torch.cpu.get_capabilities()
-    if has.get("amx_bf16"):
+    """Name the processor's bf16 multiplication that torch's kernels use, if it has one."""
+    capabilities = torch.cpu.get_capabilities()
+    if capabilities.get("amx_bf16"):
         return "AMX-BF16"
-    return "AVX512-BF16" if has.get("avx512_bf16") else None
+    return "AVX512-BF16" if capabilities.get("avx512_bf16") else None
 
 
-TORCHS_THREADS = torch.get_num_threads()
-CPU_SHARE = Path("/sys/fs/cgroup/cpu.max")
+TORCH_THREADS = torch.get_num_threads()  # torch's default: one per physical core
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def cores() -> int:
-    """Processor cores that this process may use: its affinity, and a container's share of time."""
+    """Count the cores this process may use, by its affinity and its container's CPU quota."""
     try:
         allowed = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
+    except AttributeError:  # macOS and Windows
         allowed = os.cpu_count() or 1
-    try:  # as `docker run --cpus=2` sets it; torch counts all cores of the host
-        quota, period = CPU_SHARE.read_text().split()
+    try:  # set by `docker run --cpus=2`; torch ignores it
+        quota, period = CPU_QUOTA.read_text().split()
         return max(1, min(allowed, math.ceil(int(quota) / int(period))))
     except (OSError, ValueError):  # no cgroup, or `max` for no limit
         return allowed
 
 
 def set_threads(threads: int | None, processes: int = 1) -> Choice:
-    """Set how many threads torch computes with; None takes torch's own number, a core each.
-
-    Args:
-        threads: of each process.
-        processes: that share the cores.
+    """Set torch's number of threads; None for torch's default, shared between processes.
 
     Raises:
-        SettingError: more threads than cores, which would only wait for each other.
+        SettingError: more threads than cores, which would slow each other down.
     """
     available = cores()
-    if threads is not None and threads > max(1, available // processes):
-        each = f" in each of {processes} processes" if processes > 1 else ""
-        raise SettingError(
-            f"threads={threads}: must be at most {max(1, available // processes)}{each}, "
-            f"for there are {available} cores"
-        )
-    chosen = threads or max(1, min(TORCHS_THREADS, available) // processes)
+    limit = max(1, available // processes)
+    cores_text = f"{available} core{'s' * (available > 1)} available"
+    cores_text += f" for {processes} processes" * (processes > 1)
+    if threads is not None and threads > limit:
+        raise SettingError(f"threads={threads}: must be at most {limit} ({cores_text})")
+    chosen = threads or max(1, min(TORCH_THREADS, available) // processes)
     torch.set_num_threads(chosen)
-    if processes > 1:  # else Lightning sets a number of its own when it starts the others
+    if processes > 1:  # Lightning would set its own number in the processes it starts
         os.environ["OMP_NUM_THREADS"] = str(chosen)
-    many = "s" * (available > 1)
-    reason = f"{available} core{many} may be used" + f" by {processes} processes" * (processes > 1)
-    return Choice(str(chosen), "as set" if threads else reason)
+    return Choice(str(chosen), "as set" if threads else cores_text)
 
 
-# mallopt's parameters, numbered in glibc's malloc.h: never give the top of the heap back, take
-# 1 GiB more than asked for, never map a block on its own.
+# mallopt's parameters from glibc's malloc.h: never shrink the heap, grow it by 1 GiB more than
+# needed, never map single blocks.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-KEEP = {M_TRIM_THRESHOLD: -1, M_TOP_PAD: 1 << 30, M_MMAP_MAX: 0}
+KEEP_FREED_MEMORY = {M_TRIM_THRESHOLD: -1, M_TOP_PAD: 1 << 30, M_MMAP_MAX: 0}
 
 
-def keep_freed(wanted: bool, device: str) -> Choice:
-    """Have malloc keep what is freed for the next step, for the life of the process.
+def keep_freed_memory(wanted: bool, device: str) -> Choice:
+    """Make malloc keep freed memory for the next step, until the process ends.
 
-    Activations of tens of megabytes are otherwise mapped, zeroed page by page and unmapped in
-    every step; `benchmarks/step.py` measures what that costs.
-
-    Args:
-        device: kind of device that computes: `cpu`, `cuda`, `mps`.
+    By default glibc maps, clears and unmaps tens of megabytes of activations in every step;
+    `benchmarks/step.py` measures the difference.
     """
     if not wanted:
-        return Choice("returned to the system", "keep_memory=false")
+        return Choice("default", "keep_memory=false")
     if device != "cpu":
-        return Choice("returned to the system", f"activations are in the memory of {device}")
-    if platform.libc_ver()[0] != "glibc" or not x86_64():
-        return Choice("returned to the system", "nothing else was measured on this system")
+        return Choice("default", f"activations are on {device}")
+    if platform.libc_ver()[0] != "glibc" or not is_x86_64():
+        return Choice("default", "not measured on this system")
     malloc = ctypes.CDLL(None)
-    for parameter, value in KEEP.items():
+    for parameter, value in KEEP_FREED_MEMORY.items():
         malloc.mallopt(parameter, value)
-    return Choice("kept", "glibc's malloc would map and clear activations anew in every step")
+    return Choice("keep freed memory", "saves mapping it again in every step")
 
 
 def flush_denormals(device: str) -> Choice:
-    """Count numbers below 1e-38 as zero, for the life of the process, on x86-64 processors.
+    """Round numbers below 1e-38 to zero on x86-64, until the process ends.
 
-    Many of them compute such numbers in microcode, many times slower; averages of
-    squared gradients (Adam's) fall that low, and nothing here depends on them. Torch's threads take
-    it over when they start, at its first larger computation.
+    Adam's averages of squared gradients get that small, and nothing here needs them. Torch's
+    threads inherit the mode when they start.
     """
-    if device != "cpu" or not x86_64():
-        return Choice("computed", f"torch's own, nothing else was measured on {device}")
+    if device != "cpu" or not is_x86_64():
+        return Choice("default", "not measured on this system")
     if not torch.set_flush_denormal(True):
-        return Choice("computed", "the processor cannot flush them")
-    return Choice("flushed to zero", "many x86-64 processors compute them in microcode")
+        return Choice("default", "not supported by this processor")
+    return Choice("flush to zero", "slow on many x86-64 processors")
 
 
 def choose_compile(wanted: bool, device: str) -> Choice:
-    """See, if it is wanted, whether `torch.compile` works here: it needs a C++ compiler or Triton.
-
-    It is off by default; `benchmarks/step.py` measures it beside eager.
-    """
+    """Try `torch.compile` if wanted: it needs a C++ compiler or Triton."""
     if not wanted:
         return Choice("eager", "compile=false")
     try:
         try_compiler(device)
-    except Exception as error:  # a zoo of the compilers' own classes
-        why = one_line(error).partition(" Set TORCH")[0]  # then come hints for debugging torch
-        log.warning("compile=true: torch.compile does not work here, so eager: %s", why)
-        return Choice("eager", "torch.compile does not work here")
+    except Exception as error:  # compilers raise many classes
+        why = one_line(error).partition(" Set TORCH")[0]  # torch's debugging hints follow
+        log.warning("compile=true: torch.compile failed, using eager mode: %s", why)
+        return Choice("eager", "torch.compile failed")
     return Choice("torch.compile", "as set")
 
 
 @functools.cache
 def try_compiler(device: str) -> None:
-    """Have a kernel generated and run, forwards and backwards; raises whatever is missing."""
+    """Compile and run a small kernel, forward and backward."""
     x = torch.ones(64, device=device, requires_grad=True)
     torch.compile(lambda x: (x.sin() * 2).sum())(x).backward()
+
+
+# torch raises a plain RuntimeError for these.
+OUT_OF_MEMORY = "can't allocate memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that GPU or main memory ran out."""
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or re.search(OUT_OF_MEMORY, str(error)) is not None

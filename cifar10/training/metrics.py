@@ -80,3 +80,21 @@ def detailed_scores(answers: Predictions, classes: Sequence[str]) -> dict[str, A
         "calibration_error": round(float(error), 6),
         "confusion": confusion.tolist(),
     }
+
+
+def wilson_interval(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95% confidence interval of a share that was measured on `count` images.
+
+    Wilson (1927), https://doi.org/10.1080/01621459.1927.10502953.
+
+    Args:
+        share: in [0, 1].
+        count: images, at least 1.
+
+    Returns:
+        Lowest and highest share, in [0, 1].
+    """
+    centre = share + z * z / (2 * count)
+    margin = z * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
+    scale = 1 + z * z / count
+    return max(0.0, (centre - margin) / scale), min(1.0, (centre + margin) / scale)

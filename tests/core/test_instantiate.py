@@ -36,9 +36,9 @@ def test_what_a_class_does_not_know_of_the_programs_own_arguments_is_left_out():
         ({"_target_": "torch.nn.functional.relu"}, "is not a Module"),
         ({"_target_": "torch.nn.Nothing"}, "has no attribute"),
         ({"_target_": "torch.nothing.Nothing"}, "No module named"),
-        ({"_target_": "torch.nn.Linear", "in_features": 3}, "layer.out_features is missing"),
+        ({"_target_": "torch.nn.Linear", "in_features": 3}, "layer.out_features: missing; Linear needs it"),
         ({"_target_": "torch.nn.ReLU", "inplac": 1}, "did you mean layer.inplace"),
-        ({"_target_": "torch.nn.ReLU", "inplace": "yes"}, "layer.inplace='yes': must be boolean"),
+        ({"_target_": "torch.nn.ReLU", "inplace": "yes"}, "layer.inplace='yes': must be true or false"),
         ({"_target_": "torch.nn.Dropout", "p": 7.0}, "layer: dropout probability .* got 7"),
     ],
 )  # fmt: skip
@@ -56,7 +56,7 @@ def test_another_package_can_be_trusted(monkeypatch):
 
 
 def test_what_the_program_sets_cannot_be_set():
-    with pytest.raises(SettingError, match=r"layer\.out=3: the program itself sets this"):
+    with pytest.raises(SettingError, match=r"layer\.out=3: set by the program"):
         call_checked(lambda out: out, {"out": 3}, "layer.", out=4)
 
 

@@ -16,7 +16,6 @@ def model(settings, *overrides):
         chosen["optimizer"],
         chosen["scheduler"],
         0.0,
-        [1.0],
         False,
         ["a", "b", "c"],
     )

@@ -6,11 +6,12 @@ import subprocess
 
 import pytest
 import torch
+from cifar10.reports.gallery import Gallery
+from matplotlib.figure import Figure
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cifar10.reports import figures, report
-from cifar10.reports.gallery import Gallery
 from cifar10.runs import result as results
 from cifar10.runs.run import run
 

@@ -9,10 +9,10 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from torch.nn import functional as F
 
 from cifar10.core.errors import UserError
-from cifar10.reports import report
+from cifar10.reports.run_report import render_page
 from cifar10.runs import result as results
 from cifar10.runs.components import build_components
-from cifar10.runs.console import closing_table
+from cifar10.runs.console import summary
 from cifar10.runs.run import run
 from cifar10.training.classifier import Classifier
 
@@ -225,13 +225,13 @@ def test_a_run_says_how_many_test_images_it_scored_and_that_no_epoch_was_chosen(
     limited = ("+trainer.limit_test_batches=1", "data.batch_size=100", "data.val_size=0")
     result = run(tiny(*limited), tmp_path / "limited")
     assert result["data"]["tested"] == 100
-    table = closing_table(result, tmp_path)
+    table = summary(result, tmp_path)
     assert re.search(r"tested on +100 of 500 images", table)
     assert re.search(r"last epoch +1 of 1", table)
-    assert "Only 100 of 500 test images" in report.page(result, {})
+    assert "Only 100 of 500 test images" in render_page(result, "", {})
     whole = run(tiny(), tmp_path / "whole")
     assert whole["data"]["tested"] == 500
-    assert "tested on" not in closing_table(whole, tmp_path)
+    assert "tested on" not in summary(whole, tmp_path)
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tiny, tmp_path):

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from cifar10.core.errors import SettingError
 from cifar10.core.instantiate import instantiate
 from cifar10.data import MEAN, STD
-from cifar10.data.loader import downscale
 from cifar10.data.module import CIFAR10DataModule
 from cifar10.runs.components import build_components
 from cifar10.runs.run import run
@@ -24,7 +23,7 @@ from cifar10.training.metrics import metrics
 def classifier(settings):
     def built(*overrides):
         s = settings(*overrides)
-        names = ("model", "optimizer", "scheduler", "label_smoothing", "keep_hardest", "test_views")
+        names = ("model", "optimizer", "scheduler", "label_smoothing", "test_views")
         return Classifier(*(s[name] for name in names))
 
     return built
@@ -115,7 +114,7 @@ def test_a_fresh_process_loads_a_checkpoint_with_nothing_but_its_path(
         "from cifar10.data import sample\n"
         "model = Classifier.load_from_checkpoint(sys.argv[1]).eval()\n"
         "with torch.no_grad():\n"
-        "    print(json.dumps(model(sample.read().test_images[:8]).tolist()))\n"
+        "    print(json.dumps(model(sample.read_sample().test_images[:8]).tolist()))\n"
     )
     path = str(tmp_path / "best.ckpt")
     fresh = subprocess.run(
@@ -162,27 +161,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(tiny,
         run(settings, tmp_path / "bad")
     result = results.read_result(tmp_path / "bad" / "result.json")
     assert result["status"] == "failed"
-    assert result["error"].startswith("NotFinite: the ")
-
-
-def test_the_hardest_images_of_an_epoch_are_kept(classifier, sample, monkeypatch):
-    model = classifier("model=airnet", "keep_hardest=[1.0,0.25]")
-    images, labels = sample.train_images[::50], sample.train_labels[::50]  # 20 of all classes
-    assert torch.equal(model.hardest(images, labels)[0], images)
-    monkeypatch.setattr(Classifier, "current_epoch", 7)
-    model.train()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    kept, theirs = model.hardest(images, labels)
-    assert model.network.training
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, before[name])  # running statistics among them
-    model.eval()
-    with torch.no_grad():
-        losses = F.cross_entropy(model(downscale(images, 20)), labels, reduction="none")
-    expected = losses.argsort(descending=True)[:5]
-    assert len(kept) == 5
-    assert torch.equal(theirs, labels[expected])
-    assert torch.equal(kept, images[expected])
+    assert result["error"].startswith("NonFiniteError: the ")
 
 
 def test_the_target_is_a_weighted_mean_of_the_teachers_probabilities_and_the_label(

@@ -1,0 +1,109 @@
+"""`python train.py --help`: each setting with its value and its comment in configs/."""
+
+import json
+import re
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cifar10.core.hydra_errors import options_of
+from cifar10.core.settings import CONFIGS
+
+USAGE = """\
+Train a CIFAR-10 classifier, evaluate its best checkpoint on the test set and write result.json.
+
+  python train.py                              the default recipe
+  python train.py trainer.max_epochs=100       change a setting
+  python train.py +trainer.gradient_clip_val=1 add a setting of the library
+  python train.py experiment=airnet94          a complete recipe
+  python train.py data=sample                  1,500 images that come with the package
+  python train.py resume=latest                resume an interrupted run
+  python train.py -m optimizer.lr=0.05,0.1     one run per value
+
+GROUP=NAME chooses a file of configs/GROUP, KEY=VALUE changes a setting. Other options:
+--cfg job prints the settings, -m or --multirun starts one run per combination of comma-separated
+values, --config-dir DIR adds your own YAML files, --hydra-help lists Hydra's own options.
+"""
+WIDTH, KEY_WIDTH = 100, 34  # columns
+LINE = re.compile(
+    r"^(?P<indent> *)(?P<key>[\w.@/-]+):(?P<value>.*?)(?:(?:^| )#\s*(?P<comment>.*))?$"
+)
+
+
+def comments(file: Path) -> dict[str, str]:
+    """The comment beside each key of a YAML file, by dotted key."""
+    found: dict[str, str] = {}
+    parents: list[tuple[int, str]] = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if not (match := LINE.match(line)):
+            continue
+        indent = len(match["indent"])
+        parents = [(depth, key) for depth, key in parents if depth < indent]
+        parents.append((indent, match["key"]))
+        if match["comment"]:
+            found[".".join(key for _, key in parents)] = match["comment"]
+    return found
+
+
+def file_comments(group: str, name: str) -> dict[str, str]:
+    """The comments of a group's file and of those that it includes, by key within the group."""
+    file = CONFIGS / group / f"{name}.yaml"
+    if not file.is_file():  # of --config-dir
+        return {}
+    found: dict[str, str] = {}
+    for included in (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults", []):
+        if isinstance(included, str) and included != "_self_":
+            found |= file_comments(group, included)
+    return found | comments(file)
+
+
+def help_text(words: Sequence[str]) -> str:
+    """The help page for the settings that a command line composes.
+
+    Args:
+        words: the command line; its options are ignored.
+    """
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    overrides = [word for word in words if not word.startswith("-")]
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = compose("train", overrides, return_hydra_config=True)
+        choices = dict(config.hydra.runtime.choices)
+        settings = OmegaConf.to_container(config)
+    assert isinstance(settings, dict)
+    meaning = comments(CONFIGS / "train.yaml")
+    lines = [USAGE, f"experiment ({', '.join(options_of('experiment'))})"]
+    groups = {str(key): value for key, value in settings.items() if key != "hydra"}
+    for key, value in sorted(groups.items(), key=lambda item: isinstance(item[1], dict)):
+        if isinstance(value, dict):
+            chosen = str(choices.get(key))
+            lines.append(f"\n{key}={chosen} (choose from {', '.join(options_of(key))})")
+            own = file_comments(key, chosen)
+            meaning |= {f"{key}.{name}": text for name, text in own.items()}
+            lines += describe(value, f"{key}.", meaning)
+        else:
+            lines += describe({key: value}, "", meaning)
+    return "\n".join(lines)
+
+
+def describe(node: dict[Any, Any], prefix: str, meaning: dict[str, str]) -> list[str]:
+    """One line or more for each setting of a group."""
+    lines = []
+    for key, value in node.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and value:
+            lines += describe(value, f"{name}.", meaning)
+            continue
+        text = json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+        typed = textwrap.shorten(f"  {name}={text}", 60, placeholder="…").strip()
+        wrapped = textwrap.wrap(meaning.get(name, ""), WIDTH - KEY_WIDTH - 4) or [""]
+        if len(typed) > KEY_WIDTH:
+            lines.append(f"  {typed}")
+            typed = ""
+        for number, part in enumerate(wrapped):
+            lines.append(f"  {typed if number == 0 else '':<{KEY_WIDTH}}  {part}".rstrip())
+    return lines

@@ -1,0 +1,81 @@
+"""Settings recorded by version 0.1 in today's form; today's pass unchanged."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from cifar10.core.errors import SettingError
+
+MOVED = {
+    "cifar10.optim.Muon": "cifar10.training.muon.Muon",
+    "cifar10.optim.MuonSGD": "cifar10.training.muon.MuonSGD",
+    "cifar10.optim.Triangle": "cifar10.training.schedules.Triangle",
+    "cifar10.optim.Cosine": "cifar10.training.schedules.Cosine",
+    "cifar10.optim.Constant": "cifar10.training.schedules.Constant",
+    "cifar10.models.from_timm.FromTimm": "cifar10.models.timm.FromTimm",
+    "cifar10.classifier.Classifier": "cifar10.training.classifier.Classifier",
+    "cifar10.data.folder.FolderDataModule": "cifar10.data.image_folder.FolderDataModule",
+    "cifar10.last.LastCheckpoint": "cifar10.runs.last_checkpoint.LastCheckpoint",
+}
+# Each removed setting with its neutral value, one per epoch.
+REMOVED = {"keep_hardest": 1, "data.crops": 32}
+FULL_SIZE = 32  # pixels
+
+
+def upgrade_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Upgrade the nested settings of a run.
+
+    Raises:
+        SettingError: the run used a setting that was removed.
+    """
+    new = rename_targets(config)
+    data, callbacks = new.get("data", {}), new.get("callbacks") or {}
+    removed = {"keep_hardest": new.pop("keep_hardest", ()), "data.crops": data.pop("crops", ())}
+    for key, values in removed.items():
+        if not set(values) <= {REMOVED[key]}:
+            raise SettingError(f"{key}={values}: removed in version 0.2, without a replacement")
+    if "sizes" in data:
+        data["sizes"] = sizes_by_epoch(data["sizes"])
+    return {"report": callbacks.pop("gallery", None) is not None} | new
+
+
+def upgrade_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Upgrade the flat settings of a result, where lists and dictionaries are text.
+
+    Settings that were removed stay unless they are neutral, so that results remain distinct.
+    """
+    new = dict(settings)
+    for key, neutral in REMOVED.items():
+        if set(json.loads(new.get(key, "[]"))) <= {neutral}:
+            new.pop(key, None)
+    if str(new.get("data.sizes")).startswith("["):
+        new["data.sizes"] = str(sizes_by_epoch(json.loads(new["data.sizes"])))
+    return new
+
+
+def upgrade_hyperparameters(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Upgrade the arguments of a Classifier, as a checkpoint or a model card holds them."""
+    new = rename_targets(hyperparameters)
+    new.pop("keep_hardest", None)  # changed the training only
+    return new
+
+
+def rename_targets(value: Any) -> Any:
+    """Copy nested settings with today's class names."""
+    if isinstance(value, Mapping):
+        return {key: rename_targets(item) for key, item in value.items()}
+    if isinstance(value, list):  # data.transform
+        return [rename_targets(item) for item in value]
+    return MOVED.get(value, value) if isinstance(value, str) else value
+
+
+def sizes_by_epoch(sizes: Any) -> dict[int, int] | None:
+    """Image sizes as {first epoch: pixels}; from one size per epoch, or with JSON's text keys."""
+    if isinstance(sizes, Mapping):
+        return {int(epoch): side for epoch, side in sizes.items()}
+    changes: dict[int, int] = {}
+    previous = FULL_SIZE
+    for epoch, side in enumerate(sizes or (), start=1):
+        if side != previous:
+            changes[epoch] = previous = side
+    return changes or None

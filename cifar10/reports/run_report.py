@@ -1,0 +1,172 @@
+"""The figures and the report page of a run."""
+
+import base64
+import io
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import torch
+import yaml
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor, nn
+
+from cifar10.core.errors import one_line
+from cifar10.core.files import atomic_write
+from cifar10.data.module import InMemoryDataModule
+from cifar10.reports import figures
+from cifar10.training.classifier import Classifier
+from cifar10.training.metrics import Predictions, detailed_scores
+
+log = logging.getLogger(__name__)
+
+PAGE, FIGURES = "report.html", "figures"
+GRID = 50  # images in a grid
+CAPTIONS = {
+    "curves": "Training curves",
+    "mistakes": "Most confident errors",
+    "confusion": "Confusion matrix",
+    "per_class": "Accuracy per class",
+    "reliability": "Calibration",
+    "augmented": "Augmented training images of the first epoch",
+    "samples": "Training images per class",
+    "filters": "Filters of the first layer",
+}
+
+
+def write_report(
+    folder: Path,
+    result: Mapping[str, Any],
+    command: str,
+    classifier: Classifier,
+    data: InMemoryDataModule,
+    logits: Sequence[Tensor],
+    loggers: Iterable[Any] = (),
+    step: int = 0,
+) -> Path | None:
+    """Draw a run's figures, write its page, and add the figures to TensorBoard.
+
+    A failure is logged: a finished run is not lost for a figure.
+
+    Args:
+        folder: the run's.
+        result: the contents of result.json.
+        command: repeats the run.
+        data: opened.
+        logits: of the test set, float (n, classes) per batch; may be empty.
+        loggers: of which TensorBoard's take the figures, at optimizer step `step`.
+
+    Returns:
+        The page; None if it could not be written.
+    """
+    try:
+        images = save_figures(run_figures(classifier, data, result, logits), folder / FIGURES)
+        with atomic_write(folder / PAGE) as file:
+            file.write(render_page(result, command, images).encode())
+        for logger in loggers:
+            if isinstance(logger, TensorBoardLogger):
+                for name, png in images.items():
+                    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+                    logger.experiment.add_image(name, pixels, step, dataformats="HWC")
+                logger.experiment.flush()
+    except Exception as error:
+        log.warning("Warning: the report is incomplete: %s", one_line(error))
+        return None
+    return folder / PAGE
+
+
+def run_figures(
+    classifier: Classifier,
+    data: InMemoryDataModule,
+    result: Mapping[str, Any],
+    logits: Sequence[Tensor],
+) -> dict[str, Figure]:
+    """All figures of a run, by file name."""
+    assert data.train_indices is not None
+    every = data.train_indices[:: max(1, len(data.train_indices) // GRID)][:GRID]
+    batches = data.loader(every, augment=data.augment, seed=data.seed)
+    augmented = torch.cat([images for images, _ in batches])
+    labels = data.labels[data.train_indices]
+    drawn = {
+        "curves": figures.training_curves(result["history"]),
+        "augmented": figures.image_grid(augmented),
+        "samples": figures.class_samples(data.images(data.train_indices), labels, data.classes),
+    }
+    if logits:
+        predictions = torch.cat(list(logits))
+        indices = data.test_indices[: len(predictions)]
+        answered = Predictions(predictions, data.labels[indices].cpu())
+        scores = detailed_scores(answered, data.classes)
+        drawn |= prediction_figures(scores, answered, data.images(indices))
+    layers = (layer for layer in classifier.network.modules() if isinstance(layer, nn.Conv2d))
+    first = next(layers, None)
+    if first is not None and first.in_channels == 3:
+        drawn["filters"] = figures.first_layer_filters(first.weight.detach().float().cpu())
+    return drawn
+
+
+def prediction_figures(
+    scores: Mapping[str, Any], predictions: Predictions, images: Tensor
+) -> dict[str, Figure]:
+    """The figures of a classifier's predictions for a split, by file name.
+
+    Args:
+        scores: of `detailed_scores`.
+        images: of the split, uint8 (N, 3, 32, 32).
+    """
+    names = list(scores["per_class"])
+    probabilities = predictions.logits.softmax(1)
+    confidence, predicted = probabilities.max(1)
+    correct = predicted == predictions.labels
+    drawn = {
+        "confusion": figures.confusion_matrix(torch.tensor(scores["confusion"]), names),
+        "per_class": figures.class_accuracy(scores["per_class"]),
+        "reliability": figures.calibration(confidence, correct, scores["calibration_error"]),
+    }
+    if not correct.all():
+        drawn["mistakes"] = figures.confident_errors(
+            images, predictions.labels, probabilities, names
+        )
+    return drawn
+
+
+def save_figures(drawn: Mapping[str, Figure], folder: Path) -> dict[str, bytes]:
+    """Save figures as PNG files; returns their bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images = {}
+    for name, figure in drawn.items():
+        images[name] = figures.to_png(figure)
+        with atomic_write(folder / f"{name}.png") as file:
+            file.write(images[name])
+    return images
+
+
+def render_page(result: Mapping[str, Any], command: str, images: Mapping[str, bytes]) -> str:
+    """A run's result, settings and figures as one HTML file that needs no other.
+
+    Args:
+        result: the contents of result.json.
+        command: repeats the run.
+        images: PNG files by the name of their figure.
+    """
+    template = jinja2.Template(
+        Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    shown = {
+        name: (caption, base64.b64encode(images[name]).decode())
+        for name, caption in CAPTIONS.items()
+        if name in images
+    }
+    return template.render(
+        result=result,
+        command=command,
+        config=yaml.safe_dump(dict(result["config"]), sort_keys=False),
+        images=shown,
+    )

@@ -1,0 +1,45 @@
+"""Check that a network takes the images and returns logits."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from cifar10.core.errors import SettingError, one_line
+from cifar10.data.checksums import IMAGE_SIZE
+
+
+@torch.no_grad()
+def check_network(
+    network: nn.Module, num_classes: int, sides: Iterable[int] = (IMAGE_SIZE,)
+) -> None:
+    """Run a network on two blank images of each size, in eval mode so that nothing in it changes.
+
+    Args:
+        network: a new network; it is left in train mode.
+        num_classes: logits per image.
+        sides: image sizes in pixels.
+
+    Raises:
+        SettingError: the network fails on such images or returns something else than logits.
+    """
+    name = type(network).__name__
+    network.eval()
+    for side in sides:
+        try:
+            output = network(torch.zeros(2, 3, side, side))
+        except Exception as error:  # user code may raise anything
+            setting = "model" if side == IMAGE_SIZE else "data.sizes"
+            raise SettingError(
+                f"{setting}: {name} cannot take images of {side}x{side} pixels: {one_line(error)}"
+            ) from error
+        got = type(output).__name__
+        if isinstance(output, Tensor):
+            if output.shape == (2, num_classes) and output.is_floating_point():
+                continue
+            shape = ", ".join(map(str, ["N", *output.shape[1:]]))
+            got = f"{str(output.dtype).removeprefix('torch.')} ({shape})"
+        raise SettingError(
+            f"model: {name} must return one logit per class, float (N, {num_classes}), not {got}"
+        )
+    network.train()

@@ -1,0 +1,85 @@
+"""Settings of version 0.1: the committed ones, and those that need a conversion."""
+
+import json
+
+import pytest
+
+from cifar10.core.errors import SettingError
+from cifar10.core.instantiate import import_class
+from cifar10.core.legacy import (
+    MOVED,
+    sizes_by_epoch,
+    upgrade_config,
+    upgrade_hyperparameters,
+    upgrade_settings,
+)
+from cifar10.core.settings import ROOT
+
+OLD = {
+    "data": {"_target_": "cifar10.data.folder.FolderDataModule", "crops": [32], "sizes": [24, 32]},
+    "model": {"_target_": "cifar10.models.from_timm.FromTimm"},
+    "optimizer": {"_target_": "cifar10.optim.Muon"},
+    "scheduler": {"_target_": "cifar10.optim.Cosine"},
+    "callbacks": {
+        "last": {"_target_": "cifar10.last.LastCheckpoint"},
+        "gallery": {"_target_": "cifar10.gallery.Gallery"},
+    },
+    "keep_hardest": [1.0],
+}
+NEW = {
+    "data": {"_target_": "cifar10.data.image_folder.FolderDataModule", "sizes": {1: 24, 2: 32}},
+    "model": {"_target_": "cifar10.models.timm.FromTimm"},
+    "optimizer": {"_target_": "cifar10.training.muon.Muon"},
+    "scheduler": {"_target_": "cifar10.training.schedules.Cosine"},
+    "callbacks": {"last": {"_target_": "cifar10.runs.last_checkpoint.LastCheckpoint"}},
+    "report": True,
+}
+
+
+def test_old_settings_become_todays_and_todays_stay():
+    assert upgrade_config(OLD) == NEW
+    assert upgrade_config(NEW) == NEW
+    assert upgrade_config(json.loads(json.dumps(NEW))) == NEW
+    assert upgrade_config(OLD | {"callbacks": None})["report"] is False
+
+
+@pytest.mark.parametrize("change", [{"keep_hardest": [1.0, 0.5]}, {"data": {"crops": [28, 32]}}])
+def test_a_removed_setting_that_was_in_use_is_rejected(change):
+    with pytest.raises(SettingError, match=r"=\[.*\]: removed in version 0\.2"):
+        upgrade_config(OLD | change)
+
+
+@pytest.mark.parametrize("name", MOVED.values())
+def test_todays_class_names_exist(name):
+    assert import_class(name, "model", object)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ([32], None),
+        (None, None),
+        ([24, 24, 24, 28, 32], {1: 24, 4: 28, 5: 32}),
+        ([32, 32, 24], {3: 24}),
+        ([24] * 12 + [28] * 7 + [32], {1: 24, 13: 28, 20: 32}),
+    ],
+)
+def test_a_list_of_sizes_becomes_the_epochs_that_change_it(old, new):
+    assert sizes_by_epoch(old) == new
+
+
+def test_flat_settings_lose_what_is_neutral_only():
+    old = {"seed": 0, "keep_hardest": "[1.0]", "data.crops": "[32]", "data.sizes": "[24, 32]"}
+    assert upgrade_settings(old) == {"seed": 0, "data.sizes": "{1: 24, 2: 32}"}
+    assert upgrade_settings({"data.sizes": "[32]"}) == {"data.sizes": "None"}
+    used = {"keep_hardest": "[1.0, 0.5]", "data.sizes": "{1: 24}"}
+    assert upgrade_settings(used) == used
+
+
+def test_committed_model_cards_name_todays_classes():
+    for file in (ROOT / "cifar10" / "zoo").glob("*.json"):
+        card = json.loads(file.read_text(encoding="utf-8"))
+        upgraded = upgrade_hyperparameters(card["hyper_parameters"])
+        assert "keep_hardest" not in upgraded
+        for part in ("model", "optimizer", "scheduler"):
+            assert import_class(upgraded[part]["_target_"], part, object)
