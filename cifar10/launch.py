@@ -21,7 +21,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from cifar10.core.errors import SettingError, UserError, exit_with
+from cifar10.core.errors import SettingError, exit_with, one_line
 from cifar10.core.hydra_errors import report_errors, to_user_error
 from cifar10.core.settings import quote_override, to_plain
 from cifar10.runs.signals import Interrupted, preemption_signals, requeue, signals
@@ -131,12 +131,11 @@ def launch(cfg: DictConfig) -> float:
         end_interrupted(stop, None if is_job else folder)
         raise
     except Exception as error:
+        if is_job:
+            raise error.with_traceback(None) from None  # frames would keep the run's data alive
         if (known := to_user_error(error, sys.argv[1:])) is None:
             raise
-        if not is_job:
-            exit_with(known)
-        log.error("error: %s", known)
-        raise known.with_traceback(None) from None  # frames would keep the run's data alive
+        exit_with(known)
     loss = result.get("val", {}).get("loss")
     return math.nan if loss is None else loss
 
@@ -161,7 +160,8 @@ def run_job(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str, An
 
     started = time.perf_counter()
     gc.collect()  # cycles of the run before hold hundreds of megabytes
-    print(begin_line(cfg.sweep, Path(HydraConfig.get().sweep.dir)), flush=True)
+    name = name_run(cfg.sweep)
+    print(begin_line(cfg.sweep, folder.parent), flush=True)
     cfg.resume = "auto"
     try:
         if (devices := cfg.trainer.get("devices")) != 1:
@@ -171,13 +171,15 @@ def run_job(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str, An
                 f"devices one after another, with a loop in the shell"
             )
         prepared = prepare(cfg, folder, overrides)
-    except UserError as error:
+        if prepared.finished and prepared.earlier:
+            print(f"{name}: already finished, skipped", flush=True)
+            return prepared.earlier
+        result, _ = train_and_report(prepared, folder, overrides, started)
+    except Exception as error:
+        print(f"{name}: failed: {one_line(error)}", flush=True)
+        log.debug("failed", exc_info=True)  # the traceback goes to train.log only
         record_failure(folder, overrides, error)  # for the sweep's summary
         raise
-    if prepared.finished and prepared.earlier:
-        print(f"{name_run(cfg.sweep)}: already finished, skipped", flush=True)
-        return prepared.earlier
-    result, _ = train_and_report(prepared, folder, overrides, started)
     print(end_line(cfg.sweep, result), flush=True)
     return result
 

@@ -82,7 +82,7 @@ def write_final_result(folder: Path, result: dict[str, Any]) -> None:
             log.warning("%s", message)
 
 
-def record_failure(folder: Path, overrides: Sequence[str], error: UserError) -> None:
+def record_failure(folder: Path, overrides: Sequence[str], error: Exception) -> None:
     """Leave the error of a run that could not start in its folder, unless a run is there."""
     failed = {"status": "failed", "error": one_line(error), "overrides": list(overrides)}
     if folder.is_dir() and not (folder / RESULT_FILE).exists():

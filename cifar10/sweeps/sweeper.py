@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar10.core.errors import SettingError, UserError, one_line
 from cifar10.core.settings import quote_override, safe_filename
-from cifar10.runs.signals import Interrupted
+from cifar10.runs.signals import Interrupted, preemption_signals, requeue
 
 if TYPE_CHECKING:
     pass
@@ -56,7 +56,7 @@ class ResumableSweeper(Sweeper):
         from cifar10.sweeps.settings import SweepSettings
 
         assert self.config and self.hydra_context
-        config = OmegaConf.to_container(self.config.sweep)
+        config: Any = OmegaConf.to_container(self.config.sweep)
         self.settings: SweepSettings = validate_settings(SweepSettings, config, "sweep.")
         self.folder = Path(self.config.hydra.sweep.dir)
         if self.folder.exists() and not self.folder.is_dir():
@@ -72,6 +72,8 @@ class ResumableSweeper(Sweeper):
             failed = self.run_search(overrides) if search else self.run_grid(overrides)
         except Interrupted as stop:
             print(f"{stop}; to continue the sweep: {self.command()}", file=sys.stderr)
+            if stop.number in preemption_signals():
+                requeue()
             raise
         print(f"\n{table.summarise(self.folder, self.settings.metric)}")
         if failed:

@@ -129,7 +129,7 @@ def as_csv(groups: Sequence[Group]) -> str:
 
 def draw_figures(folder: Path, runs: Sequence[Run], groups: Sequence[Group]) -> list[Path]:
     """Draw the sweep's figures; returns their folder. An error is only logged."""
-    from cifar10.reports.run_report import save_figures as save
+    from cifar10.reports.run_report import save_figures
     from cifar10.sweeps import figures
 
     try:
@@ -148,7 +148,7 @@ def draw_figures(folder: Path, runs: Sequence[Run], groups: Sequence[Group]) -> 
             drawn["parallel"] = figures.parallel_coordinates(settings, losses)
         if weights := setting_importances(folder):
             drawn["importance"] = figures.setting_importance(weights)
-        save(drawn, folder / FIGURES)
+        save_figures(drawn, folder / FIGURES)
     except Exception as error:  # the table is still useful without them
         log.warning("some figures of the sweep are missing: %s", one_line(error))
         return []
