@@ -15,10 +15,10 @@ from cifar10 import zoo
 from cifar10.core.errors import UserError
 from cifar10.core.files import atomic_write
 from cifar10.inference import evaluate as evaluation
-from cifar10.reports import report
 from cifar10.runs import checkpoint
 from cifar10.runs import result as results
 from cifar10.runs.load import find_checkpoint, load, restore_classifier
+from cifar10.runs.result import repeat_command
 from cifar10.training.classifier import Classifier
 
 COST = 0.0002  # of top-1 that half precision may take
@@ -155,7 +155,7 @@ def made_by(result: dict[str, Any]) -> list[str]:
         else ("none was held out, and the last epoch is the result")
     )
     return [
-        f"    {report.repeat(result)}",
+        f"    {repeat_command(result)}",
         "",
         f"at commit {result['commit'][:12]}, on {result['device']}, {result['precision']['value']}:"
         f" {result['epochs']} epochs in {result['seconds']['training'] / 60:.0f} minutes. Seed"
