@@ -16,7 +16,7 @@ from cifar10.runs.components import build_components
 
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 NAMES = [file.relative_to(CONFIGS).with_suffix("").as_posix() for file in FILES]
-PARTS = {"data/base"}  # of other files alone
+PARTS = {"data/_base"}  # only included by other files
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """The settings of configs/, composed into plain values."""
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -47,8 +46,7 @@ def to_plain(cfg: DictConfig) -> dict[str, Any]:
     job = OmegaConf.masked_copy(
         cfg, [key for key in cfg if key not in ("hydra", "resume", "sweep")]
     )
-    plain = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
-    return json.loads(json.dumps(plain))  # keys are text, as in result.json
+    return OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
 
 
 def compose_settings(*overrides: str) -> dict[str, Any]:
