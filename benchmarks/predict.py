@@ -64,14 +64,14 @@ def picture_folder() -> Path:
 
 def our_folder(model: str) -> Iterator[float]:
     """As `cifar10 predict` goes through a folder."""
-    from cifar10.data import images as pictures
+    from cifar10.data.images import find_images
     from cifar10.inference import predict as answers
 
     classifier = parts(*quiet(f"model={model}")).classifier
     folder = picture_folder()
     while True:
         start = time.perf_counter()
-        files, _ = pictures.find_images([folder])
+        files, _, _ = find_images([folder])
         answered = sum(1 for _ in answers.predict_files(files, classifier, top=5, failed=[]))
         yield answered / (time.perf_counter() - start)
 

@@ -18,32 +18,30 @@ from benchmarks.measure import alternate, claim, output, ratio, report
 from benchmarks.recipes import RECIPES, RESULTS
 from benchmarks.subjects import naive_steps, some_images, under_trainer
 from cifar10.core.settings import compose_settings
-from cifar10.data.loader import side_at_epoch, value_at_epoch
+from cifar10.data.loader import side_at_epoch
 
 ROUNDS = 3
 STEPS = 2
 FITTED = 6  # last epochs of a run that ended before its target
 
 
-def phases(overrides: list[str]) -> dict[tuple[int, float], int]:
-    """How many images a recipe goes through in each size in pixels, each share of them kept."""
+def phases(overrides: list[str]) -> dict[int, int]:
+    """Number of images that a recipe trains on, by image size in pixels."""
     chosen = compose_settings(*overrides)
     data, trainer = chosen["data"], chosen["trainer"]
-    sizes = {int(first): side for first, side in (data["sizes"] or {}).items()}
     total = 50_000 - (data["val_size"] if data["validation"] == "held-out" else 0)
     left = trainer.get("max_steps", sys.maxsize)
-    images: dict[tuple[int, float], int] = {}
+    images: dict[int, int] = {}
     for epoch in range(trainer["max_epochs"]):
         steps = min(left, math.ceil(total / data["batch_size"]))
-        side = side_at_epoch(sizes, epoch)
-        phase = side, value_at_epoch(chosen["keep_hardest"], epoch)
-        images[phase] = images.get(phase, 0) + min(steps * data["batch_size"], total)
+        side = side_at_epoch(data["sizes"], epoch)
+        images[side] = images.get(side, 0) + min(steps * data["batch_size"], total)
         left -= steps
-    return {phase: count for phase, count in images.items() if count}
+    return {side: count for side, count in images.items() if count}
 
 
-def phase_name(recipe: str, size: int, keep: float) -> str:
-    return f"{recipe}, {size} pixels" + f", hardest {keep:.0%}" * (keep < 1)
+def phase_name(recipe: str, side: int) -> str:
+    return f"{recipe}, {side} pixels"
 
 
 def original_way(steps: int) -> Iterator[float]:
@@ -104,23 +102,19 @@ def main() -> None:
 
     work = {recipe: phases(RECIPES[recipe]) for recipe in RECIPES if recipe != "original"}
     contenders = {
-        phase_name(recipe, size, keep): (
+        phase_name(recipe, side): (
             under_trainer,
-            [
-                *RECIPES[recipe],
-                f"data.sizes={{1:{size}}}",
-                f"keep_hardest=[{keep}]",
-            ],
+            [*RECIPES[recipe], f"data.sizes={{1:{side}}}"],
             STEPS,
         )
         for recipe, images in work.items()
-        for size, keep in images
+        for side in images
     }
     way = "original, a tutorial's loop over torchvision's loader"
     rates = alternate(contenders | {way: (original_way, STEPS)}, ROUNDS)
     seconds = {
         recipe: [
-            sum(count / rates[phase_name(recipe, *phase)][turn] for phase, count in images.items())
+            sum(count / rates[phase_name(recipe, side)][turn] for side, count in images.items())
             for turn in range(ROUNDS)
         ]
         for recipe, images in work.items()
