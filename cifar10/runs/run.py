@@ -203,8 +203,13 @@ def test(components: Components, folder: Path, result: dict[str, Any]) -> None:
     """Evaluate the chosen checkpoint on the test set, once; add the figures to the result."""
     trainer, data = components.trainer, components.data
     checkpoint = folder.resolve() / result["checkpoint"] if result["checkpoint"] else None
-    given = {"datamodule": data, "ckpt_path": checkpoint, "weights_only": True}
-    tested = trainer.test(components.classifier, verbose=False, **given)
+    tested = trainer.test(
+        components.classifier,
+        datamodule=data,
+        ckpt_path=checkpoint,
+        verbose=False,
+        weights_only=True,
+    )
     if not tested:
         raise SettingError("trainer.limit_test_batches: no test batch is left")
     count = int(trainer.num_test_batches[0]) * data.batch_size
