@@ -106,7 +106,7 @@ def accuracies(runs: list[dict]) -> dict[str, float]:
 
 def main() -> None:
     path = output("time_to_accuracy")
-    from cifar10.sweeps import summary
+    from cifar10.sweeps.grouping import find_runs
 
     work = {recipe: images_by_size(RECIPES[recipe]) for recipe in RECIPES if recipe != "original"}
     contenders = {
@@ -128,7 +128,7 @@ def main() -> None:
         for recipe, images in work.items()
     }
     seconds["original, an epoch"] = [50_000 / rate for rate in rates[tutorial]]
-    runs = {recipe: summary.find([RESULTS / recipe]) for recipe in RECIPES}
+    runs = {recipe: find_runs([RESULTS / recipe]) for recipe in RECIPES}
     reached = {recipe: accuracies(found) for recipe, found in runs.items() if found}
 
     claims = []
