@@ -17,7 +17,7 @@ from benchmarks.measure import alternate, claim, output, ratio, report
 from benchmarks.recipes import RECIPES, RESULTS
 from benchmarks.subjects import naive_steps, some_images, under_trainer
 from cifar10.core.settings import compose_settings
-from cifar10.data.checksums import IMAGE_SIZE
+from cifar10.data.loader import side_at_epoch
 
 ROUNDS = 3
 STEPS = 2
@@ -28,14 +28,12 @@ def images_by_size(overrides: list[str]) -> dict[int, int]:
     """Count the images that a recipe trains on in each size in pixels."""
     settings = compose_settings(*overrides)
     data, trainer = settings["data"], settings["trainer"]
-    sizes: dict[int, int] = data["sizes"] or {}
     total = 50_000 - (data["val_size"] if data["validation"] == "held-out" else 0)
     left = trainer.get("max_steps", sys.maxsize)
-    side = IMAGE_SIZE
     images: dict[int, int] = {}
-    for epoch in range(1, trainer["max_epochs"] + 1):
+    for epoch in range(trainer["max_epochs"]):
         steps = min(left, math.ceil(total / data["batch_size"]))
-        side = sizes.get(epoch, side)
+        side = side_at_epoch(data["sizes"], epoch)
         images[side] = images.get(side, 0) + min(steps * data["batch_size"], total)
         left -= steps
     return {side: count for side, count in images.items() if count}

@@ -94,9 +94,9 @@ def to_json(result: dict[str, Any]) -> str:
 
 
 def finite(value: Any) -> Any:
-    """A plain value with null for each NaN and infinity, which JSON cannot hold."""
+    """A plain value as JSON can hold it: text as keys, null for each NaN and infinity."""
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

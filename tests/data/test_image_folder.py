@@ -216,8 +216,8 @@ def test_an_image_folder_trains_predicts_and_evaluates(photos, tmp_path, cifar, 
     from cifar10.runs.run import run
 
     out = tmp_path / "run"
-    chosen = ["data=folder", f"data.dir='{photos}'", "data.batch_size=10", "trainer.max_epochs=3"]
-    result = run(settings(*chosen), out, chosen)
+    typed = ["data=folder", f"data.dir='{photos}'", "data.batch_size=10", "trainer.max_epochs=3"]
+    result = run(settings(*typed), out, typed)
     assert (result["data"]["train"], result["data"]["test"]) == (30, 12)
     assert result["test"]["top3"] == result["test"]["top5"] == 1  # of three classes
     drawn = {path.stem for path in (out / "figures").iterdir()}
@@ -228,10 +228,12 @@ def test_an_image_folder_trains_predicts_and_evaluates(photos, tmp_path, cifar, 
         torch.stack([read_image(p) for p in (photos / "train").rglob("*.png")])
     )
     torch.testing.assert_close(classifier.mean.flatten(), torch.tensor(mean))
-    code, said, _ = cifar("predict", photos / "test" / "big bee" / "test0.png", "-m", out, "--json")
+    code, output, _ = cifar(
+        "predict", photos / "test" / "big bee" / "test0.png", "-m", out, "--json"
+    )
     assert code == 0
-    named = [answer["class"] for answer in json.loads(said[said.index("[") :])[0]["predictions"]]
-    assert sorted(named) == sorted(CLASSES)
+    predictions = json.loads(output[output.index("[") :])[0]["predictions"]
+    assert sorted(entry["class"] for entry in predictions) == sorted(CLASSES)
     assert cifar("evaluate", out)[0] == 0
     scores = json.loads((out / "evaluation-test" / "evaluation.json").read_text())
     assert scores["top1"] == pytest.approx(result["test"]["top1"])
@@ -240,4 +242,4 @@ def test_an_image_folder_trains_predicts_and_evaluates(photos, tmp_path, cifar, 
     code, _, error = cifar("evaluate", out)
     assert (code, "are not those" in error) == (2, True)
     with pytest.raises(SettingError, match="are not those"):
-        run(settings(*chosen, "trainer.max_epochs=4"), out, [], earlier=result)
+        run(settings(*typed, "trainer.max_epochs=4"), out, [], earlier=result)
