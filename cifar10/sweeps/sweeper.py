@@ -199,5 +199,6 @@ def listed_values(override: Override) -> list[str]:
 
 
 def short_name(setting: str) -> str:
-    """A setting or override without the group that its name does not need."""
-    return setting.removeprefix("optimizer.").removeprefix("model.")
+    """A setting or override without its group: `lr=0.1` for `optimizer.lr=0.1`."""
+    key, equals, value = setting.partition("=")
+    return (key.partition(".")[2] or key) + equals + value

@@ -95,7 +95,8 @@ def as_table(groups: Sequence[Group]) -> str:
     keys = setting_names(groups)
     for key in keys:
         table.add_column(short_name(key).replace("_", " "), overflow="fold")
-    shown = [own for own in METRICS[:3] if any(group.values(*own) for group in groups)]
+    fitting = METRICS[:3] if len(keys) <= 2 else METRICS[:2]  # into 80 columns
+    shown = [own for own in fitting if any(group.values(*own) for group in groups)]
     for split, metric in shown:
         name = metric.replace("top", "top-")
         table.add_column(f"{split} {name}", justify="right", no_wrap=True)
