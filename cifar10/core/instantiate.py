@@ -10,7 +10,7 @@ import inspect
 import os
 import sys
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -166,34 +166,34 @@ def check_types(function: Callable, arguments: Mapping[str, Any], prefix: str) -
         try:
             adapter.validate_python(arguments[key], strict=True)  # "3" and true are no numbers
         except ValidationError as error:
-            message = f"{prefix}{key}={arguments[key]!r}: {requirement(error.errors())}"
-            raise SettingError(message) from error
+            raise SettingError(
+                f"{prefix}{key}={arguments[key]!r}: {requirement(error.errors())}"
+            ) from error
 
 
-def validate_settings(model: type[M], settings: Mapping[str, Any], prefix: str) -> M:
-    """Check settings against a pydantic model.
+def validate_settings(model: type[M], values: Mapping[str, Any], prefix: str) -> M:
+    """Build a pydantic model from a group of settings.
 
     Args:
-        prefix: stands before the settings' names in messages, such as `sweep.`.
+        prefix: stands before the settings' names in messages: `sweep.`.
 
     Raises:
         SettingError: a setting is unknown, missing, of the wrong type or out of range.
     """
     try:
-        return model.model_validate(settings)
+        return model.model_validate(values)
     except ValidationError as error:
         details = error.errors()
-    key = str(details[0]["loc"][0])
+    key = details[0]["loc"][0]
     if details[0]["type"] == "extra_forbidden":
         known = [f"{prefix}{name}" for name in model.model_fields]
-        raise unknown_setting(f"{prefix}{key}", settings[key], known)
-    if details[0]["type"] == "missing":
-        raise SettingError(f"{prefix}{key}: required")
+        raise unknown_setting(f"{prefix}{key}", values[str(key)], known)
     same_key = [detail for detail in details if detail["loc"][0] == key]
-    raise SettingError(f"{prefix}{key}={settings[key]!r}: {requirement(same_key)}")
+    value = values.get(str(key))
+    raise SettingError(f"{prefix}{key}={value!r}: {requirement(same_key)}")
 
 
-def requirement(details: Sequence[ErrorDetails]) -> str:
+def requirement(details: Iterable[ErrorDetails]) -> str:
     """What a value must be, from pydantic's errors about it: `must be at least 1 or be null`."""
     needs = []
     for detail in details:

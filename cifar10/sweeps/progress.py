@@ -7,6 +7,7 @@ from statistics import mean
 from typing import Any
 
 from cifar10.core.errors import UserError
+from cifar10.runs.console import format_duration
 from cifar10.runs.result import RESULT_FILE, read_result
 
 
@@ -60,14 +61,3 @@ def seconds_left(folder: Path, runs: int) -> float | None:
     ends = [start + total for start, total in zip(starts, totals, strict=True)]
     in_parallel = max(1, round(sum(totals) / (max(ends) - min(starts) + 1e-9)))
     return mean(totals) * max(0, runs - len(totals)) / in_parallel
-
-
-def format_duration(seconds: float, rough: bool = False) -> str:
-    """Seconds as `45 s`, `2 min 43 s` or `1 h 5 min`; roughly, only the larger unit."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        minutes, rest = divmod(round(seconds), 60)
-        return f"{seconds / 60:.0f} min" if rough else f"{minutes} min {rest} s"
-    hours, rest = divmod(round(seconds / 60), 60)
-    return f"{seconds / 3600:.1f} h" if rough else f"{hours} h {rest} min"

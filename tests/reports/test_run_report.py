@@ -49,7 +49,7 @@ def test_a_failure_to_draw_fails_no_run(tiny, tmp_path, monkeypatch, caplog):
     def broken(_):
         raise ValueError("no such\nfont")
 
-    monkeypatch.setattr(figures, "training_curves", broken)
+    monkeypatch.setattr(figures, "curves", broken)
     settings = tiny()
     settings["callbacks"]["gallery"] = {"_target_": "cifar10.reports.gallery.Gallery"}
     result = run(settings, tmp_path)
@@ -80,6 +80,22 @@ def test_answers_of_several_ranks_are_put_back_in_order(images, monkeypatch):
     gallery.said = said[0]
     gallery.on_test_end(Trainer(), None)
     assert torch.equal(torch.cat(gallery.said), logits)
+
+
+def test_figures_take_little_and_odd_input():
+    images = torch.zeros(3, 3, 32, 32, dtype=torch.uint8)
+    labels = torch.tensor([0, 1, 1])
+    certain = torch.eye(10)[labels]
+    names = [str(n) for n in range(10)]
+    drawn = [
+        figures.curves([{"epoch": 1}]),
+        figures.mistakes(images, labels, certain, names),  # there are none
+        figures.samples(images, labels, names),
+        figures.confusion(torch.zeros(10, 10), names),
+        figures.reliability(torch.tensor([0.0, 1.0]), torch.tensor([False, True]), 0.0),
+        figures.filters(torch.zeros(1, 3, 2, 2)),
+    ]
+    assert all(isinstance(figure, Figure) for figure in drawn)
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs Chromium")
