@@ -46,10 +46,3 @@ def test_a_run_ends_with_its_metrics_or_what_happened():
     assert progress.end_line(GRID, result | {"val": {}}) == "run 3 of 8: finished, 2 min 43 s"
     pruned = {"status": "pruned", "error": "pruned after epoch 1", "seconds": {"total": 9.7}}
     assert progress.end_line(SEARCH, pruned) == "trial 3 of 30: pruned after epoch 1, 10 s"
-
-
-def test_durations_have_two_units_or_roughly_one():
-    durations = [progress.format_duration(seconds) for seconds in (4, 163, 3900)]
-    assert durations == ["4 s", "2 min 43 s", "1 h 5 min"]
-    rough = [progress.format_duration(seconds, rough=True) for seconds in (4, 163, 5400)]
-    assert rough == ["4 s", "3 min", "1.5 h"]
