@@ -141,15 +141,17 @@ class ResumableSweeper(Sweeper):
         """
         from cifar10.runs.result import RESULT_FILE, read_result
 
+        grid = self.settings.trials is None
         folders, batch = [], []
         for number, job in jobs.items():
-            varied = [word for word in job if word.partition("=")[0] in self.varied] or ["run"]
-            prefix = "" if self.settings.trials is None else f"{number:03}_"
-            folders.append(safe_filename(prefix + "_".join(varied).replace("=", "-")))
+            varied = [word for word in job if word.partition("=")[0] in self.varied]
+            name = "_".join(varied).replace("=", "-") or "run"
+            folders.append(safe_filename(name if grid else f"{number:03}_{name}"))
             own = {
                 "sweep.run": number + 1,
                 "sweep.runs": total,
-                "sweep.label": " ".join(map(short_name, varied)),
+                # Text alone: `${…}` would be evaluated.
+                "sweep.label": " ".join(map(short_name, varied)).replace("$", ""),
                 # The default folder contains the time, which another process would evaluate anew.
                 "hydra.sweep.dir": self.folder.absolute(),
                 "hydra.sweep.subdir": folders[-1],

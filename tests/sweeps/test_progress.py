@@ -22,6 +22,7 @@ def finish(folder, name, started, seconds, status="ok"):
 
 def test_a_run_begins_with_its_number_and_values_and_the_time_left(tmp_path):
     assert progress.begin_line(GRID, tmp_path) == "run 3 of 8: lr=0.1 seed=2"
+    assert progress.begin_line(GRID | {"label": ""}, tmp_path) == "run 3 of 8: started"
     finish(tmp_path, "a", "00:00", 40)
     finish(tmp_path, "b", "01:00", 50, status="failed")
     finish(tmp_path, "c", "09:00", 1, status="interrupted")
