@@ -119,7 +119,7 @@ def typed_settings(run: Run) -> dict[str, str]:
     typed = {}
     for word in recipe_overrides(run):
         key, _, value = word.partition("=")
-        typed[key.lstrip("+~")] = "removed" if word.startswith("~") else value
+        typed[key.lstrip("+~")] = value or "removed"
     return typed
 
 

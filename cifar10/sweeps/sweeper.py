@@ -3,6 +3,7 @@
 Hydra imports this file at every start, so heavy imports wait until a sweep begins.
 """
 
+import contextlib
 import itertools
 import logging
 import shlex
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -25,9 +26,6 @@ from omegaconf import DictConfig, OmegaConf
 from cifar10.core.errors import SettingError, UserError, one_line
 from cifar10.core.settings import quote_override, safe_filename
 from cifar10.runs.signals import Interrupted, preemption_signals, requeue
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +55,7 @@ class ResumableSweeper(Sweeper):
 
         assert self.config and self.hydra_context
         config: Any = OmegaConf.to_container(self.config.sweep)
-        self.settings: SweepSettings = validate_settings(SweepSettings, config, "sweep.")
+        self.settings = validate_settings(SweepSettings, config, "sweep.")
         self.folder = Path(self.config.hydra.sweep.dir)
         if self.folder.exists() and not self.folder.is_dir():
             raise SettingError(f"sweep.dir={self.folder}: is a file; name a folder")
@@ -168,13 +166,12 @@ class ResumableSweeper(Sweeper):
             log.error("error: %s", one_line(error))  # a worker or a cluster job has died
         results = []
         for name, job_return in itertools.zip_longest(folders, returned):
-            try:
+            result = {"status": "failed"}
+            with contextlib.suppress(UserError):
                 result = read_result(self.folder / name / RESULT_FILE)
-            except UserError:
-                result = {"status": "failed"}
-            # A job that fails before it claims its folder may find an older, finished run there.
-            refused = job_return is not None and job_return.status == JobStatus.FAILED
-            results.append({"status": "failed"} if refused and result["status"] == "ok" else result)
+            if job_return and job_return.status == JobStatus.FAILED and result["status"] == "ok":
+                result = {"status": "failed"}  # another run has finished in this folder
+            results.append(result)
         return results
 
     def command(self) -> str:

@@ -61,17 +61,17 @@ def test_a_killed_grid_resumes_and_reports_failed_runs(tmp_path, sweep):
     changed = ("optimizer.lr=0.02,0.05", "seed=0,1", "label_smoothing=0.2")
     code, out, err = sweep(*changed, f"sweep.dir='{folder}'")
     assert code == 1
-    assert out.count("the run was started with label_smoothing=0.1") == 4
+    assert out.count("failed: label_smoothing=0.2: the run ") == 4
     assert err.splitlines()[-1].startswith("error: 4 runs failed")
 
 
 def test_memory_stays_flat_over_many_runs(tmp_path):
     watch = f"+hydra.callbacks.watch._target_={__name__}.Watch"
-    process = start(tmp_path / "s", "seed=range(12)", watch)
+    process = start(tmp_path / "s", "seed=range(10)", watch)
     assert process.wait(300) == 0, process.said
     lines = process.said.splitlines()
     resident = [int(line.split()[1]) for line in lines if line.startswith("resident")]
-    assert len(resident) == 12
+    assert len(resident) == 10
     # The first runs fill caches and malloc's arenas.
     assert resident[-1] < 1.03 * resident[4]
 
