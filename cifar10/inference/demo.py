@@ -126,7 +126,7 @@ def build_page(models: Sequence[str], examples: Sequence[str], folder: Path) -> 
             with gr.Column():
                 prediction = gr.Label(num_top_classes=5, label="Prediction")
                 seen = gr.Image(
-                    label=f"Input of the network ({IMAGE_SIZE}x{IMAGE_SIZE} pixels)",
+                    label=f"Network input ({IMAGE_SIZE}x{IMAGE_SIZE} pixels)",
                     interactive=False,
                     height=ZOOM * IMAGE_SIZE,
                     buttons=[],
