@@ -120,7 +120,7 @@ def main() -> None:
         {
             "ours": (ours, True),
             "ours, before normalisation": (ours, False),
-            "ours, shrunk to 24": (ours, True, "model=airnet", "data.sizes=[24]"),
+            "ours, shrunk to 24": (ours, True, "model=airnet", "data.sizes={1:24}"),
             "ours, data=torchvision": (ours, True, "data=torchvision"),
             "torchvision DataLoader, PIL, 0 workers": (torchvisions, "pil", 0),
             pil: (torchvisions, "pil", 2),

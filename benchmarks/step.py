@@ -25,7 +25,7 @@ def main() -> None:
     contenders = {"matrix product, GFLOP/s": (matrix_product, precision)}
     for model, batch in BATCH.items():
         recipe = ["experiment=airnet94"] if model == "airnet" else []
-        ours = [*recipe, f"data.batch_size={batch}", "data.sizes=[32]"]
+        ours = [*recipe, f"data.batch_size={batch}", "data.sizes=null"]
         steps = STEPS[model]
         contenders |= {
             f"{model}: Trainer": (under_trainer, ours, steps),

@@ -18,7 +18,7 @@ from benchmarks.measure import alternate, claim, output, ratio, report
 from benchmarks.recipes import RECIPES, RESULTS
 from benchmarks.subjects import naive_steps, some_images, under_trainer
 from cifar10.core.settings import compose_settings
-from cifar10.data.loader import value_at_epoch
+from cifar10.data.loader import side_at_epoch, value_at_epoch
 
 ROUNDS = 3
 STEPS = 2
@@ -29,12 +29,13 @@ def phases(overrides: list[str]) -> dict[tuple[int, float], int]:
     """How many images a recipe goes through in each size in pixels, each share of them kept."""
     chosen = compose_settings(*overrides)
     data, trainer = chosen["data"], chosen["trainer"]
+    sizes = {int(first): side for first, side in (data["sizes"] or {}).items()}
     total = 50_000 - (data["val_size"] if data["validation"] == "held-out" else 0)
     left = trainer.get("max_steps", sys.maxsize)
     images: dict[tuple[int, float], int] = {}
     for epoch in range(trainer["max_epochs"]):
         steps = min(left, math.ceil(total / data["batch_size"]))
-        side = min(value_at_epoch(data["crops"], epoch), value_at_epoch(data["sizes"], epoch))
+        side = side_at_epoch(sizes, epoch)
         phase = side, value_at_epoch(chosen["keep_hardest"], epoch)
         images[phase] = images.get(phase, 0) + min(steps * data["batch_size"], total)
         left -= steps
@@ -99,7 +100,7 @@ def accuracies(runs: list[dict]) -> dict[str, float]:
 
 def main() -> None:
     path = output("time_to_accuracy")
-    from cifar10.sweeps import summary
+    from cifar10.sweeps.grouping import find_runs
 
     work = {recipe: phases(RECIPES[recipe]) for recipe in RECIPES if recipe != "original"}
     contenders = {
@@ -107,8 +108,7 @@ def main() -> None:
             under_trainer,
             [
                 *RECIPES[recipe],
-                f"data.sizes=[{size}]",
-                "data.crops=[32]",
+                f"data.sizes={{1:{size}}}",
                 f"keep_hardest=[{keep}]",
             ],
             STEPS,
@@ -126,7 +126,7 @@ def main() -> None:
         for recipe, images in work.items()
     }
     seconds["original, an epoch"] = [50_000 / rate for rate in rates[way]]
-    runs = {recipe: summary.find([RESULTS / recipe]) for recipe in RECIPES}
+    runs = {recipe: find_runs([RESULTS / recipe]) for recipe in RECIPES}
     reached = {recipe: accuracies(found) for recipe, found in runs.items() if found}
 
     claims = []

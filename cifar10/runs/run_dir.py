@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -9,6 +10,7 @@ from filelock import FileLock, Timeout
 from cifar10.core.errors import SettingError, UserError
 from cifar10.core.files import remove_temporary_files
 from cifar10.runs.checkpoint import LAST, PREVIOUS
+from cifar10.runs.ranks import launched_rank
 from cifar10.runs.result import RESULT_FILE, write_result
 
 LOCK = ".run.lock"
@@ -49,6 +51,42 @@ def refuse_used_dir(folder: Path) -> None:
                 f"{folder} holds a {name} without the {RESULT_FILE} of its run; move it away, or "
                 f"choose another folder with hydra.run.dir=FOLDER"
             )
+
+
+def choose_run_dir(resume: str | None, run_dir: str, is_named: bool) -> Path:
+    """The folder of a run: that of the run to resume, if there is one.
+
+    Args:
+        resume: a folder, `latest`, `auto` or None, as the setting `resume`.
+        run_dir: Hydra's setting `hydra.run.dir`.
+        is_named: the command line sets `hydra.run.dir`, so that every process has the same.
+
+    Raises:
+        SettingError: the folder must be named.
+    """
+    if resume == "latest":
+        return latest_run()
+    if resume not in (None, "auto"):
+        return Path(resume)
+    if resume and not is_named:
+        raise SettingError("resume=auto: also needs hydra.run.dir=FOLDER, the same each time")
+    if not run_dir:
+        raise SettingError("hydra.run.dir='': must name a folder")
+    if launched_rank() is not None and resume is None and not is_named:
+        raise SettingError("hydra.run.dir: required here, or each process would use its own folder")
+    return Path(run_dir)
+
+
+def create_run_dir(folder: Path) -> None:
+    """Create the folder of a new run.
+
+    Raises:
+        UserError: it belongs to another run.
+        OSError: it cannot be written to.
+    """
+    refuse_used_dir(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    TemporaryFile(dir=folder).close()  # fails where nothing can be written
 
 
 def claim_run_dir(folder: Path, result: dict[str, Any], fresh: bool = True) -> FileLock:

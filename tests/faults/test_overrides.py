@@ -29,7 +29,7 @@ BAD = st.one_of(
     st.builds("~{}".format, words),
     st.builds("resume={}".format, words),
     st.builds("trainer.precision={}".format, words),
-    st.builds("data.sizes={}".format, st.sampled_from(["[]", "[7]", "32", "[33]", "[a]"])),
+    st.builds("data.sizes={}".format, st.sampled_from(["{}", "{1:7}", "32", "{1:33}", "{a:24}"])),
 )
 
 

@@ -17,7 +17,7 @@ from cifar10.runs.last_checkpoint import LastCheckpoint
 from cifar10.runs.run import run, step_of
 from cifar10.runs.run_dir import claim_run_dir
 from cifar10.runs.signals import Interrupted, signals
-from cifar10.sweeps import summary
+from cifar10.sweeps.grouping import group_over_seeds
 
 
 @pytest.fixture
@@ -245,9 +245,10 @@ def test_more_epochs_stretch_the_schedule_from_the_first_step_on(tiny, tmp_path,
     earlier = results.read_result(tmp_path / "parts" / results.RESULT_FILE)
     result = run(longer, tmp_path / "parts", ["trainer.max_epochs=2"], earlier=earlier)
     assert rates[4:] == expected
-    assert summary.command(result).endswith("python train.py resume=RUN trainer.max_epochs=2")
+    command = results.repeat_command(result)
+    assert command.endswith("python train.py resume=RUN trainer.max_epochs=2")
     straight = results.read_result(tmp_path / "straight" / results.RESULT_FILE)
-    assert len(summary.summarise([result, straight]).split("\n\n")[0].splitlines()) == 4
+    assert len(group_over_seeds([result, straight])) == 2
 
 
 def test_a_finished_run_without_its_checkpoints_is_not_trained_anew(tiny, tmp_path):
