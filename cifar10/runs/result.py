@@ -78,7 +78,7 @@ def write_result(folder: Path, result: dict[str, Any]) -> None:
 
 
 def write_final_result(folder: Path, result: dict[str, Any]) -> None:
-    """Write result.json; if that fails, an earlier error of the run is still the one raised."""
+    """Write result.json; if that fails after another error, only log it."""
     try:
         write_result(folder, result)
     except OSError as error:

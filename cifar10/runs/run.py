@@ -126,7 +126,7 @@ def new_result(
 
 @contextmanager
 def user_errors(components: Components, folder: Path) -> Iterator[None]:
-    """Turn errors that a user causes while a run is at work into user-facing ones."""
+    """Turn errors of Lightning and of torch that a user causes into user-facing ones."""
     try:
         yield
     except (OSError, UserError) as error:
@@ -173,21 +173,16 @@ def train(
     earlier: dict[str, Any] | None,
 ) -> None:
     """Fit from the start or from the last checkpoint; add what came of it to the result."""
-    trainer, history, stopwatch = components.trainer, components.history, components.stopwatch
+    trainer, classifier, data = components.trainer, components.classifier, components.data
+    history, stopwatch = components.history, components.stopwatch
     if trainer.is_global_zero:
         announce(result, folder)
     checkpoint = resume_point(trainer, folder, result, earlier) if earlier else None
     try:
-        trainer.fit(
-            components.classifier,
-            datamodule=components.data,
-            ckpt_path=checkpoint,
-            weights_only=True,
-        )
+        trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     finally:
         chosen = chosen_checkpoint(trainer)
-        step = step_of(chosen)
-        best = history.by_step.get(step, {}) if step is not None else {}
+        best = history.by_step.get(step_of(chosen), {})
         result.update(
             epochs=len(history.epochs),
             checkpoint=os.path.relpath(chosen, folder.resolve()) if chosen else None,

@@ -57,17 +57,11 @@ def choose_run_dir(resume: str | None, run_dir: str, is_named: bool) -> Path:
     """The folder of a run: that of the run to resume, if there is one.
 
     Args:
-        resume: a folder, `latest`, `auto` or None, as the setting `resume`.
-        run_dir: Hydra's setting `hydra.run.dir`.
+        resume, run_dir: the settings `resume` and `hydra.run.dir`.
         is_named: the command line sets `hydra.run.dir`, so that every process has the same.
-
-    Raises:
-        SettingError: the folder must be named.
     """
-    if resume == "latest":
-        return latest_run()
     if resume not in (None, "auto"):
-        return Path(resume)
+        return latest_run() if resume == LATEST else Path(resume)
     if resume and not is_named:
         raise SettingError("resume=auto: also needs hydra.run.dir=FOLDER, the same each time")
     if not run_dir:
@@ -78,12 +72,7 @@ def choose_run_dir(resume: str | None, run_dir: str, is_named: bool) -> Path:
 
 
 def create_run_dir(folder: Path) -> None:
-    """Create the folder of a new run.
-
-    Raises:
-        UserError: it belongs to another run.
-        OSError: it cannot be written to.
-    """
+    """Create the folder of a new run; UserError or OSError if it is used or not writable."""
     refuse_used_dir(folder)
     folder.mkdir(parents=True, exist_ok=True)
     TemporaryFile(dir=folder).close()  # fails where nothing can be written
