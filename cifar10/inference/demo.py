@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 ZOOM = 8  # screen pixels per pixel of the network's input
 MAX_UPLOAD = "20mb"
 # Decoded by Pillow's own libraries; others may start programs (EPS: Ghostscript).
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+FORMATS = ["AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP"]
 TYPICAL = 0.95  # share of CIFAR-10's test images whose confidence is above the threshold
 
 TITLE = "What is in this image?"
