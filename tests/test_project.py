@@ -22,7 +22,8 @@ from benchmarks.time_to_accuracy import epochs_to
 from cifar10 import cli
 from cifar10.core.settings import ROOT
 from cifar10.runs import result as results
-from cifar10.sweeps import summary
+from cifar10.runs.result import repeat_command
+from cifar10.sweeps.grouping import find_runs
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCS = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
@@ -89,12 +90,12 @@ def test_nothing_committed_tells_where_a_machine_keeps_its_files(file):
 
 
 def test_committed_results_are_of_clean_commits():
-    committed = summary.find([ROOT / "results"])
+    committed = find_runs([ROOT / "results"])
     for result in committed:
         assert result["status"] == "ok"
         assert result["clean"] is True
     default = [
-        result["seed"] for result in committed if summary.command(result) == "python train.py"
+        result["seed"] for result in committed if repeat_command(result) == "python train.py"
     ]
     assert len(set(default)) >= 3
 

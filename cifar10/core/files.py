@@ -1,11 +1,18 @@
 """Files that appear whole or not at all."""
 
+import logging
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
+
+from filelock import FileLock, Timeout
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -35,3 +42,37 @@ def remove_temporary_files(folder: Path) -> None:
     """Remove the temporary files of processes that were killed while they wrote in a folder."""
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
+
+
+def make_once(folder: Path, read: Callable[[], T | None], make: Callable[[], T]) -> T:
+    """Read a file that many processes share, or make it in one of them while the others wait.
+
+    Args:
+        folder: where the file is, and the lock.
+        read: returns None if the file is missing or not valid.
+        make: saves the file and returns its content.
+
+    Raises:
+        OSError: the folder cannot be locked.
+    """
+    if (content := read()) is not None:
+        return content
+    lock = acquire_lock(folder)
+    try:
+        if (content := read()) is not None:  # another process made it meanwhile
+            return content
+        remove_temporary_files(folder)
+        return make()
+    finally:
+        lock.release()
+
+
+def acquire_lock(folder: Path) -> FileLock:
+    """Lock a folder, and log if another process holds the lock."""
+    lock = FileLock(folder / ".prepare.lock")
+    try:
+        lock.acquire(timeout=0.1)
+    except Timeout:
+        log.info("waiting for another process that prepares %s", folder)
+        lock.acquire()
+    return lock

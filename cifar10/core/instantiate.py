@@ -10,16 +10,18 @@ import inspect
 import os
 import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
+from pydantic_core import ErrorDetails
 
 from cifar10.core.errors import SettingError, UserError, one_line, unknown_setting
 
 T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 
 PACKAGES = {"cifar10", "lightning", "torch", "torchvision"}
 # What a value must be or do, by the type of pydantic's error.
@@ -164,13 +166,37 @@ def check_types(function: Callable, arguments: Mapping[str, Any], prefix: str) -
         try:
             adapter.validate_python(arguments[key], strict=True)  # "3" and true are no numbers
         except ValidationError as error:
-            raise SettingError(f"{prefix}{key}={arguments[key]!r}: {requirement(error)}") from error
+            raise SettingError(
+                f"{prefix}{key}={arguments[key]!r}: {requirement(error.errors())}"
+            ) from error
 
 
-def requirement(error: ValidationError) -> str:
+def validate_settings(model: type[M], values: Mapping[str, Any], prefix: str) -> M:
+    """Build a pydantic model from a group of settings.
+
+    Args:
+        prefix: stands before the settings' names in messages: `sweep.`.
+
+    Raises:
+        SettingError: a setting is unknown, missing, of the wrong type or out of range.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        details = error.errors()
+    key = details[0]["loc"][0]
+    if details[0]["type"] == "extra_forbidden":
+        known = [f"{prefix}{name}" for name in model.model_fields]
+        raise unknown_setting(f"{prefix}{key}", values[str(key)], known)
+    same_key = [detail for detail in details if detail["loc"][0] == key]
+    value = values.get(str(key))
+    raise SettingError(f"{prefix}{key}={value!r}: {requirement(same_key)}")
+
+
+def requirement(details: Iterable[ErrorDetails]) -> str:
     """What a value must be, from pydantic's errors about it: `must be at least 1 or be null`."""
     needs = []
-    for detail in error.errors():
+    for detail in details:
         text = REQUIREMENTS.get(detail["type"])
         fallback = detail["msg"].partition(" should ")[2] or detail["msg"]
         needs.append(text.format(**detail.get("ctx", {})) if text else fallback)

@@ -1,21 +1,9 @@
 """Facts of CIFAR-10 (Krizhevsky, 2009, "Learning Multiple Layers of Features from Tiny Images")."""
 
 # In label order; the source's `batches.meta`.
-CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
-# Mean and standard deviation of R, G and B over all pixels of the 50,000 training images, pixels
-# scaled to [0, 1]. The widespread std (0.2023, 0.1994, 0.2010) is another thing, the mean of the
-# images' own stds. A test recomputes both lines from the data.
+# Mean and standard deviation of R, G and B over all pixels of the 50,000 training images, scaled to
+# [0, 1]. The widespread std (0.2023, 0.1994, 0.2010) is the mean of the per-image stds instead.
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2470, 0.2435, 0.2616)

@@ -1,18 +1,11 @@
-"""What CIFAR-10's files must be, to the bit."""
+"""The published digests of CIFAR-10."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-BATCH_NAMES = (
-    "data_batch_1",
-    "data_batch_2",
-    "data_batch_3",
-    "data_batch_4",
-    "data_batch_5",
-    "test_batch",
-)
+BATCH_NAMES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
 IMAGE_SIZE = 32
 PIXEL_BYTES = 3 * IMAGE_SIZE * IMAGE_SIZE
 RECORD_BYTES = 1 + PIXEL_BYTES
@@ -20,13 +13,13 @@ RECORD_BYTES = 1 + PIXEL_BYTES
 
 @dataclass(frozen=True)
 class Checksums:
-    """What the files of a data set of this shape must be, to the bit.
+    """Digests of the files of a data set in CIFAR-10's format.
 
     Attributes:
-        records: images in each of the six batches.
-        sha256: of each batch in binary form.
-        md5: of each batch as the python archive holds it, pickled.
-        archives: SHA-256 of each known archive, by its official file name.
+        records: number of images in each of the six batches.
+        sha256: of each binary batch.
+        md5: of each pickled batch in the Python archive.
+        archives: SHA-256 of each known archive, by official file name.
     """
 
     records: Sequence[int]
@@ -36,13 +29,13 @@ class Checksums:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the six batches' SHA-256, as hexadecimal text one after the other."""
+        """SHA-256 of the six SHA-256 as concatenated hexadecimal text."""
         return hashlib.sha256("".join(self.sha256).encode()).hexdigest()
 
 
 CIFAR10 = Checksums(
     records=(10_000,) * 6,
-    # https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz, file by file.
+    # The files of https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz.
     sha256=(
         "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
         "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
@@ -51,7 +44,7 @@ CIFAR10 = Checksums(
         "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
         "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
     ),
-    # As torchvision.datasets.CIFAR10 lists them.
+    # As listed in torchvision.datasets.CIFAR10.
     md5=(
         "c99cafc152244af753f735de768cd75f",
         "d4bba439e000b95fd0a9bffe97cbabec",
@@ -69,18 +62,20 @@ CIFAR10 = Checksums(
 
 
 class CorruptData(Exception):
-    """A file is not what it should be; the message names it and says in what way."""
+    """A file has the wrong content; the message names the file and the fault."""
 
 
-def verify_batches(batches: Sequence[bytes], edition: Checksums, where: str) -> None:
+def verify_batches(
+    batches: Sequence[bytes | memoryview], checksums: Checksums, source: str
+) -> None:
     """Compare each binary batch with its published SHA-256.
 
     Raises:
-        Damaged: one differs.
+        CorruptData: one differs.
     """
-    # hashlib lets go of the interpreter lock, so that the batches are hashed side by side.
+    # hashlib releases the interpreter lock, so threads hash in parallel.
     with ThreadPoolExecutor() as pool:
         digests = pool.map(lambda batch: hashlib.sha256(batch).hexdigest(), batches)
-        for name, digest, expected in zip(BATCH_NAMES, digests, edition.sha256, strict=True):
+        for name, digest, expected in zip(BATCH_NAMES, digests, checksums.sha256, strict=True):
             if digest != expected:
-                raise CorruptData(f"{where}: {name} does not have its published SHA-256")
+                raise CorruptData(f"{source}: {name} does not have its published SHA-256")

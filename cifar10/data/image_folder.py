@@ -10,26 +10,27 @@ from torch import Tensor
 
 from cifar10.core.errors import SettingError, UserError, printable
 from cifar10.core.settings import expand_user
-from cifar10.data import images as pictures
 from cifar10.data.image_cache import content_digest, load_images
-from cifar10.data.module import Count, InMemoryDataModule, Share, hold_out, to_count
+from cifar10.data.images import UnreadableImage, find_images, read_image
+from cifar10.data.module import Count, Fraction, InMemoryDataModule
 from cifar10.data.prepare import Dataset
+from cifar10.data.split import hold_out, to_count
 
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 SPLIT_ALIASES = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
-SHOWN = 10  # lines about pictures that cannot be read
+MAX_LISTED = 10  # unreadable files listed by name
 
 
 class ScannedFolder(NamedTuple):
-    """Pictures of all splits, in the order train, val, test.
+    """The images of all splits, in the order train, val, test.
 
     Attributes:
-        classes: the names of the class folders, sorted.
-        files: every picture.
-        labels: its class, int64 (N,).
-        counts: pictures in train, val and test.
+        classes: the sorted names of the class folders.
+        files: every image.
+        labels: their classes, int64 (N,).
+        counts: number of images in train, val and test.
     """
 
     classes: tuple[str, ...]
@@ -39,17 +40,19 @@ class ScannedFolder(NamedTuple):
 
 
 class FolderDataModule(InMemoryDataModule):
-    """Serves pictures of one's own, shrunk to 32x32 as `cifar10 predict` does.
+    """Serves your own images, resized to 32x32 as `cifar10 predict` does.
 
     Args:
-        dir: has a folder for each class, or `train/` with those, and optionally `val/` and `test/`
+        dir: has a folder for each class, or `train/` with these and optionally `val/` and `test/`
             with the same ones. Without `val/`, `val_size` images are held out of train.
-        test_size: images, or below 1 their share, taken out of train where there is no `test/`.
-        unreadable: `refuse` pictures that cannot be read, or `skip` them.
-        common: see `MemoryDataModule`.
+        test_size: number of images, or their fraction if below 1, held out of train if there is
+            no `test/`.
+        unreadable: `refuse` (stop with an error) or `skip` unreadable images.
+        common: see `InMemoryDataModule`.
 
     Raises:
-        SettingError: the folder has fewer than two classes, an empty one, or others in val or test.
+        SettingError: fewer than two classes, a class without images, or classes that differ
+            between the splits.
     """
 
     name = "folder"
@@ -57,21 +60,21 @@ class FolderDataModule(InMemoryDataModule):
     def __init__(
         self,
         dir: str,
-        test_size: Count | Share,
+        test_size: Count | Fraction,
         unreadable: Literal["refuse", "skip"],
         **common: Any,
     ):
         if not dir:
             raise SettingError("data.dir='': must name a folder")
         self.root, self.unreadable = expand_user(dir), unreadable
-        self.found = scan(self.root)
-        self.classes = self.found.classes
-        train, val, test = self.found.counts
+        self.scanned = scan(self.root)
+        self.classes = self.scanned.classes
+        train, val, test = self.scanned.counts
         self.test_size = 0 if test else to_count(test_size, train)
         if not test and not 0 < self.test_size < train:
             raise SettingError(
-                f"data.test_size={test_size}: {self.root} has no test folder, so that between 1 "
-                f"and {train - 1} of its {train} pictures must be taken for testing"
+                f"data.test_size={test_size}: must be 1 to {train - 1} images, for {self.root} has "
+                f"no test folder"
             )
         self.total = train - self.test_size
         if val:
@@ -80,118 +83,118 @@ class FolderDataModule(InMemoryDataModule):
 
     @property
     def has_validation(self) -> bool:
-        return self.found.counts[1] > 0 or super().has_validation
+        return self.scanned.counts[1] > 0 or super().has_validation
 
-    def read(self) -> Dataset:
-        images, readable = load_images(self.root, self.found.files)
+    def read_dataset(self) -> Dataset:
+        images, readable = load_images(self.root, self.scanned.files)
         self.report_unreadable(readable)
-        labels = self.found.labels
-        parts = [
-            (part[good], own[good])
-            for part, own, good in zip(
-                *(tensor.split(self.found.counts) for tensor in (images, labels, readable)),
-                strict=True,
-            )
-        ]
-        (train, train_labels), val, test = parts
+        labels, counts = self.scanned.labels, self.scanned.counts
+        self.content = content_digest(images[readable], labels[readable])
+        parts = zip(images.split(counts), labels.split(counts), readable.split(counts), strict=True)
+        (train, train_labels), val, test = ((part[ok], own[ok]) for part, own, ok in parts)
         for label, name in enumerate(self.classes):
             if not (train_labels == label).any():
-                raise UserError(f"{self.root}: no picture of the class {name} can be read")
+                raise UserError(f"{self.root}: class {name} has no readable training image")
         if self.test_size:
-            kept, taken = hold_out(train_labels, self.test_size, self.val_seed)
-            test = train[taken], train_labels[taken]
-            train, train_labels = train[kept], train_labels[kept]
-        self.content = content_digest(images[readable], labels[readable])
+            rest, held_out = hold_out(train_labels, self.test_size, self.val_seed)
+            test = train[held_out], train_labels[held_out]
+            train, train_labels = train[rest], train_labels[rest]
         return Dataset(train, train_labels, *test, *val)
 
     @property
     def digest(self) -> str:
-        """Of all images and labels, before they are split."""
+        """SHA-256 of all images and labels, before they are split."""
         return self.content
 
     def normalisation(self) -> tuple[Sequence[float], Sequence[float]]:
-        return moments(self.images(self.train_indices))
+        return channel_moments(self.images(self.train_indices))
 
     def report_unreadable(self, readable: Tensor) -> None:
-        """Name the pictures that cannot be read, and refuse them unless they may be skipped."""
+        """List the unreadable images.
+
+        Raises:
+            UserError: there are some, and they are not to be skipped.
+        """
         missing = (~readable).nonzero()[:, 0].tolist()
         if not missing:
             return
-        lines = []
-        for place in missing[:SHOWN]:
+        lines = [f"{len(missing)} of {len(readable)} images cannot be read:"]
+        for index in missing[:MAX_LISTED]:
             try:
-                pictures.read_image(self.found.files[place])
-            except pictures.UnreadableImage as error:
-                lines.append(f"\n  {printable(str(error))}")
-        if len(missing) > SHOWN:
-            lines.append(f"\n  and {len(missing) - SHOWN} more")
-        said = f"{len(missing)} of {len(readable)} pictures cannot be read:{''.join(lines)}"
+                read_image(self.scanned.files[index])
+            except UnreadableImage as error:
+                lines.append(f"  {printable(str(error))}")
+        if len(missing) > MAX_LISTED:
+            lines.append(f"  and {len(missing) - MAX_LISTED} more")
         if self.unreadable == "refuse":
-            raise UserError(f"{said}\nRemove them, or pass over them with data.unreadable=skip")
-        log.warning("%s", said)
+            lines.append("Remove them, or skip them with data.unreadable=skip")
+            raise UserError("\n".join(lines))
+        log.warning("%s", "\n".join(lines))
 
 
 def scan(root: Path) -> ScannedFolder:
-    """List the pictures of each split and class.
+    """List the images of each split and class.
+
+    torchvision's `find_classes` and `make_dataset` would take hidden folders for classes, and leave
+    out unreadable folders silently.
 
     Raises:
         SettingError: see `FolderDataModule`.
     """
-    where = f"data.dir={root}"
     if not root.is_dir():
-        raise SettingError(f"{where}: there is no such folder")
-    refuse_misnamed(root)
-    split = any((root / name).is_dir() for name in SPLITS)
-    folders = {name: root / name if split else root for name in SPLITS[: 3 if split else 1]}
-    folders = {name: folder for name, folder in folders.items() if folder.is_dir()}
-    named = {
-        name: sorted(f.name for f in folder.iterdir() if f.is_dir() and f.name[0] != ".")
-        for name, folder in folders.items()
-    }
-    classes = named.get("train", [])
+        raise SettingError(f"data.dir={root}: no such folder")
+    check_split_names(root)
+    folders = [root / name for name in SPLITS]
+    if not any(folder.is_dir() for folder in folders):
+        folders = [root]
+    classes = class_names(folders[0])
     if len(classes) < 2:
         raise SettingError(
-            f"{where}: {'only one class' if classes else 'no class'}: train needs at least two "
-            f"folders, each with the pictures of one class, as in train/cat/1.jpg"
+            f"data.dir={root}: {len(classes)} class folders; at least two are needed, each with "
+            f"the images of one class, as in train/cat/1.jpg"
         )
-    for name in named:
-        if differing := sorted(set(named[name]) ^ set(classes)):
-            first = differing[0]
-            fault = "lacks the class" if first in classes else "has a class that train has not,"
-            raise SettingError(f"{where}: {name} {fault} {first}")
     files: list[Path] = []
     labels: list[int] = []
     counts = [0, 0, 0]
-    for place, name in enumerate(SPLITS):
-        for label, own in enumerate(classes if name in folders else []):
-            pictured, _, faults = pictures.find_images([folders[name] / own])
-            if faults:
-                raise SettingError(f"data.dir: {'; '.join(map(str, faults))}")
-            files += pictured
-            labels += [label] * len(pictured)
-            counts[place] += len(pictured)
+    for split, folder in enumerate(folders):
+        if split and not folder.is_dir():
+            continue
+        for name in sorted(set(class_names(folder)) ^ set(classes)):
+            fault = "is missing" if name in classes else "is not in train"
+            raise SettingError(f"data.dir={root}: class {name} of {folder.name} {fault}")
+        for label, name in enumerate(classes):
+            images, _, errors = find_images([folder / name])
+            if errors:
+                raise SettingError(f"data.dir: {'; '.join(map(str, errors))}")
+            files += images
+            labels += [label] * len(images)
+            counts[split] += len(images)
     return ScannedFolder(tuple(classes), files, torch.tensor(labels), counts)
 
 
-def refuse_misnamed(root: Path) -> None:
-    """Refuse folders of splits by other names, which would be left out or taken for classes."""
+def class_names(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
+    return sorted(f.name for f in folder.iterdir() if f.is_dir() and f.name[0] != ".")
+
+
+def check_split_names(root: Path) -> None:
+    """Reject misnamed split folders, which would be ignored or taken for classes."""
     folders = {f.name: f for f in sorted(root.iterdir()) if f.is_dir()}
-    meant = {name: SPLIT_ALIASES.get(name.lower(), name.lower()) for name in folders}
-    train = next((f for name, f in folders.items() if meant[name] == "train"), None)
+    splits = {name: SPLIT_ALIASES.get(name.lower(), name.lower()) for name in folders}
+    train = next((f for name, f in folders.items() if splits[name] == "train"), None)
     if train is None or not any(f.is_dir() for f in train.iterdir()):
-        return  # classes, of which one may be that of trains
-    for name, split in meant.items():
+        return  # these are class folders, one of which may be called train
+    for name, split in splits.items():
         if split in SPLITS and not (root / split).is_dir():
             raise SettingError(f"data.dir={root}: rename its folder {name} to {split}")
 
 
-def moments(images: Tensor) -> tuple[list[float], list[float]]:
+def channel_moments(images: Tensor) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel of images, uint8 (N, 3, H, W), in [0, 1]."""
     levels = torch.arange(256, dtype=torch.float64) / 255
-    counts = [images[:, c].flatten().bincount(minlength=256) for c in range(3)]
-    shares = (
-        torch.stack(counts).double() / counts[0].sum()
-    )  # exact up to here, however many there are
+    counts = torch.stack([images[:, c].flatten().bincount(minlength=256) for c in range(3)])
+    shares = counts.double() / counts[0].sum()  # the counts are exact for any number of images
     mean = shares @ levels
     std = (shares @ levels.square() - mean.square()).clamp(min=0).sqrt()
-    return mean.tolist(), std.clamp(min=1 / 255).tolist()  # pictures of one colour have none
+    return mean.tolist(), std.clamp(min=1 / 255).tolist()  # images of one colour have no deviation

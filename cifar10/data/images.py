@@ -1,4 +1,4 @@
-"""Pictures of any kind into the 32x32 pixels that the networks know."""
+"""Read image files of any kind and size as 32x32 pixels."""
 
 import glob
 import os
@@ -14,160 +14,159 @@ from torch import Tensor
 from cifar10.core.errors import UserError, one_line
 from cifar10.core.settings import expand_user
 from cifar10.data.checksums import IMAGE_SIZE
-from cifar10.training.hardware import cores
 
-# 100 million pixels take up to 1.6 GB until they are shrunk; a small file can claim far more.
+# 100 million pixels take up to 1.6 GB while they are resized; a small file can claim far more.
 MAX_PIXELS = 100_000_000
 DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 
 
 class UnreadableImage(UserError):
-    """A file that gives no picture: not one, damaged, empty or too large."""
+    """A path without a usable image: missing, empty, damaged, too large or not an image."""
 
     exit_code = 2
 
 
-def find_images(places: Iterable[str | Path]) -> tuple[list[Path], int, list[UnreadableImage]]:
-    """List the files that are meant by paths, folders (all pictures below them) and globs.
+def find_images(
+    paths: Iterable[str | Path],
+) -> tuple[list[Path], int, list[UnreadableImage]]:
+    """List the files named by paths, folders (all images below them) and glob patterns.
 
     Returns:
-        The files, each once; how many others the folders hold, told by their suffix; what is wrong
-        with the places that gave none.
+        The files, without duplicates; the number of other files in the folders, by suffix; one
+        error per path without an image.
     """
-    found: dict[Path, Path] = {}  # by where links lead
+    found: dict[Path, Path] = {}  # by resolved path
     others = 0
-    faults = []
+    errors: list[UnreadableImage] = []
     suffixes = Image.registered_extensions()
-    for place in map(str, places):
-        path, before, pictures = expand_user(place), len(faults), []
+    for name in map(str, paths):
+        path, before = expand_user(name), len(errors)
+        images: list[Path] = []
         try:
-            if not place:
-                faults.append(UnreadableImage("'': an empty path names no picture"))
+            if not name:
+                errors.append(UnreadableImage("'': empty path"))
             elif path.is_dir():
-                files = sorted(files_below(path, faults))
-                pictures = [file for file in files if file.suffix.lower() in suffixes]
-                others += len(files) - len(pictures)
-                if not pictures and len(faults) == before:
-                    faults.append(UnreadableImage(f"{place}: there is no picture in this folder"))
+                files = sorted(files_below(path, errors))
+                images = [file for file in files if file.suffix.lower() in suffixes]
+                others += len(files) - len(images)
+                if not images and len(errors) == before:
+                    errors.append(UnreadableImage(f"{name}: no images in this folder"))
             elif path.exists():
-                pictures = [path]
+                images = [path]
             else:
-                named = glob.glob(str(path), recursive=True)  # noqa: PTH207 - also absolute patterns
-                pictures = [file for file in sorted(map(Path, named)) if file.is_file()]
-                if not pictures:
-                    faults.append(UnreadableImage(f"{place}: there is no such file or folder"))
-        except OSError as error:  # locked, too long a name, ...
-            faults.append(UnreadableImage(f"{place}: {error.strerror}"))
-        for file in pictures:
+                matches = glob.glob(str(path), recursive=True)  # noqa: PTH207 - absolute patterns too
+                images = [file for file in sorted(map(Path, matches)) if file.is_file()]
+                if not images:
+                    errors.append(UnreadableImage(f"{name}: no such file or folder"))
+        except OSError as error:  # permission denied, name too long, ...
+            errors.append(UnreadableImage(f"{name}: {error.strerror}"))
+        for file in images:
             found.setdefault(file.resolve(), file)
-    return list(found.values()), others, faults
+    return list(found.values()), others, errors
 
 
-def files_below(folder: Path, faults: list[UnreadableImage]) -> Iterator[Path]:
-    """Every file below a folder that is not hidden; folders that cannot be read become faults."""
+def files_below(folder: Path, errors: list[UnreadableImage]) -> Iterator[Path]:
+    """Yield every file below a folder that is not hidden; unreadable folders add to `errors`."""
 
-    def fail(error: OSError) -> None:
-        faults.append(UnreadableImage(f"{error.filename}: {error.strerror}"))
+    def add(error: OSError) -> None:
+        errors.append(UnreadableImage(f"{error.filename}: {error.strerror}"))
 
-    for place, folders, names in os.walk(folder, onerror=fail):
+    for parent, folders, names in os.walk(folder, onerror=add):
         folders[:] = [name for name in folders if name[0] != "."]
-        files = (Path(place, name) for name in names if name[0] != ".")  # "._1.jpg" of macOS
-        # A link that leads nowhere is told of when it is read; pipes and devices are not read.
+        files = (Path(parent, name) for name in names if name[0] != ".")  # "._1.jpg" of macOS
+        # Reading reports a broken link; pipes and devices are skipped.
         yield from (file for file in files if file.is_file() or not file.exists())
 
 
-def read_image(path: str | Path, formats: Sequence[str] | None = None) -> Tensor:
-    """Read a picture file as the network sees it, uint8 (3, 32, 32).
+def read_image(path: str | Path, formats: list[str] | None = None) -> Tensor:
+    """Read an image file as the network's input, uint8 (3, 32, 32).
 
     Args:
         path: of the file.
-        formats: Pillow's names of those that are read; all by default, some of which start other
+        formats: names of Pillow's formats to accept; by default all, some of which start other
             programs (EPS: Ghostscript).
 
     Raises:
-        NoPicture: it gives none.
+        UnreadableImage: the file has no usable image.
     """
-    if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for
-        raise UnreadableImage(f"{path}: is no file")
+    if Path(path).exists() and not Path(path).is_file():  # reading a pipe would block
+        raise UnreadableImage(f"{path}: not a file")
     try:
-        with Image.open(path, formats=formats) as picture:
-            return to_32x32(picture)
+        with Image.open(path, formats=formats) as image:
+            return to_32x32(image)
     except UnreadableImage as error:
         raise UnreadableImage(f"{path}: {error}") from error
     except Image.DecompressionBombError as error:
-        raise UnreadableImage(f"{path}: has more than {MAX_PIXELS:,} pixels") from error
+        raise UnreadableImage(f"{path}: more than {MAX_PIXELS:,} pixels") from error
     except Image.UnidentifiedImageError as error:
         empty = Path(path).stat().st_size == 0
-        raise UnreadableImage(f"{path}: {'is empty' if empty else 'is no picture'}") from error
+        raise UnreadableImage(f"{path}: {'empty file' if empty else 'not an image'}") from error
     except OSError as error:
-        why = error.strerror or one_line(error)
-        raise UnreadableImage(f"{path}: cannot be read ({why})") from error
-    except Exception as error:  # damaged files make decoders raise anything
-        raise UnreadableImage(f"{path}: is damaged ({one_line(error)})") from error
+        reason = error.strerror or one_line(error)
+        raise UnreadableImage(f"{path}: {reason}") from error
+    except Exception as error:  # decoders raise anything on damaged files
+        raise UnreadableImage(f"{path}: damaged ({one_line(error)})") from error
 
 
-def to_32x32(picture: Image.Image) -> Tensor:
-    """Turn a picture upright, to RGB, and to 32x32: the short side shrunk, the middle kept.
+def to_32x32(image: Image.Image) -> Tensor:
+    """Convert an image to RGB, resize its shorter side to 32 pixels and crop the centre.
 
-    One that has 32x32 pixels goes through untouched. An animation counts by its first frame.
+    EXIF orientation is applied. An image of 32x32 pixels is not resampled. Of an animation, the
+    first frame is used.
 
     Returns:
         uint8 (3, 32, 32).
 
     Raises:
-        NoPicture: it has too many pixels, or colours that cannot be turned into RGB.
+        UnreadableImage: the image has too many pixels, or colours that do not convert to RGB.
     """
-    width, height = picture.size
+    width, height = image.size
     if width * height > MAX_PIXELS:
-        raise UnreadableImage(f"has {width}x{height} pixels, more than {MAX_PIXELS:,}")
-    if picture.format == "JPEG":  # decoded at an eighth or so, still four times what is needed
-        picture.draft("RGB", (4 * IMAGE_SIZE, 4 * IMAGE_SIZE))
-    ImageOps.exif_transpose(picture, in_place=True)
-    upright = to_eight_bit_mode(picture)
-    if upright.size != (IMAGE_SIZE, IMAGE_SIZE):
-        upright = ImageOps.fit(upright, (IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
-    if upright.mode == "RGBA":  # what is transparent becomes white
-        upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-    return torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1)
+        raise UnreadableImage(f"{width}x{height} pixels, more than {MAX_PIXELS:,}")
+    if image.format == "JPEG":  # decode at reduced size, still four times what is needed
+        image.draft("RGB", (4 * IMAGE_SIZE, 4 * IMAGE_SIZE))
+    ImageOps.exif_transpose(image, in_place=True)
+    image = to_eight_bit_mode(image)
+    if image.size != (IMAGE_SIZE, IMAGE_SIZE):
+        image = ImageOps.fit(image, (IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
+    if image.mode == "RGBA":  # transparent pixels become white
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
-def to_eight_bit_mode(picture: Image.Image) -> Image.Image:
-    """Any colours as grey, RGB, or RGBA where some are transparent: what can be shrunk well."""
-    if picture.mode in DEEP_MODES:
-        return eight_bits(picture)
-    mode = "RGBA" if picture.has_transparency_data else "L" if picture.mode in ("1", "L") else "RGB"
+def to_eight_bit_mode(image: Image.Image) -> Image.Image:
+    """Convert any mode to L, RGB or, with transparency, RGBA, which Pillow resizes well."""
+    if image.mode in DEEP_MODES:
+        return to_eight_bits(image)
+    mode = "RGBA" if image.has_transparency_data else "L" if image.mode in ("1", "L") else "RGB"
     try:
-        return picture if picture.mode == mode else picture.convert(mode)
+        return image if image.mode == mode else image.convert(mode)
     except ValueError as error:
-        raise UnreadableImage(
-            f"has colours ({picture.mode}) that cannot be turned into RGB"
-        ) from error
+        raise UnreadableImage(f"colours ({image.mode}) do not convert to RGB") from error
 
 
-def eight_bits(picture: Image.Image) -> Image.Image:
-    """Grey levels of 16 or 32 bits as 8: full scale is 65,535, or 1 for floating point."""
-    levels = np.asarray(picture)
+def to_eight_bits(image: Image.Image) -> Image.Image:
+    """Scale 16- or 32-bit grey levels to 8 bits; full scale is 65,535, or 1 for floats."""
+    levels = np.asarray(image)
     highest = levels.max(initial=0)
-    full = 1.0 if picture.mode == "F" and highest <= 1 else 65_535.0
-    if picture.mode in ("I", "F") and 1 < highest <= 255:
+    full = 1.0 if image.mode == "F" and highest <= 1 else 65_535.0
+    if image.mode in ("I", "F") and 1 < highest <= 255:
         full = 255.0
     grey = np.empty(levels.shape, np.uint8)
-    step = max(1, 2**20 // max(1, picture.width))  # doubles of all rows at once take 2 GB and more
-    for start in range(0, picture.height, step):
-        shares = levels[start : start + step].astype(np.float64) / full
-        grey[start : start + step] = (255 * np.nan_to_num(shares).clip(0, 1)).round()
+    step = max(1, 2**20 // max(1, image.width))  # in parts: float64 for all rows takes over 2 GB
+    for start in range(0, image.height, step):
+        scaled = levels[start : start + step].astype(np.float64) / full
+        grey[start : start + step] = (255 * np.nan_to_num(scaled).clip(0, 1)).round()
     return Image.fromarray(grey)
 
 
 def read_ahead(
     paths: Sequence[Path], size: int
 ) -> Iterator[list[tuple[Path, Tensor | UnreadableImage]]]:
-    """Read many files, `size` at a time, while the caller works on those before.
-
-    Decoders let go of Python's lock, so threads do.
+    """Read many files in threads, `size` at a time, while the caller works on the previous ones.
 
     Yields:
-        Paths, each with its picture or with why there is none.
+        Paths, each with its image or its error.
     """
 
     def attempt(path: Path) -> Tensor | UnreadableImage:
@@ -177,11 +176,12 @@ def read_ahead(
             return error
 
     parts = [paths[start : start + size] for start in range(0, len(paths), size)]
-    pool = ThreadPoolExecutor(cores())  # each may have a large picture in memory
+    # Each thread may hold a large image, so no more than torch computes with.
+    pool = ThreadPoolExecutor(torch.get_num_threads())
     try:
-        coming = pool.map(attempt, parts[0] if parts else [])
-        for part, after in zip(parts, [*parts[1:], []], strict=True):
-            ready, coming = coming, pool.map(attempt, after)
-            yield list(zip(part, ready, strict=True))
-    finally:  # whoever stops need not wait for a file that hangs
+        pending = pool.map(attempt, parts[0] if parts else [])
+        for part, following in zip(parts, [*parts[1:], []], strict=True):
+            results, pending = pending, pool.map(attempt, following)
+            yield list(zip(part, results, strict=True))
+    finally:  # do not wait for a file that hangs
         pool.shutdown(wait=False, cancel_futures=True)

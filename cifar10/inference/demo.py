@@ -1,8 +1,9 @@
-"""A local page that says what is on a picture."""
+"""The web demo: a local Gradio page that classifies images."""
 
 import contextlib
 import importlib.util
 import ipaddress
+import logging
 import os
 import socket
 import tempfile
@@ -15,186 +16,189 @@ import torch
 from PIL import Image
 
 from cifar10.core.errors import SettingError
-from cifar10.data import CLASSES, sample
-from cifar10.data import images as pictures
+from cifar10.data import CLASSES
 from cifar10.data.checksums import IMAGE_SIZE
-from cifar10.inference.demo_access import OwnPage, address_of, taken
+from cifar10.data.images import UnreadableImage, read_image
+from cifar10.data.sample import read_sample
+from cifar10.inference.same_origin import SameOriginOnly
 from cifar10.runs.load import load
 from cifar10.runs.signals import Interrupted
 from cifar10.training.classifier import Classifier
 
-LARGER = 8  # times that the 32x32 pixels are shown
-LARGEST = "20mb"  # of a picture that is uploaded
-FORMATS = (
-    "AVIF",
-    "BMP",
-    "GIF",
-    "JPEG",
-    "PNG",
-    "TIFF",
-    "WEBP",
-)  # whose decoders are in Pillow itself
-SURER = 0.95  # share of CIFAR-10's own images on which a network is surer than where it is doubted
+log = logging.getLogger(__name__)
 
-TITLE = "What is on this picture?"
-KNOWS = (
-    "The network looks at 32x32 pixels and answers with one of {} things, whatever it is shown: "
-    "{}. All of it happens on this machine."
+ZOOM = 8  # screen pixels per pixel of the network's input
+MAX_UPLOAD = "20mb"
+# Decoded by Pillow's own libraries; others may start programs (EPS: Ghostscript).
+FORMATS = ["AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP"]
+TYPICAL = 0.95  # share of CIFAR-10's test images whose confidence is above the threshold
+
+TITLE = "What is in this image?"
+INTRO = (
+    "The network always chooses one of {} classes: {}. Images are processed by the computer that "
+    "serves this page; uploads are deleted after an hour."
 )
 
 
-def require() -> None:
-    """Raise a SettingError if Gradio is missing."""
-    if importlib.util.find_spec("gradio") is None:
-        raise SettingError("demo: Gradio must be installed: pip install -e '.[demo]'")
+def confidence_threshold(classifier: Classifier) -> float:
+    """Confidence that 95% of CIFAR-10's test images exceed; 0 for a model of other classes.
 
-
-def least_sure(classifier: Classifier) -> float:
-    """How sure a network is at least of 95 % of CIFAR-10's own test images; 0 for other classes.
-
-    A picture of something else gets a lower highest probability than most that belong: the
-    baseline of Hendrycks and Gimpel (2017, https://arxiv.org/abs/1610.02136).
+    Images of other things tend to get lower confidence: the baseline of Hendrycks and Gimpel
+    (2017), https://arxiv.org/abs/1610.02136.
     """
-    if list(classifier.classes) != list(CLASSES):
+    if tuple(classifier.classes) != tuple(CLASSES):
         return 0.0
-    return float(classifier.predict(sample.read_sample().test_images).amax(1).quantile(1 - SURER))
+    return float(classifier.predict(read_sample().test_images).amax(1).quantile(1 - TYPICAL))
 
 
-def answer(path: str | None, classifier: Classifier, doubt: float) -> tuple[Any, Any, str]:
-    """What the page shows of a picture: its 32x32 pixels, each class's probability, a remark."""
+def classify(path: str | None, classifier: Classifier, threshold: float) -> tuple[Any, Any, str]:
+    """Classify an image file for the page.
+
+    Returns:
+        The network's input, enlarged, uint8 (256, 256, 3); probabilities by class; a remark.
+    """
     if path is None:
         return None, None, ""
     try:
-        picture = pictures.read_image(path, FORMATS)
-    except pictures.UnreadableImage as error:
-        why = str(error).removeprefix(f"{path}: ")
-        return None, None, f"**This file {why}.**"
-    chances = classifier.predict(picture[None])[0]
-    pixels = picture.permute(1, 2, 0).numpy()
-    seen = pixels.repeat(LARGER, axis=0).repeat(LARGER, axis=1)
+        image = read_image(path, FORMATS)
+    except UnreadableImage as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        return None, None, f"**Cannot read this file: {reason}.**"
+    probabilities = classifier.predict(image[None])[0]
+    pixels = image.permute(1, 2, 0).numpy().repeat(ZOOM, axis=0).repeat(ZOOM, axis=1)
     remark = ""
-    if chances.max() < doubt:
+    if probabilities.max() < threshold:
         remark = (
-            f"**This may be none of the ten.** The network is less than {doubt:.0%} sure; "
-            f"it is surer of {SURER:.0%} of CIFAR-10's own test images."
+            f"**This may be none of the {len(CLASSES)} classes:** the confidence is below "
+            f"{threshold:.0%}, lower than for {TYPICAL:.0%} of CIFAR-10's test images."
         )
-    named = dict(zip(classifier.classes, chances.tolist(), strict=True))
-    return seen, named, remark
+    return pixels, dict(zip(classifier.classes, probabilities.tolist(), strict=True)), remark
 
 
-def examples(folder: Path) -> list[str]:
-    """Put a test image of each class into a folder, as files."""
-    images, labels = sample.read_sample()[2:4]
-    paths = []
+def write_examples(folder: Path) -> list[str]:
+    """Save one test image per class as PNG; return the paths."""
+    sample, paths = read_sample(), []
     for label, name in enumerate(CLASSES):
-        path = folder / f"{name}.png"
-        first = images[(labels == label).nonzero()[0, 0]]
-        Image.fromarray(np.ascontiguousarray(first.permute(1, 2, 0))).save(path)
-        paths.append(str(path))
+        image = sample.test_images[sample.test_labels == label][0].permute(1, 2, 0)
+        paths.append(str(folder / f"{name}.png"))
+        Image.fromarray(np.ascontiguousarray(image)).save(paths[-1])
     return paths
 
 
-def page(models: Sequence[str], files: Sequence[str], place: Path) -> Any:
-    """The page, as Gradio's Blocks.
+def build_page(models: Sequence[str], examples: Sequence[str], folder: Path) -> Any:
+    """Build the page as Gradio Blocks.
 
     Args:
-        models: as `cifar10 predict --model` takes them; the first is chosen.
-        files: pictures to begin with.
-        place: the folder that all pictures to look at are in; no other file is read.
+        models: as for `load`; the first is preselected.
+        examples: paths of images to offer.
+        folder: holds uploads and examples; the page reads no file outside it.
     """
     import gradio as gr
 
-    known = {model: load(model) for model in models}
-    doubts = {model: least_sure(classifier) for model, classifier in known.items()}
+    classifiers = {model: load(model) for model in models}
+    thresholds = {name: confidence_threshold(model) for name, model in classifiers.items()}
 
-    def knows(model: str) -> str:
-        names = known[model].classes
-        return KNOWS.format(len(names), ", ".join(names))
+    def intro(model: str) -> str:
+        classes = classifiers[model].classes
+        return INTRO.format(len(classes), ", ".join(classes))
 
     def look(path: str | None, model: str) -> tuple[Any, Any, str, str]:
-        # Who speaks to the page without a browser may name any file. Not resolved, as some paths
-        # of Windows make it ask another machine.
-        if path and not Path(os.path.abspath(path)).is_relative_to(place):  # noqa: PTH100 - above
+        # Requests sent without a browser may name any file and any model. The path is not resolved,
+        # since that makes Windows contact other machines for some paths.
+        if path and not Path(os.path.abspath(path)).is_relative_to(folder):  # noqa: PTH100 - above
             path = None
-        model = model if model in models else models[0]  # that without a browser may be anything
+        model = model if model in models else models[0]
         with torch.inference_mode():
-            return *answer(path, known[model], doubts[model]), knows(model)
+            return *classify(path, classifiers[model], thresholds[model]), intro(model)
 
-    # Uploads are forgotten after an hour.
+    # Every 10 minutes, delete uploads older than an hour.
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
         gr.Markdown(f"# {TITLE}")
-        text = gr.Markdown(knows(models[0]))
+        text = gr.Markdown(intro(models[0]))
         with gr.Row():
             with gr.Column():
                 sources = ["upload", "clipboard", "webcam"]
-                picture = gr.Image(
-                    label="your picture", sources=sources, type="filepath", height=320
-                )
-                # Handed on as it came: this program reads it, and says what is wrong with it.
-                picture.preprocess = lambda upload: upload and upload.path
-                model = gr.Dropdown(list(known), label="network", interactive=len(known) > 1)
+                image = gr.Image(label="Your image", sources=sources, type="filepath", height=320)
+                # Skip Gradio's decoding: `classify` reads the file and reports errors.
+                image.preprocess = lambda upload: upload and upload.path
+                model = gr.Dropdown(list(models), label="Model", interactive=len(models) > 1)
                 remark = gr.Markdown()
             with gr.Column():
-                chances = gr.Label(num_top_classes=5, label="what the network says")
-                side = LARGER * IMAGE_SIZE
+                prediction = gr.Label(num_top_classes=5, label="Prediction")
                 seen = gr.Image(
-                    label="the 32x32 pixels that it sees",
+                    label=f"Network input ({IMAGE_SIZE}x{IMAGE_SIZE} pixels)",
                     interactive=False,
-                    height=side,
+                    height=ZOOM * IMAGE_SIZE,
                     buttons=[],
                 )
-        gr.Examples(list(files), picture, label="some of CIFAR-10's own")
-        for event in (picture.change, model.change):
-            event(look, [picture, model], [seen, chances, remark, text], show_progress="hidden")
+        gr.Examples(list(examples), image, label="CIFAR-10 test images")
+        for event in (image.change, model.change):
+            outputs = [seen, prediction, remark, text]
+            event(look, [image, model], outputs, show_progress="hidden")
     return blocks
 
 
-async def refuse(host: str) -> str:
-    """For Gradio's check of hosts: no page may have this machine fetch what it names."""
-    raise ValueError(f"{host}: this page asks no other machine")
+async def refuse_fetch(host: str) -> str:
+    """Replace Gradio's host check, so that no request makes this machine fetch a URL."""
+    raise ValueError(f"{host}: this page fetches nothing from other machines")
+
+
+def find_address(host: str, port: int) -> str:
+    """Resolve a host to the IPv4 address to listen on.
+
+    Raises:
+        SettingError: the host is unknown or not this machine's, or the port is taken.
+    """
+    try:
+        address = socket.getaddrinfo(host, port, socket.AF_INET)[0][4]
+        with socket.create_server(address):
+            return str(address[0])
+    except (OSError, UnicodeError) as error:
+        raise SettingError(
+            f"{host}:{port}: cannot listen on this IPv4 address and port; choose others with "
+            "--host and --port"
+        ) from error
 
 
 def serve(models: Sequence[str], host: str, port: int) -> None:
-    """Show the page until the program is stopped.
+    """Serve the page until the program is interrupted.
 
     Raises:
-        SettingError: Gradio is not installed, there is no model, or no listening at this address.
+        SettingError: Gradio is not installed, or the address cannot be used.
+        UserError: a model cannot be loaded.
     """
-    require()
-    if not models:
-        raise SettingError("demo: no model is shipped; name a run's folder with --model")
-    address = address_of(host, port)
-    with tempfile.TemporaryDirectory() as given:
-        place = Path(given).resolve()
-        uploads, shown = Path(place, "uploads"), Path(place, "examples")
-        shown.mkdir()
-        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(uploads)}
+    if importlib.util.find_spec("gradio") is None:
+        raise SettingError("demo: needs gradio; install with: pip install -e '.[demo]'")
+    address = find_address(host, port)
+    log.info("Loading %s …", " and ".join(models))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary).resolve()
+        (folder / "examples").mkdir()
+        uploads = str(folder / "uploads")
+        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": uploads}
         import gradio as gr
         import safehttpx
         from starlette.middleware import Middleware
 
-        safehttpx.async_validate_url = refuse  # before each fetch of an address
+        safehttpx.async_validate_url = refuse_fetch  # called before every fetch
         name = socket.gethostname()
         hosts = ("localhost", host, name, f"{name}.local")
-        blocks = page(models, examples(shown), place)
-        try:
-            blocks.launch(
-                server_name=address,
-                server_port=port,
-                share=False,
-                quiet=True,
-                prevent_thread_lock=True,
-                max_file_size=LARGEST,
-                footer_links=[],
-                enable_monitoring=False,
-                app_kwargs={"middleware": [Middleware(OwnPage, hosts=hosts)]},
-                # Gradio's own themes fetch their fonts from elsewhere.
-                theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
-            )
-        except OSError as error:  # taken since
-            raise taken(host, port) from error
-        print(f"look at http://{host}:{port}/ (Ctrl-C ends it)", flush=True)
+        blocks = build_page(models, write_examples(folder / "examples"), folder)
+        blocks.launch(
+            server_name=address,
+            server_port=port,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            max_file_size=MAX_UPLOAD,
+            footer_links=[],
+            enable_monitoring=False,
+            app_kwargs={"middleware": [Middleware(SameOriginOnly, hosts=hosts)]},
+            # Gradio's own themes download fonts.
+            theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+        )
+        print(f"Open http://{host}:{port}/ (Ctrl-C stops the demo)", flush=True)
         if not ipaddress.ip_address(address).is_loopback:
-            print("whoever reaches this machine can use the page: it has no password", flush=True)
-        with contextlib.suppress(Interrupted):  # this is how it ends
+            print("Warning: no password; anyone on the network can use this page", flush=True)
+        with contextlib.suppress(Interrupted):
             blocks.block_thread()

@@ -1,21 +1,27 @@
-"""What a classifier gets right, and how sure it is."""
+"""Evaluate a trained classifier on the data it was trained for."""
 
 import logging
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
+from rich.console import Console
+from rich.progress import track
 
 from cifar10 import zoo
 from cifar10.core.errors import SettingError
 from cifar10.core.files import atomic_write
 from cifar10.core.instantiate import instantiate
+from cifar10.core.legacy import upgrade_config
 from cifar10.core.settings import compose_settings, expand_user
 from cifar10.data.module import InMemoryDataModule
-from cifar10.runs import result as results
-from cifar10.runs.load import find_checkpoint
+from cifar10.reports.run_report import prediction_figures, save_figures
+from cifar10.runs.load import find_checkpoint, load
+from cifar10.runs.result import RESULT_FILE, read_result, to_json
 from cifar10.runs.resume import merge
+from cifar10.runs.run_dir import LATEST, latest_run
 from cifar10.training.classifier import Classifier, NonFiniteError
 from cifar10.training.hardware import autocast
 from cifar10.training.metrics import Predictions, detailed_scores, metrics
@@ -23,118 +29,158 @@ from cifar10.training.tta import flip_tta, six_view_tta
 
 log = logging.getLogger(__name__)
 
-PRECISION = "32-true"  # of a shipped model's figures
+PRECISION = "32-true"  # of pretrained models' published scores; the same on every machine
+Split = Literal["test", "val"]
+
+
+def evaluate_model(
+    model: str | Path, split: Split, views: bool, out: Path | None
+) -> tuple[dict[str, Any], Path]:
+    """Evaluate a model (as for `load`); save evaluation.json and figures.
+
+    Args:
+        views: also score flip TTA and 6-view TTA.
+        out: folder to save to; by default beside the checkpoint, or here for a pretrained model.
+
+    Returns:
+        The scores (see `evaluate`) and the folder.
+    """
+    if model == LATEST:  # resolved once, since another run may start meanwhile
+        model = latest_run()
+    classifier = load(model)
+    settings, precision, digest = evaluation_settings(model, split)
+    if out is None and zoo.is_pretrained(model):
+        out = Path(f"{model}-evaluation-{split}")
+    elif out is None:
+        path = find_checkpoint(model)
+        stem = "" if expand_user(model).is_dir() else f"{path.stem}-"
+        out = path.parent / f"evaluation-{stem}{split}"
+    out.mkdir(parents=True, exist_ok=True)  # fail before the work if it cannot be written
+    module, batches = open_split(settings, split, digest)
+    indices = module.test_indices if split == "test" else module.val_indices
+    log.info("Evaluating %s on %s %s images …", model, f"{len(indices):,}", split)
+    console = Console(stderr=True)
+    bar = track(batches, "", console=console, transient=True, disable=not console.is_terminal)
+    scores, predictions = evaluate(classifier, bar, precision, views)
+    record = {"model": str(model), "split": split, "data": module.digest, "precision": precision}
+    with atomic_write(out / "evaluation.json") as file:
+        file.write(to_json(record | scores).encode())
+    log.info("Drawing figures …")
+    save_figures(prediction_figures(scores, predictions, module.images(indices)), out)
+    return scores, out
 
 
 @torch.inference_mode()
 def evaluate(
     classifier: Classifier, batches: Iterable, precision: str, views: bool
 ) -> tuple[dict[str, Any], Predictions]:
-    """Score batches as a Trainer's test does, digit for digit.
+    """Score batches with exactly the arithmetic of `Trainer.test`.
 
     Args:
-        batches: images uint8 (n, 3, 32, 32) and labels int64 (n,), as of an evaluation loader.
-        precision: that the run's Trainer computed in.
-        views: also score the mean logits of an image and its mirror image, and of six views (see
-            `cifar10.training.tta`), each a figure of its own.
+        batches: images uint8 (n, 3, 32, 32) and labels int64 (n,).
+        precision: the precision of the run's Trainer.
+        views: also score flip TTA and 6-view TTA (see `cifar10.training.tta`).
 
     Returns:
-        `loss`, `top1`, `top3`, `top5`, with views also `mirrored` and `six_views` of the same
-        kind, and what `detail` gives; then what the classifier said.
+        `images`, `loss`, `top1`, `top3`, `top5` and those of `detailed_scores`; with views also
+        `mirrored` (flip TTA) and `six_views` (6-view TTA), each with loss and top-k. Then the
+        single-view predictions.
+
+    Raises:
+        NonFiniteError: the logits are not finite.
     """
-    kinds = ["plain", *(["mirrored", "six_views"] if views else [])]
-    count = len(classifier.classes)
-    scores = {kind: metrics("", (1, 3, 5), count).to(classifier.device) for kind in kinds}
-    said: list[Predictions] = []
+    device, count = classifier.device, len(classifier.classes)
+    kinds = ["single", "mirrored", "six_views"] if views else ["single"]
+    scores = {kind: metrics("", (1, 3, 5), count).to(device) for kind in kinds}
+    parts: list[Predictions] = []
     classifier.eval()
     for images, labels in batches:
-        images, labels = images.to(classifier.device), labels.to(classifier.device)
-        with autocast(classifier.device.type, precision):
+        images, labels = images.to(device), labels.to(device)
+        with autocast(device.type, precision):
             logits = classifier(images)
-            scores["plain"].update(logits, labels)
+            scores["single"].update(logits, labels)
             if views:
                 scores["mirrored"].update(flip_tta(classifier, images, logits), labels)
                 scores["six_views"].update(six_view_tta(classifier, images, logits), labels)
-        said.append(Predictions(logits.float().cpu(), labels.cpu()))
-    figures = {
+        parts.append(Predictions(logits.float().cpu(), labels.cpu()))
+    predictions = Predictions(*map(torch.cat, zip(*parts, strict=True)))
+    if not predictions.logits.isfinite().all():
+        raise NonFiniteError("the network outputs NaN or infinity; its weights are damaged")
+    rounded: dict[str, Any] = {
         kind: {key: round(float(value), 6) for key, value in score.compute().items()}
         for kind, score in scores.items()
     }
-    answers = Predictions(*map(torch.cat, zip(*said, strict=True)))
-    if not answers.logits.isfinite().all():
-        raise NonFiniteError("the network gives no finite numbers: its weights are broken")
-    plain = figures.pop("plain")
-    scored = plain | figures | {"images": len(answers.labels)}
-    return scored | detailed_scores(answers, classifier.classes), answers
+    single = rounded.pop("single") | rounded | {"images": len(predictions.labels)}
+    return single | detailed_scores(predictions, classifier.classes), predictions
 
 
-class Origin(NamedTuple):
-    """What a model was tested with: settings and digest of the data, precision."""
+def format_scores(scores: dict[str, Any]) -> str:
+    """Scores as aligned lines, with the confusion matrix if it fits the terminal's width."""
+    rows = [("images", f"{scores['images']:,}"), ("loss", f"{scores['loss']:.4f}")]
+    rows += [(f"top-{k}", f"{scores[f'top{k}']:.2%}") for k in (1, 3, 5)]
+    for key, name in (("mirrored", "flip TTA"), ("six_views", "6-view TTA")):
+        if key in scores:
+            rows.append((f"top-1, {name}", f"{scores[key]['top1']:.2%}"))
+    rows.append(("calibration error", f"{scores['calibration_error']:.2%}"))
+    lines = [f"{name:<18} {value:>8}" for name, value in rows]
+    per_class, width = scores["per_class"], max(map(len, scores["per_class"]))
+    table = [f"{name:<{width}} {value:>7.2%}" for name, value in per_class.items()]
+    head = f"{'class':<{width}} {'top-1':>7}"
+    lines.append("")
+    if len(head) + 6 * len(per_class) <= shutil.get_terminal_size().columns:
+        lines.append(f"{'':{len(head)}} predicted as (images)")
+        head += "".join(f" {name[:5]:>5}" for name in per_class)
+        for i, counts in enumerate(scores["confusion"]):
+            table[i] += "".join(f" {count:>5}" for count in counts)
+    return "\n".join([*lines, head, *table])
 
-    data: dict[str, Any]
-    precision: str
-    digest: str | None
 
+def evaluation_settings(
+    model: str | Path, split: Split = "test"
+) -> tuple[dict[str, Any], str, str | None]:
+    """Find how a model was tested; without its run's result.json, assume CIFAR-10.
 
-def evaluation_settings(model: str | Path, split: str = "test") -> Origin:
-    """How a model was tested; a shipped one in float32, which every machine computes alike.
+    The data folder is this machine's, unless the run's command line set another one.
 
-    Where the data is, and where it comes from, is this machine's affair, unless the run was told. A
-    checkpoint without its run's result.json is taken for one of CIFAR-10.
+    Returns:
+        Settings of the data, precision, and SHA-256 of the data if it is recorded.
 
     Raises:
-        SettingError: which images were held out for validation is not known.
+        SettingError: the validation images are asked for but not recorded.
     """
-    if str(model) in zoo.pretrained_names():
-        result = zoo.model_card(str(model))["result"]
+    result: dict[str, Any] = {}
+    if zoo.is_pretrained(model):
+        result = zoo.model_card(str(model))["result"] | {"precision": {"value": PRECISION}}
+    elif (path := find_checkpoint(model).parent / RESULT_FILE).exists():
+        result = read_result(path)
+    elif split == "val":
+        raise SettingError(f"--split val: needs {path}, which records the validation images")
     else:
-        path = find_checkpoint(model).parent / results.RESULT_FILE
-        result = results.read_result(path) if path.exists() else {}
-        if not result and split == "val":
-            raise SettingError(f"split=val: needs {path}, which says what was held out")
-        if not result:
-            log.warning("%s is not there: taken for a model of CIFAR-10, precision auto", path)
-    here = compose_settings()
-    settings = merge(result.get("config", here), here, [], result.get("overrides", []))
+        log.warning("%s is missing: assuming a CIFAR-10 model and automatic precision", path)
+    current = compose_settings()
+    recorded = upgrade_config(result["config"]) if "config" in result else current
+    settings = merge(recorded, current, [], result.get("overrides", []))
     precision = result.get("precision", {}).get("value", "auto")
-    if str(model) in zoo.pretrained_names():
-        precision = PRECISION
-    return Origin(settings["data"], precision, result.get("data", {}).get("digest"))
+    return settings["data"], precision, result.get("data", {}).get("digest")
 
 
 def open_split(
-    data: dict[str, Any], split: Literal["test", "val"], digest: str | None = None
+    data: dict[str, Any], split: Split, digest: str | None = None
 ) -> tuple[InMemoryDataModule, Any]:
-    """The data module of some settings, opened, and the loader of one of its splits.
+    """Open a data module; return it and the loader of one split.
 
     Args:
-        digest: what the images must have, where it is known.
+        data: settings of the data module.
+        digest: SHA-256 that the data must have.
 
     Raises:
-        SettingError: nothing was held out for validation, or the images are others.
+        SettingError: the split is empty, or the data differs.
     """
-    module = instantiate(data, "data", InMemoryDataModule)
+    # mypy wants concrete classes; this one is only compared with.
+    module = instantiate(data, "data", InMemoryDataModule)  # type: ignore[type-abstract]
     if split == "val" and not module.has_validation:
-        raise SettingError("split=val: this model was trained on all training images")
+        raise SettingError("--split val: this model was trained on all training images")
     module.setup()
     if digest not in (None, module.digest):
-        raise SettingError(f"data: {data['dir']} has pictures that are not those of the run")
+        raise SettingError(f"data: {data['dir']} differs from the data set that the run used")
     return module, module.test_dataloader() if split == "test" else module.val_dataloader()
-
-
-def default_output_dir(model: str | Path, split: str) -> Path:
-    """Where an evaluation goes by default: beside the checkpoint, or here for a shipped model."""
-    name = f"evaluation-{split}"
-    if str(model) in zoo.pretrained_names():
-        return Path(f"{model}-{name}")
-    path = find_checkpoint(model)
-    return path.parent / (
-        name if expand_user(model).is_dir() else f"evaluation-{path.stem}-{split}"
-    )
-
-
-def write_evaluation(folder: Path, record: dict[str, Any]) -> None:
-    """Put an evaluation.json into a folder, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder / "evaluation.json") as file:
-        file.write(results.to_json(record).encode())

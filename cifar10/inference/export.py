@@ -1,4 +1,4 @@
-"""A classifier as one file that needs none of this code."""
+"""Export a classifier as one standalone ONNX or torch.export file."""
 
 import importlib.util
 import json
@@ -9,93 +9,119 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from cifar10 import zoo
 from cifar10.core.errors import SettingError, UserError
 from cifar10.core.files import atomic_write
+from cifar10.core.settings import expand_user
+from cifar10.inference.evaluate import evaluation_settings, open_split
+from cifar10.runs.load import load
+from cifar10.runs.run_dir import LATEST, latest_run
 from cifar10.training.classifier import Classifier
 
-NEEDED = ("onnx", "onnxscript", "onnxruntime")
+log = logging.getLogger(__name__)
+
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4  # of a probability; rounding alone stays far below
+CHECK_IMAGES = 1000
 ROUNDS = 20
-INPUT, OUTPUT, NAMES = "images", "probabilities", "classes"
+SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+INPUT, OUTPUT, CLASSES = "images", "probabilities", "classes"
+
+Predict = Callable[[Tensor], Tensor]  # uint8 (N, 3, 32, 32) to float (N, classes)
 
 
 class ExportedClassifier(nn.Module):
-    """Bytes in, probabilities out: normalisation, network, softmax."""
+    """Normalisation, network and softmax: uint8 images in, probabilities out."""
+
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, classifier: Classifier):
         super().__init__()
         self.network, self.classes = classifier.network, classifier.classes
-        self.register_buffer("scale", 1 / (255 * classifier.std))
-        self.register_buffer("shift", -classifier.mean / classifier.std)
+        mean, std = classifier.get_buffer("mean"), classifier.get_buffer("std")
+        self.register_buffer("scale", 1 / (255 * std))
+        self.register_buffer("shift", -mean / std)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images.float() * self.scale + self.shift).softmax(1)
 
 
-def require_packages(form: str) -> None:
-    """Raise a SettingError if a package that the form needs is missing."""
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if form == "onnx" and missing:
-        raise SettingError(
-            f"--to onnx: {', '.join(missing)} must be installed: pip install -e '.[export]'"
-        )
+def export_model(
+    model: str | Path, form: Literal["onnx", "torch"], out: Path | None = None
+) -> dict[str, str]:
+    """Write a classifier for ONNX Runtime or as a `torch.export` program.
 
-
-def export(classifier: Classifier, form: str, path: Path, images: Tensor) -> dict[str, str]:
-    """Write a classifier for ONNX Runtime, or as a `torch.export` program.
-
-    The file has the names of the classes inside: ONNX's metadata `classes`, a JSON list; or the
-    program's extra file `classes.json`.
+    The file contains the class names: as ONNX metadata `classes`, a JSON list, or as the program's
+    extra file `classes.json`.
 
     Args:
-        form: `onnx` or `torch`.
-        images: that the file must answer as PyTorch does, uint8 (N, 3, 32, 32).
+        model: as for `load`.
+        out: the file; by default MODEL.onnx or MODEL.pt2 in the working directory.
 
     Returns:
-        What was measured, as text: the largest difference, latency and throughput.
+        File size, largest difference from PyTorch, speed and path, as text.
 
     Raises:
-        UserError: the file answers otherwise.
+        UserError: a package is missing, the file exists, the model or its data cannot be loaded, or
+            the probabilities differ from PyTorch's; no file is saved.
     """
+    missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
+    if form == "onnx" and missing:
+        raise SettingError(
+            f"--to onnx: needs {', '.join(missing)}; install with: pip install -e '.[export]'"
+        )
+    if model == LATEST:
+        model = latest_run()
+    classifier = load(model, "cpu")
+    name = str(model) if zoo.is_pretrained(model) else expand_user(model).resolve().stem
+    path = out or Path(name + SUFFIXES[form])
+    if path.exists():
+        raise UserError(f"{path}: already exists; remove it or choose another file with --out")
+    settings, _, digest = evaluation_settings(model)
+    module, _ = open_split(settings, "test", digest)
+    images = module.images(module.test_indices[:CHECK_IMAGES])
+
+    log.info("Exporting %s, which can take a minute …", model)
     classifier.set_memory_format(channels_last=False)
-    whole = ExportedClassifier(classifier).eval()
-    with tempfile.TemporaryDirectory() as place, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's exporter about itself
-        file = Path(place, "model.pt2" if form == "torch" else "model.onnx")
-        example = images[:2].clone()  # a program is saved with its example, and all it is a view of
-        (write_onnx if form == "onnx" else write_program)(whole, file, example)
-        answer = (open_onnx if form == "onnx" else open_program)(file)
+    network = ExportedClassifier(classifier).eval()
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's exporter warns about its own code
+        file = Path(folder, f"model{SUFFIXES[form]}")
+        example = images[:2].clone()  # the program stores its example with the whole storage
+        (write_onnx if form == "onnx" else write_program)(network, file, example)
+        exported = (open_onnx if form == "onnx" else open_program)(file)
         data = file.read_bytes()
 
-    def eager(some: Tensor) -> Tensor:
-        with torch.inference_mode():
-            return whole(some)
-
-    difference = float((answer(images) - eager(images)).abs().max())
+    log.info("Comparing with PyTorch on %s test images …", f"{len(images):,}")
+    eager = torch.inference_mode()(network)
+    difference = float((exported(images) - eager(images)).abs().max())
     if not difference <= TOLERANCE:
         raise UserError(
-            f"{path} was not written: its probabilities differ from PyTorch's by {difference:.1e}"
+            f"{path}: not saved; its probabilities differ from PyTorch's by {difference:.1e}"
         )
     with atomic_write(path) as target:
         target.write(data)
     return {
         "size": f"{len(data) / 1e6:.1f} MB",
         "largest difference": f"{difference:.1e} on {len(images):,} test images",
-        "one image": versus(answer, eager, images[:1]),
-        f"{len(images):,} images": versus(answer, eager, images),
+        "1 image": compare_speed(exported, eager, images[:1]),
+        f"{len(images):,} images": compare_speed(exported, eager, images),
+        "saved to": str(path),
     }
 
 
-def write_onnx(whole: ExportedClassifier, file: Path, example: Tensor) -> None:
+def write_onnx(network: ExportedClassifier, file: Path, example: Tensor) -> None:
     import onnx
 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     program = torch.onnx.export(
-        whole,
+        network,
         (example,),
         dynamo=True,
         input_names=[INPUT],
@@ -103,13 +129,14 @@ def write_onnx(whole: ExportedClassifier, file: Path, example: Tensor) -> None:
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         verbose=False,
     )
+    assert program is not None  # with dynamo=True
     model = program.model_proto
-    onnx.helper.set_model_props(model, {NAMES: json.dumps(whole.classes)})
+    onnx.helper.set_model_props(model, {CLASSES: json.dumps(network.classes)})
     onnx.checker.check_model(model)
     file.write_bytes(model.SerializeToString())
 
 
-def open_onnx(file: Path) -> Callable[[Tensor], Tensor]:
+def open_onnx(file: Path) -> Predict:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -120,32 +147,24 @@ def open_onnx(file: Path) -> Callable[[Tensor], Tensor]:
     return lambda images: torch.from_numpy(session.run(None, {INPUT: images.numpy()})[0])
 
 
-def write_program(whole: ExportedClassifier, file: Path, example: Tensor) -> None:
+def write_program(network: ExportedClassifier, file: Path, example: Tensor) -> None:
     shapes = ({0: torch.export.Dim("batch")},)
-    program = torch.export.export(whole, (example,), dynamic_shapes=shapes)
-    torch.export.save(program, file, extra_files={f"{NAMES}.json": json.dumps(whole.classes)})
+    program = torch.export.export(network, (example,), dynamic_shapes=shapes)
+    torch.export.save(program, file, extra_files={f"{CLASSES}.json": json.dumps(network.classes)})
 
 
-def open_program(file: Path) -> Callable[[Tensor], Tensor]:
-    module = torch.export.load(file).module()
-
-    def answer(images: Tensor) -> Tensor:
-        with torch.inference_mode():
-            return module(images)
-
-    return answer
+def open_program(file: Path) -> Predict:
+    return torch.inference_mode()(torch.export.load(file).module())
 
 
-def versus(
-    answer: Callable[[Tensor], Tensor], eager: Callable[[Tensor], Tensor], images: Tensor
-) -> str:
-    """Median milliseconds of both, in turns, after a warm-up."""
-    seconds: tuple[list[float], list[float]] = ([], [])
+def compare_speed(exported: Predict, eager: Predict, images: Tensor) -> str:
+    """Median latency and throughput of both, measured in turns after a warm-up."""
+    times: tuple[list[float], list[float]] = ([], [])
     for _ in range(ROUNDS):
-        for function, taken in zip((answer, eager), seconds, strict=True):
+        for predict, seconds in zip((exported, eager), times, strict=True):
             start = time.perf_counter()
-            function(images)
-            taken.append(time.perf_counter() - start)
-    ours, theirs = (statistics.median(taken[ROUNDS // 4 :]) for taken in seconds)
+            predict(images)
+            seconds.append(time.perf_counter() - start)
+    ours, theirs = (statistics.median(seconds[ROUNDS // 4 :]) for seconds in times)
     rates = f"{len(images) / ours:,.0f} and {len(images) / theirs:,.0f} images/s"
-    return f"{1000 * ours:.2f} ms, PyTorch eager {1000 * theirs:.2f} ms ({rates})"
+    return f"{1000 * ours:.2f} ms, PyTorch {1000 * theirs:.2f} ms ({rates})"

@@ -1,9 +1,9 @@
-"""What a classifier says of picture files, for people and for programs."""
+"""Classify image files and print the predictions."""
 
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -11,61 +11,98 @@ from rich.console import Console
 from rich.progress import Progress
 
 from cifar10.core.errors import UserError, printable
-from cifar10.data import images as pictures
+from cifar10.data.images import find_images, read_ahead
+from cifar10.runs.load import load
 from cifar10.training.classifier import Classifier
 
-BATCH = 500  # pictures that are read ahead while as many go through the network
-BAR = 20  # characters of a probability of 1
+BATCH = 500  # images read ahead while the network classifies as many
+BAR_WIDTH = 20  # characters for a probability of 1
 
-Answer = tuple[str, float]  # a class and its probability
+Prediction = tuple[Path, list[tuple[str, float]]]  # an image's classes and their probabilities
+
+
+def predict(
+    paths: Sequence[str], model: str, top: int, show: Callable[[Iterable[Prediction]], None]
+) -> bool:
+    """Classify the images that paths, folders and globs name, and `show` the predictions.
+
+    Unreadable files are reported on stderr and skipped; returns whether there were none.
+
+    Raises:
+        UserError: the paths name no image at all, or the model cannot be loaded.
+    """
+    files, skipped, errors = find_images(paths)
+    if not files:
+        raise UserError("; ".join(map(str, errors)))
+    classifier = load(model)
+    for error in errors:
+        print_error(error)
+    failed: list[Path] = []
+    show(predict_files(files, classifier, top, failed))
+    if skipped:
+        kind = "file that is not an image" if skipped == 1 else "files that are not images"
+        print(f"skipped {skipped:,} {kind}", file=sys.stderr)
+    if failed:
+        print(f"{len(failed):,} of {len(files):,} files could not be read", file=sys.stderr)
+    return not (errors or failed)
+
+
+def print_error(error: UserError) -> None:
+    print(f"error: {printable(str(error))}", file=sys.stderr)
 
 
 def predict_files(
-    files: list[Path], classifier: Classifier, top: int, failed: list[Path]
-) -> Iterator[tuple[Path, list[Answer]]]:
-    """Each picture's most probable classes; files that give none are named and collected."""
+    files: Sequence[Path], classifier: Classifier, top: int, failed: list[Path]
+) -> Iterator[Prediction]:
+    """Yield each image's `top` classes, most probable first.
+
+    Unreadable files are reported on stderr and appended to `failed`.
+    """
     console = Console(stderr=True)
-    many = len(files) > BATCH and console.is_terminal and not sys.stdout.isatty()
-    with Progress(console=console, transient=True, disable=not many) as progress:
-        task = progress.add_task("predicting", total=len(files))
-        for batch in pictures.read_ahead(files, BATCH):
-            good = [(path, read) for path, read in batch if isinstance(read, torch.Tensor)]
-            for path, read in batch:
-                if isinstance(read, UserError):
+    slow = len(files) > BATCH and console.is_terminal and not sys.stdout.isatty()
+    with Progress(console=console, transient=True, disable=not slow) as progress:
+        task = progress.add_task("classifying", total=len(files))
+        for batch in read_ahead(files, BATCH):
+            images = []
+            for path, image in batch:
+                if isinstance(image, UserError):
                     failed.append(path)
-                    print(f"error: {printable(str(read))}", file=sys.stderr)
-            if good:
-                chances = classifier.predict(torch.stack([read for _, read in good]))
-                best = chances.topk(min(top, len(classifier.classes)))
-                for (path, _), highest, places in zip(good, *best, strict=True):
-                    names = [classifier.classes[place] for place in places]
-                    yield path, list(zip(names, highest.tolist(), strict=True))
+                    print_error(image)
+                else:
+                    images.append((path, image))
+            if images:
+                probabilities = classifier.predict(torch.stack([image for _, image in images]))
+                best = probabilities.topk(min(top, len(classifier.classes)))
+                for (path, _), values, labels in zip(images, *best, strict=True):
+                    names = [classifier.classes[label] for label in labels]
+                    yield path, list(zip(names, values.tolist(), strict=True))
             progress.advance(task, len(batch))
 
 
-def print_bars(rows: Iterable[tuple[Path, list[Answer]]]) -> None:
+def print_text(predictions: Iterable[Prediction]) -> None:
+    """Print each path and its classes; with bars on a terminal."""
     bars = sys.stdout.isatty()
-    for path, classes in rows:
+    for path, classes in predictions:
         print(printable(str(path)))
         width = max(10, *(len(name) for name, _ in classes))
         for name, p in classes:
-            bar = "  " + "█" * round(BAR * p) if bars else ""
+            bar = "  " + "█" * round(BAR_WIDTH * p) if bars else ""
             print(f"  {name:<{width}} {p:7.2%}{bar}".rstrip())
 
 
-def print_json(rows: Iterable[tuple[Path, list[Answer]]]) -> None:
-    before = "[\n"
-    for path, classes in rows:
-        predictions = [{"class": name, "probability": round(p, 6)} for name, p in classes]
-        row = json.dumps({"path": str(path), "predictions": predictions}, ensure_ascii=False)
-        print(before + row, end="")
-        before = ",\n"
-    print("[]" if before == "[\n" else "\n]")
+def print_json(predictions: Iterable[Prediction]) -> None:
+    """Print one JSON list, an image per line."""
+    rows = []
+    for path, classes in predictions:
+        best = [{"class": name, "probability": round(p, 6)} for name, p in classes]
+        rows.append(json.dumps({"path": str(path), "predictions": best}, ensure_ascii=False))
+    print("[" + ",\n".join(rows) + "]")
 
 
-def print_csv(rows: Iterable[tuple[Path, list[Answer]]]) -> None:
+def print_csv(predictions: Iterable[Prediction]) -> None:
+    """Print CSV, a class per line."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["path", "rank", "class", "probability"])
-    for path, classes in rows:
+    for path, classes in predictions:
         for rank, (name, p) in enumerate(classes, 1):
             writer.writerow([path, rank, name, f"{p:.6f}"])

@@ -1,4 +1,4 @@
-"""A small convolutional network that trains unusually fast."""
+"""AirNet: a convolutional network that trains fast."""
 
 from typing import Annotated, Literal
 
@@ -6,18 +6,15 @@ import torch
 from annotated_types import Ge, Interval, Len
 from torch import Tensor, nn
 
-WHITEN_SIDE = 2  # pixels a side of the patches that the first layer looks at
-WHITEN_WIDTH = 2 * 3 * WHITEN_SIDE**2  # each eigenvector of the patches, and its negative
+WHITEN_SIDE = 2  # pixels, of the patches that the first layer whitens
+WHITEN_WIDTH = 2 * 3 * WHITEN_SIDE**2  # channels: each eigenvector and its negative
 
 Width = Annotated[int, Ge(WHITEN_WIDTH)]
 ACTIVATIONS = {"gelu": nn.GELU, "silu": nn.SiLU}
 
 
 class Conv(nn.Conv2d):
-    """A 3x3 convolution that at first hands its input through.
-
-    The first `in_channels` filters start as the identity, the others at random.
-    """
+    """A 3x3 convolution whose first `in_channels` filters are initialised to the identity."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 3, padding=1, bias=False)
@@ -28,7 +25,7 @@ class Conv(nn.Conv2d):
 
 
 class Norm(nn.BatchNorm2d):
-    """Batch normalisation that learns a shift but no scale."""
+    """Batch normalisation with a learned shift and no scale."""
 
     def __init__(self, channels: int, momentum: float):
         super().__init__(channels, eps=1e-12, momentum=momentum)
@@ -36,7 +33,7 @@ class Norm(nn.BatchNorm2d):
 
 
 class Block(nn.Sequential):
-    """Two convolutions; the first is followed by a 2x2 max-pool."""
+    """Two convolutions, with a 2x2 max-pool after the first."""
 
     def __init__(self, in_channels: int, channels: int, activation: type, norm_momentum: float):
         super().__init__(
@@ -51,19 +48,18 @@ class Block(nn.Sequential):
 
 
 class AirNet(nn.Module):
-    """Whitened patches, then three pairs of convolutions: 1,972,792 parameters with three blocks of
-    64, 256 and 256 channels.
+    """A whitening layer and three blocks; with widths 64, 256, 256 it has 1,972,792 parameters.
 
-    After Jordan (2024), "94% on CIFAR-10 in 3.29 Seconds on a Single GPU",
-    https://arxiv.org/abs/2404.00498. Takes normalised images, float (N, 3, H, W), H and W from 9;
-    returns logits (N, num_classes). The last pooling is over all that is left of the image, so
-    that any size fits; at 32x32 it is the publication's 3x3.
+    The network of Jordan (2024), "94% on CIFAR-10 in 3.29 Seconds on a Single GPU",
+    https://arxiv.org/abs/2404.00498. Takes normalised images, float (N, 3, H, W) with H, W >= 9;
+    returns logits (N, num_classes). The last max-pool covers the whole feature map, so every image
+    size works; at 32x32 it is the paper's 3x3.
 
     Args:
         widths: channels of the three blocks.
-        activation: the publication's `gelu`, or `silu`.
-        norm_momentum: weight in [0, 1] of the newest batch in the running statistics of the batch
-            normalisations (torch's convention; large, since there are few steps).
+        activation: `gelu`, as in the paper, or `silu`.
+        norm_momentum: weight of the newest batch in the running statistics of batch normalisation,
+            in [0, 1]; large because there are few steps.
         num_classes: number of logits.
     """
 
@@ -97,11 +93,13 @@ class AirNet(nn.Module):
 
     @torch.no_grad()
     def init_from_images(self, images: Tensor, eps: float = 5e-4) -> None:
-        """Set the first layer to the eigenvectors of the images' patches, scaled to variance 1.
+        """Set the first layer's filters to whiten 2x2 patches.
+
+        They are the eigenvectors of the patches' covariance, scaled to variance 1.
 
         Args:
-            images: normalised training images, float (N, 3, H, W); thousands are plenty.
-            eps: added to the variances, so that noise is not blown up.
+            images: normalised training images, float (N, 3, H, W); a few thousand suffice.
+            eps: added to the variances, so that noise is not amplified.
         """
         patches = nn.functional.unfold(images.float(), WHITEN_SIDE)  # (N, 12, patches)
         covariance = torch.einsum("nip,njp->ij", patches, patches) / patches[:, 0].numel()

@@ -1,4 +1,4 @@
-"""The original five-convolution network."""
+"""ConvNet: the original network."""
 
 from typing import Annotated
 
@@ -9,12 +9,11 @@ from torch import Tensor, nn
 class ConvNet(nn.Module):
     """Five 3x3 convolutions, then four linear layers: 2,791,434 parameters with ten classes.
 
-    Takes normalised images, float (N, 3, 32, 32); returns logits (N, num_classes), whose softmax
-    is the class probabilities. Pooling stands before ReLU: max and ReLU commute, and ReLU then
-    touches a quarter of the values.
+    Takes normalised images, float (N, 3, 32, 32); returns logits (N, num_classes). Max-pool and
+    ReLU commute, so pooling comes first: ReLU then has a quarter of the values.
 
     Args:
-        dropout: probability in [0, 1] of zeroing a whole channel after the second max-pool. The
+        dropout: probability, in [0, 1], of zeroing a whole channel after the second max-pool; the
             original used 0.5.
         num_classes: number of logits.
     """

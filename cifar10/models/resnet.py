@@ -1,4 +1,4 @@
-"""ResNet-18 for small images, the research baseline."""
+"""ResNet-18 for small images."""
 
 from torch import Tensor, nn
 from torchvision.models import resnet18
@@ -7,9 +7,9 @@ from torchvision.models import resnet18
 class ResNet18(nn.Module):
     """torchvision's ResNet-18 with a stem for 32x32: 11,173,962 parameters with ten classes.
 
-    He et al. (2015), https://arxiv.org/abs/1512.03385. A 3x3 convolution of stride 1 stands in
-    place of the 7x7 one of stride 2, and there is no max-pool, as is usual on CIFAR-10; four
-    stages of 64 to 512 channels then see 32x32, 16x16, 8x8 and 4x4 pixels.
+    He et al. (2015), https://arxiv.org/abs/1512.03385. As usual on CIFAR-10, the stem is a 3x3
+    convolution of stride 1 without max-pool; the four stages of 64 to 512 channels work on 32x32,
+    16x16, 8x8 and 4x4 pixels.
 
     Takes normalised images, float (N, 3, H, W); returns logits (N, num_classes).
 

@@ -1,4 +1,4 @@
-"""Networks of the timm package."""
+"""Image classifiers of the timm package."""
 
 import difflib
 from typing import Any
@@ -7,18 +7,18 @@ from torch import Tensor, nn
 
 
 class FromTimm(nn.Module):
-    """Any of timm's image classifiers (https://github.com/huggingface/pytorch-image-models).
+    """Any image classifier of timm (https://github.com/huggingface/pytorch-image-models).
 
-    Takes normalised images, float (N, 3, 32, 32); returns logits (N, num_classes). Most were
-    made for images of 224 pixels and shrink those of 32 too early: `options` reach the network.
+    Takes normalised images, float (N, 3, 32, 32); returns logits (N, num_classes). Most networks
+    are designed for 224 pixels and downsample 32 too early; `options` can adapt some of them.
 
     Args:
-        name: as timm knows it: `resnet18`, `vit_tiny_patch16_224`, ...
+        name: timm's model name, such as `resnet18` or `vit_tiny_patch16_224`.
         options: further arguments of the network, such as `img_size` and `patch_size`.
         num_classes: number of logits.
 
     Raises:
-        ValueError: timm is not installed, or has no such network.
+        ValueError: timm is not installed or has no such network.
     """
 
     def __init__(self, name: str, options: dict[str, Any], num_classes: int = 10):
@@ -26,7 +26,7 @@ class FromTimm(nn.Module):
         try:
             import timm
         except ImportError as error:
-            raise ValueError("timm must be installed: pip install -e '.[timm]'") from error
+            raise ValueError("timm is not installed; run pip install -e '.[timm]'") from error
         if not timm.is_model(name):
             close = difflib.get_close_matches(name, timm.list_models(), n=1)
             hint = f"; did you mean {close[0]}?" if close else ""

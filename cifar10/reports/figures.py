@@ -1,13 +1,13 @@
-"""Arrays in, matplotlib figures out, all in one style.
+"""Figures of one run, from arrays and plain values, in one style.
 
-Colours are Okabe and Ito's (2008, https://jfly.uni-koeln.de/color/), which colour-blind readers
-tell apart; lines differ in their dashes as well, so that they are readable in grey.
+The colours are Okabe and Ito's (2008, https://jfly.uni-koeln.de/color/), which colour-blind readers
+can tell apart. Lines also differ in their dashes, to be readable in grey.
 """
 
 import functools
 import io
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ParamSpec
 
 import matplotlib
 import numpy as np
@@ -17,9 +17,9 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
-FEW = 10  # images, whose accuracy says little
-MANY = 30  # classes, of which only some are shown, or without their numbers
-STYLE = {
+FEW_IMAGES = 10  # with fewer, an accuracy means little
+MAX_CLASSES = 30  # with more, only some are shown, or without their numbers
+STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.grid": True,
     "axes.spines.right": False,
@@ -32,41 +32,44 @@ STYLE = {
 }
 
 
-def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Draw in this project's style, leaving matplotlib's settings as they are."""
+P = ParamSpec("P")
+
+
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Draw in this project's style without changing matplotlib's global settings."""
 
     @functools.wraps(draw)
-    def drawn(*args: Any, **kwargs: Any) -> Figure:
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
         with matplotlib.rc_context(STYLE):
             return draw(*args, **kwargs)
 
     return drawn
 
 
-def png(figure: Figure) -> bytes:
-    """A figure as a PNG file; its ticks are only made then, so the style holds here too."""
+def to_png(figure: Figure) -> bytes:
+    """Encode a figure as a PNG file."""
     buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):  # matplotlib creates the ticks only now
         figure.savefig(buffer, format="png", dpi=130)
     return buffer.getvalue()
 
 
 @styled
-def curves(history: Sequence[dict[str, Any]]) -> Figure:
-    """Loss, accuracies and learning rate over epochs.
+def training_curves(history: Sequence[dict[str, Any]]) -> Figure:
+    """Loss, accuracy and learning rate over epochs.
 
     Args:
-        history: for each epoch `epoch` and metrics, as in result.json; what is missing is left out.
+        history: `epoch` and metrics of each epoch, as in result.json; any metric may be missing.
     """
     panels = {
-        "loss": {"train/loss": (ORANGE, "--"), "val/loss": (BLUE, "-")},
-        "accuracy": {
+        "Loss": {"train/loss": (ORANGE, "--"), "val/loss": (BLUE, "-")},
+        "Accuracy": {
             "train/top1": (ORANGE, "--"),
             "val/top1": (BLUE, "-"),
             "val/top3": (GREEN, "-."),
             "val/top5": (GREY, ":"),
         },
-        "learning rate": {"train/lr": (GREY, "-")},
+        "Learning rate": {"train/lr": (GREY, "-")},
     }
     panels = {
         title: lines
@@ -74,8 +77,8 @@ def curves(history: Sequence[dict[str, Any]]) -> Figure:
         if any(key in epoch for key in lines for epoch in history)
     }
     figure = Figure(figsize=(4 * max(1, len(panels)), 3.8))
-    for place, (title, lines) in enumerate(panels.items(), 1):
-        axes = figure.add_subplot(1, len(panels), place)
+    for index, (title, lines) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(1, len(panels), index)
         for key, (colour, dashes) in lines.items():
             points = [(epoch["epoch"], epoch[key]) for epoch in history if key in epoch]
             if points:
@@ -86,16 +89,16 @@ def curves(history: Sequence[dict[str, Any]]) -> Figure:
         axes.set(title=title, xlabel="epoch")
         axes.set_xlim(history[0]["epoch"] - 0.5, history[-1]["epoch"] + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        if title == "accuracy":
+        if title == "Accuracy":
             axes.yaxis.set_major_formatter(PercentFormatter(1))
         if len(lines) > 1:
-            below = dict(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
-            axes.legend(**below)  # inside, it would lie on the lines
+            # Inside the panel, the legend would cover the lines.
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return figure
 
 
 @styled
-def grid(
+def image_grid(
     images: Tensor,
     titles: Sequence[str] = (),
     columns: int = 10,
@@ -105,75 +108,76 @@ def grid(
 
     Args:
         images: uint8 (N, 3, H, W).
-        titles: one above each image, in few words.
-        rows: one before each row.
+        titles: a short text above each image.
+        rows: a label before each row.
     """
     height = -(-len(images) // columns)
     cell = (1.1, 1.45) if titles else (0.9, 0.9)
     figure = Figure(figsize=(cell[0] * columns + bool(rows), cell[1] * height))
-    for place, image in enumerate(images):
-        axes = figure.add_subplot(height, columns, place + 1)
+    for index, image in enumerate(images):
+        axes = figure.add_subplot(height, columns, index + 1)
         axes.imshow(image.permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
         axes.set_axis_off()
         if titles:
-            axes.set_title(titles[place], fontsize=8)
-        if rows and place % columns == 0:
-            middle = dict(ha="right", va="center", transform=axes.transAxes)
-            axes.text(-0.1, 0.5, rows[place // columns], **middle)
+            axes.set_title(titles[index], fontsize=8)
+        if rows and index % columns == 0:
+            label = rows[index // columns]
+            axes.text(-0.1, 0.5, label, ha="right", va="center", transform=axes.transAxes)
     return figure
 
 
-def samples(images: Tensor, labels: Tensor, names: Sequence[str], each: int = 10) -> Figure:
-    """The first images of each class, a row a class; of very many, the first classes.
+def class_samples(images: Tensor, labels: Tensor, names: Sequence[str], each: int = 10) -> Figure:
+    """The first images of each class, one class per row; at most `MAX_CLASSES` classes.
 
     Args:
-        images: uint8 (N, 3, H, W); labels: int64 (N,).
+        images: uint8 (N, 3, H, W).
+        labels: int64 (N,).
+        names: of the classes.
+        each: images per class; a class with fewer repeats its last one.
     """
-    own = {name: (labels == c).nonzero()[:each, 0] for c, name in enumerate(names[:MANY])}
-    own = {name: some for name, some in own.items() if len(some)}
-    # A class with fewer images has its last one again, so that each row is one class.
-    places = [some[torch.arange(each).clamp(max=len(some) - 1)] for some in own.values()]
-    return grid(images[torch.cat(places)], columns=each, rows=list(own))
+    found = {name: (labels == c).nonzero()[:each, 0] for c, name in enumerate(names[:MAX_CLASSES])}
+    found = {name: indices for name, indices in found.items() if len(indices)}
+    rows = [own[torch.arange(each).clamp(max=len(own) - 1)] for own in found.values()]
+    return image_grid(images[torch.cat(rows)], columns=each, rows=list(found))
 
 
 @styled
-def confusion(counts: Tensor, names: Sequence[str]) -> Figure:
-    """Which class is taken for which; each row is a class, in percent of its images.
+def confusion_matrix(counts: Tensor, names: Sequence[str]) -> Figure:
+    """Confusion matrix, in percent of each true class.
 
     Args:
-        counts: (classes, classes), images of each class by the class predicted.
+        counts: (classes, classes), number of images by true class (row) and predicted class.
     """
-    counts = np.asarray(counts, dtype=float)
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    matrix = np.asarray(counts, dtype=float)
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     side = min(5 + 0.1 * len(names), 12)
     figure = Figure(figsize=(0.4 + side, side - 0.2))
     axes = figure.add_subplot()
     axes.grid(False)
-    # Square roots, so that few mistakes are seen beside many right answers.
+    # The square root makes a few errors visible beside many correct predictions.
     axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(*shares.shape):
-        if counts[row, column] and len(names) <= MANY:
-            dark = shares[row, column] > 0.3
+        if matrix[row, column] and len(names) <= MAX_CLASSES:
             text = f"{100 * shares[row, column]:.1f}".removesuffix(".0")
-            colour = "white" if dark else "black"
+            colour = "white" if shares[row, column] > 0.3 else "black"
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
-    size = None if len(names) <= MANY else 5
+    size = None if len(names) <= MAX_CLASSES else 5
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=size)
     axes.set_yticks(range(len(names)), names, fontsize=size)
-    axes.set(xlabel="predicted", ylabel="true", title="confusion, % of each true class")
+    axes.set(xlabel="predicted", ylabel="true", title="Confusion matrix (% of each true class)")
     return figure
 
 
 @styled
-def per_class(accuracies: dict[str, float]) -> Figure:
-    """Accuracy of each class, the lowest first; of very many, the lowest ones."""
-    order = sorted(accuracies, key=accuracies.get, reverse=True)[-MANY:]
+def class_accuracy(accuracies: dict[str, float]) -> Figure:
+    """Accuracy per class, the lowest at the top; the lowest `MAX_CLASSES` of many classes."""
+    order = sorted(accuracies, key=lambda name: -accuracies[name])[-MAX_CLASSES:]
     values = [accuracies[name] for name in order]
     figure = Figure(figsize=(6, 1 + 0.26 * len(order)))
     axes = figure.add_subplot()
     bars = axes.barh(order, values, color=BLUE)
     axes.bar_label(bars, [f"{value:.1%}" for value in values], padding=3, fontsize=9)
-    axes.set(title="accuracy of each class", xlim=(0, 1.12))
+    axes.set(title="Accuracy per class", xlim=(0, 1.12))
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(axis="y", visible=False)
@@ -181,59 +185,63 @@ def per_class(accuracies: dict[str, float]) -> Figure:
 
 
 @styled
-def reliability(confidence: Tensor, right: Tensor, error: float, bins: int = 15) -> Figure:
-    """How often the classifier is right, by how sure it was.
+def calibration(confidence: Tensor, correct: Tensor, error: float, bins: int = 15) -> Figure:
+    """Reliability diagram: accuracy by confidence, above the distribution of the confidence.
 
     Args:
-        confidence: highest probability for each image, float (N,).
-        right: whether the prediction was, bool (N,).
+        confidence: highest probability of each image, float (N,).
+        correct: whether the prediction is correct, bool (N,).
         error: the expected calibration error, for the title.
     """
-    confidence, right = np.asarray(confidence, float), np.asarray(right, float)
     edges = np.linspace(0, 1, bins + 1)
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    count = np.bincount(place, minlength=bins)
-    share = np.bincount(place, right, bins) / np.maximum(count, 1)
+    index = np.ceil(np.asarray(confidence, float) * bins).astype(int) - 1
+    index = np.clip(index, 0, bins - 1)
+    count = np.bincount(index, minlength=bins)
+    share = np.bincount(index, np.asarray(correct, float), bins) / np.maximum(count, 1)
+    few = count < FEW_IMAGES
     figure = Figure(figsize=(5, 5))
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    wide = 1 / bins
-    look = dict(align="edge", color=BLUE, edgecolor="white")
-    axes.bar(edges[:-1], share * (count >= FEW), wide, **look, label="accuracy")
-    axes.bar(edges[:-1], share * (count < FEW), wide, **look, alpha=0.3, label=f"< {FEW} images")
-    axes.plot([0, 1], [0, 1], "--", color=ORANGE, label="as sure as right")
-    axes.set(title=f"calibration error {error:.2%}", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    look: dict[str, Any] = dict(width=1 / bins, align="edge", color=BLUE, edgecolor="white")
+    axes.bar(edges[:-1], share * ~few, **look, label="accuracy")
+    axes.bar(edges[:-1], share * few, **look, alpha=0.3, label=f"< {FEW_IMAGES} images")
+    axes.plot([0, 1], [0, 1], "--", color=ORANGE, label="perfect calibration")
+    title = f"Calibration (expected error {error:.2%})"
+    axes.set(title=title, ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.legend(loc="upper left")
-    below.bar(edges[:-1], count / max(1, count.sum()), wide, align="edge", color=GREY)
+    below.bar(edges[:-1], count / max(1, count.sum()), 1 / bins, align="edge", color=GREY)
     below.set(xlabel="confidence", ylabel="images")
     for axis in (below.xaxis, below.yaxis):
         axis.set_major_formatter(PercentFormatter(1))
     return figure
 
 
-def mistakes(
+def confident_errors(
     images: Tensor, labels: Tensor, probabilities: Tensor, names: Sequence[str], count: int = 36
 ) -> Figure:
-    """The mistakes that the classifier was surest of: what each is, and what it was taken for.
+    """The most confident errors, each with its true class, predicted class and confidence.
 
     Args:
-        images: uint8 (N, 3, H, W); labels: int64 (N,); probabilities: float (N, classes).
+        images: uint8 (N, 3, H, W).
+        labels: int64 (N,).
+        probabilities: float (N, classes).
+        names: of the classes.
     """
     confidence, predicted = probabilities.max(1)
     wrong = (predicted != labels).nonzero()[:, 0]
     wrong = wrong[confidence[wrong].argsort(descending=True)][:count]
-    titles = [
-        f"{names[labels[i]]}\n→ {names[predicted[i]]} {confidence[i]:.0%}" for i in wrong.tolist()
-    ]
-    return grid(images[wrong], titles, 9)
+    rows = zip(*(values[wrong].tolist() for values in (labels, predicted, confidence)), strict=True)
+    titles = [f"{names[true]}\n→ {names[guess]} {share:.0%}" for true, guess, share in rows]
+    return image_grid(images[wrong], titles, columns=9)
 
 
-def filters(weight: Tensor) -> Figure:
-    """The first layer's filters, each scaled to the whole range of colours.
+def first_layer_filters(weight: Tensor) -> Figure:
+    """The filters of the first layer, each scaled to the full range of colours.
 
     Args:
         weight: float (filters, 3, h, w).
     """
     low = weight.amin((1, 2, 3), keepdim=True)
     span = (weight.amax((1, 2, 3), keepdim=True) - low).clamp(min=1e-12)
-    return grid((255 * (weight - low) / span).round().byte(), columns=min(12, len(weight)))
+    pixels = (255 * (weight - low) / span).round().byte()
+    return image_grid(pixels, columns=min(12, len(weight)))

@@ -93,9 +93,9 @@ def run_figures(
     augmented = torch.cat([images for images, _ in batches])
     labels = data.labels[data.train_indices]
     drawn = {
-        "curves": figures.curves(result["history"]),
-        "augmented": figures.grid(augmented),
-        "samples": figures.samples(data.images(data.train_indices), labels, data.classes),
+        "curves": figures.training_curves(result["history"]),
+        "augmented": figures.image_grid(augmented),
+        "samples": figures.class_samples(data.images(data.train_indices), labels, data.classes),
     }
     if logits:
         predictions = torch.cat(list(logits))
@@ -106,7 +106,7 @@ def run_figures(
     layers = (layer for layer in classifier.network.modules() if isinstance(layer, nn.Conv2d))
     first = next(layers, None)
     if first is not None and first.in_channels == 3:
-        drawn["filters"] = figures.filters(first.weight.detach().float().cpu())
+        drawn["filters"] = figures.first_layer_filters(first.weight.detach().float().cpu())
     return drawn
 
 
@@ -124,12 +124,14 @@ def prediction_figures(
     confidence, predicted = probabilities.max(1)
     correct = predicted == predictions.labels
     drawn = {
-        "confusion": figures.confusion(torch.tensor(scores["confusion"]), names),
-        "per_class": figures.per_class(scores["per_class"]),
-        "reliability": figures.reliability(confidence, correct, scores["calibration_error"]),
+        "confusion": figures.confusion_matrix(torch.tensor(scores["confusion"]), names),
+        "per_class": figures.class_accuracy(scores["per_class"]),
+        "reliability": figures.calibration(confidence, correct, scores["calibration_error"]),
     }
     if not correct.all():
-        drawn["mistakes"] = figures.mistakes(images, predictions.labels, probabilities, names)
+        drawn["mistakes"] = figures.confident_errors(
+            images, predictions.labels, probabilities, names
+        )
     return drawn
 
 
@@ -138,7 +140,7 @@ def save_figures(drawn: Mapping[str, Figure], folder: Path) -> dict[str, bytes]:
     folder.mkdir(parents=True, exist_ok=True)
     images = {}
     for name, figure in drawn.items():
-        images[name] = figures.png(figure)
+        images[name] = figures.to_png(figure)
         with atomic_write(folder / f"{name}.png") as file:
             file.write(images[name])
     return images

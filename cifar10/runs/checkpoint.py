@@ -159,9 +159,9 @@ def chosen_checkpoint(trainer: L.Trainer) -> Path | None:
     return Path(paths[0]) if paths else None
 
 
-def step_of(path: Path | None) -> int | None:
-    """The optimizer step that a checkpoint was saved at; None if there is no valid one."""
+def step_of(path: Path | None) -> int:
+    """The optimizer step that a checkpoint was saved at; -1 if there is no valid one."""
     try:
-        return read_checkpoint(path)["global_step"] if path else None
+        return read_checkpoint(path)["global_step"] if path else -1
     except UserError:
-        return None
+        return -1

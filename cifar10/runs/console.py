@@ -18,12 +18,15 @@ log = logging.getLogger(__name__)
 REFRESH = 0.5  # seconds
 
 
-def duration(seconds: float) -> str:
-    """A time for people: `9 s`, `2 min 43 s`, `1 h 5 min`."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+def format_duration(seconds: float, rough: bool = False) -> str:
+    """Seconds as `45 s`, `2 min 43 s` or `1 h 5 min`; roughly, only the larger unit."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{seconds / 60:.0f} min" if rough else f"{minutes} min {rest} s"
+    hours, rest = divmod(round(seconds / 60), 60)
+    return f"{seconds / 3600:.1f} h" if rough else f"{hours} h {rest} min"
 
 
 class RunProgress(ProgressBar):
@@ -44,7 +47,7 @@ class RunProgress(ProgressBar):
             return
         self.bar = Progress(
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=None, complete_style="cyan", finished_style="cyan"),
+            BarColumn(bar_width=None, complete_style="magenta", finished_style="magenta"),
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[figures]}", table_column=Column(no_wrap=True)),
             transient=True,
@@ -73,7 +76,7 @@ class RunProgress(ProgressBar):
             return
         self.next_refresh = seconds + REFRESH
         left = seconds / (self.step - self.first_step) * (self.steps - self.step)
-        figures = [f"{self.images / seconds:,.0f} img/s", f"{duration(left)} left"]
+        figures = [f"{self.images / seconds:,.0f} img/s", f"{format_duration(left)} left"]
         if trainer.world_size == 1:  # computing a metric of several ranks needs all of them
             loss, top1 = (module.train_metrics[key].compute() for key in ("loss", "top1"))
             figures = [f"loss {loss:.3f}", f"top-1 {top1:.1%}", *figures]
@@ -155,7 +158,7 @@ def summary(result: dict[str, Any], folder: Path, report: Path | None = None) ->
         rows.insert(0, ("tested on", f"{data['tested']:,} of {data['test']:,} images"))
     chosen = {"test": "lowest loss on the TEST SET", None: "last epoch, no validation images"}
     why = chosen.get(data["validation"], f"lowest val/loss, {result['val'].get('loss', 0):.4f}")
-    training, total = duration(seconds["training"]), duration(seconds["total"])
+    training, total = map(format_duration, (seconds["training"], seconds["total"]))
     rows += [
         ("epoch", f"{result['best_epoch']} of {result['epochs']} ({why})"),
         ("parameters", f"{result['parameters']:,}"),

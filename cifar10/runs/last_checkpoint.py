@@ -93,8 +93,11 @@ class LastCheckpoint(ModelCheckpoint):
             update_rates(config.scheduler)
         if trainer.fit_loop.restarted_mid_epoch:  # then there is no `on_train_epoch_start`
             self.on_train_epoch_start(trainer)
-            done = trainer.fit_loop.epoch_loop.batch_progress.current.processed
-            trainer.train_dataloader.start = done
+            # Lightning restores the state of loaders that are made after the checkpoint is loaded;
+            # `estimated_stepping_batches` makes this one before.
+            position = trainer.fit_loop.epoch_loop.batch_progress.current.processed
+            state = {"epoch": trainer.current_epoch, "position": position}
+            trainer.train_dataloader.load_state_dict(state)
 
     def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
         self.flush_and_stop(trainer)

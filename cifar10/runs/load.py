@@ -1,4 +1,4 @@
-"""A trained classifier, by name, run or checkpoint."""
+"""Load a trained classifier by name, run or checkpoint file."""
 
 import difflib
 from pathlib import Path
@@ -9,83 +9,77 @@ import torch
 from cifar10 import zoo
 from cifar10.core.errors import SettingError, UserError
 from cifar10.core.instantiate import call_checked
+from cifar10.core.legacy import upgrade_hyperparameters
 from cifar10.core.settings import expand_user
-from cifar10.runs import checkpoint
-from cifar10.runs import result as results
+from cifar10.runs.checkpoint import read_checkpoint
+from cifar10.runs.result import RESULT_FILE, read_result
+from cifar10.runs.run_dir import LATEST, latest_run
 from cifar10.training.classifier import Classifier
 from cifar10.training.hardware import choose_layout, choose_precision, device_type
 
 
 def load(model: str | Path, device: str = "auto") -> Classifier:
-    """Give a trained classifier, ready to predict.
+    """Load a trained classifier, ready to predict.
 
     Args:
-        model: a shipped model's name, a run's folder (its best checkpoint) or a checkpoint file.
-        device: where it computes: `auto`, `cpu`, `cuda` or `mps`.
+        model: a pretrained model's name, a run folder (its best checkpoint), a checkpoint file, or
+            `latest` for the newest run in `outputs/`.
+        device: `auto`, `cpu`, `cuda` or `mps`.
 
     Raises:
-        UserError: there is no such model, or its file is damaged or of another program.
+        UserError: the model does not exist, is damaged, or was not written by this project.
     """
-    if str(model) in zoo.pretrained_names():
-        weights, hyperparameters = zoo.read_pretrained(str(model))
-        place = str(model)
+    if zoo.is_pretrained(model):
+        source = str(model)
+        weights, hyperparameters = zoo.read_pretrained(source)
     else:
         path = find_checkpoint(model)
-        state = checkpoint.read_checkpoint(path)
-        weights, hyperparameters, place = state["state_dict"], state.get("hyper_parameters"), path
+        source, state = str(path), read_checkpoint(path)
+        weights, hyperparameters = state["state_dict"], state.get("hyper_parameters", {})
     try:
         classifier = restore_classifier(hyperparameters, weights)
     except (UserError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-        why = str(error).splitlines()[-1].strip()
-        raise SettingError(f"{place}: its network cannot be built: {why}") from error
+        reason = str(error).splitlines()[-1].strip()
+        raise SettingError(f"{source}: cannot rebuild the network: {reason}") from error
     kind = device_type(device)
-    channels_last = choose_layout(kind, choose_precision("auto", kind).value).value
-    classifier.set_memory_format(channels_last == "channels last")
+    layout = choose_layout(kind, choose_precision("auto", kind).value).value
+    classifier.set_memory_format(channels_last=layout == "channels last")
     return classifier.to(kind).eval()
 
 
 def restore_classifier(
     hyperparameters: dict[str, Any], weights: dict[str, torch.Tensor]
 ) -> Classifier:
-    """Build a classifier as it was and give it its weights, every one of them.
+    """Rebuild a classifier from what its checkpoint holds; torch's random state is kept.
 
     Raises:
-        SettingError, RuntimeError, TypeError: they do not fit together.
+        SettingError, RuntimeError, TypeError: weights and hyperparameters do not fit together.
     """
     if not isinstance(hyperparameters, dict) or not isinstance(weights, dict):
-        raise SettingError("it holds no hyper_parameters of a Classifier")
-    with torch.random.fork_rng(devices=[]):  # the first weights are drawn, then thrown away
-        classifier = call_checked(Classifier, hyperparameters, "")
+        raise SettingError("the file lacks the hyper_parameters or weights of a Classifier")
+    with torch.random.fork_rng(devices=[]):  # building draws initial weights, which are replaced
+        classifier = call_checked(Classifier, upgrade_hyperparameters(hyperparameters), "")
     classifier.load_state_dict(weights)
     return classifier
 
 
 def find_checkpoint(model: str | Path) -> Path:
-    """The checkpoint that a path stands for: itself, or the one that a run chose.
+    """Find a checkpoint file: the path itself, or the one that a run's result.json names.
 
     Raises:
         SettingError: there is none.
     """
-    path = expand_user(model)
-    if not str(model) or not path.is_dir():
-        if str(model) and path.exists():
-            return path
-        close = difflib.get_close_matches(str(model), zoo.pretrained_names(), n=1)
-        shipped = (
-            f"shipped are {', '.join(zoo.pretrained_names())}"
-            if zoo.pretrained_names()
-            else "none is shipped yet"
-        )
-        hint = f"did you mean {close[0]}?" if close else shipped
-        raise SettingError(
-            f"{str(model) or repr(model)}: there is no such model, run or checkpoint; {hint}"
-        )
-    names = ["best.ckpt", "last.ckpt"]
-    if (path / results.RESULT_FILE).exists() and (
-        own := results.read_result(path / results.RESULT_FILE)
-    ):
-        names.insert(0, Path(str(own.get("checkpoint") or names[0])).name)
-    for name in names:
+    path = latest_run() if model == LATEST else expand_user(model)
+    if not str(model) or not path.exists():
+        names = zoo.pretrained_names()
+        close = difflib.get_close_matches(str(model), names, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"pretrained models: {', '.join(names)}"
+        raise SettingError(f"{str(model) or repr('')}: no such model, run or checkpoint; {hint}")
+    if not path.is_dir():
+        return path
+    result = read_result(path / RESULT_FILE) if (path / RESULT_FILE).exists() else {}
+    recorded = Path(str(result.get("checkpoint"))).name
+    for name in (recorded, "best.ckpt", "last.ckpt"):
         if (path / name).exists():
             return path / name
-    raise SettingError(f"{model}: there is no checkpoint in this folder")
+    raise SettingError(f"{path}: no checkpoint in this folder")

@@ -2,26 +2,40 @@
 
 import hashlib
 import json
+import logging
 import math
 import platform
 import re
 import shlex
 import subprocess
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from cifar10.core.errors import UserError
+from cifar10.core.errors import UserError, one_line
 from cifar10.core.files import atomic_write
 from cifar10.core.legacy import upgrade_config
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
 
 RESULT_FILE = "result.json"
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core")
 
 Figures = dict[str, float | None]
 Group = dict[str, Any]
+
+
+class Config(BaseModel, extra="allow", strict=True):
+    """The groups of a run's settings that are read from its result."""
+
+    data: Group = {}
+    callbacks: Group | None = None
 
 
 class Unfinished(BaseModel, extra="allow", strict=True):
@@ -33,7 +47,7 @@ class Unfinished(BaseModel, extra="allow", strict=True):
 
     status: Literal["running", "ok", "failed", "interrupted", "pruned"]
     overrides: list[str]
-    config: Group = {}
+    config: Config = Config()
     settings: Group = {}
     epochs: int = 0
     history: list[Group] = []
@@ -63,14 +77,33 @@ def write_result(folder: Path, result: dict[str, Any]) -> None:
         file.write(to_json(result).encode())
 
 
+def write_final_result(folder: Path, result: dict[str, Any]) -> None:
+    """Write result.json; if that fails after another error, only log it."""
+    try:
+        write_result(folder, result)
+    except OSError as error:
+        message = f"{folder / RESULT_FILE}: cannot be written: {error.strerror}"
+        if result["status"] == "ok":
+            raise UserError(message) from error
+        if folder.is_dir():
+            log.warning("%s", message)
+
+
+def record_failure(folder: Path, overrides: Sequence[str], error: Exception) -> None:
+    """Leave the error of a run that could not start in its folder, unless a run is there."""
+    failed = {"status": "failed", "error": one_line(error), "overrides": list(overrides)}
+    if folder.is_dir() and not (folder / RESULT_FILE).exists():
+        write_result(folder, failed)
+
+
 def to_json(result: dict[str, Any]) -> str:
     return json.dumps(finite(result), indent=2, allow_nan=False) + "\n"
 
 
 def finite(value: Any) -> Any:
-    """A plain value with null for each NaN and infinity, which JSON cannot hold."""
+    """A plain value as JSON can hold it: text as keys, null for each NaN and infinity."""
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -135,34 +168,41 @@ def without_local_paths(result: dict[str, Any]) -> dict[str, Any]:
     return published | {"config": config}
 
 
-def is_finished(result: dict[str, Any], recorded: Group, settings: Group) -> bool:
-    """Whether a run has trained all that its settings ask for.
+def repeat_command(result: Mapping[str, Any], folder: str = "RUN") -> str:
+    """The command that repeats a run, without its seed, its folder and its sweep.
 
     Args:
-        recorded: the settings that it was trained with.
-        settings: those that it would resume with.
+        result: the contents of result.json.
+        folder: of the new run, for a run whose settings changed when it resumed.
     """
-    more = settings["trainer"]["max_epochs"] > result.get("epochs", 0)
-    return result["status"] == "ok" and not (more and settings != recorded)
-
-
-def repeat_command(result: dict[str, Any], folder: str = "RUN") -> str:
-    """The command that repeats a run, without its seed and its folder.
-
-    Args:
-        folder: of the run, for the commands that resumed it.
-    """
-    typed = [result["overrides"], *(later["overrides"] for later in result.get("resumed", []))]
-    skipped = ("seed=", "hydra.", "resume=", "sweep.")
-    first, *later = ([word for word in words if not word.startswith(skipped)] for words in typed)
+    first, *later = (recipe_overrides(part) for part in (result, *result.get("resumed", [])))
     lines = [first, *([f"resume={folder}", *words] for words in later if words)]
-    return " && ".join(shlex.join(["python", "train.py", *line]) for line in lines)
+    return " && ".join(shlex.join(["python", "train.py", *words]) for words in lines)
+
+
+def recipe_overrides(part: Mapping[str, Any]) -> list[str]:
+    """The overrides of a run, or of one resumption, that every run of its recipe shares."""
+    own = ("seed=", "resume=", "hydra.", "hydra/", "sweep.", "sweep=")
+    return [word for word in part["overrides"] if not word.lstrip("+~").startswith(own)]
 
 
 def cpu_name() -> str:
     import torch
 
     return torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or "unknown"
+
+
+def device_name(device: "torch.device", count: int = 1) -> str:
+    """Devices as people call them: `8 x NVIDIA A100`, `AMD EPYC, 2 threads`, `mps`."""
+    import torch
+
+    name = str(device)
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        threads = torch.get_num_threads()
+        name = f"{cpu_name()}, {threads} {'thread' if threads == 1 else 'threads'}"
+    return f"{count} x {name}" if count > 1 else name
 
 
 def environment() -> dict[str, Any]:

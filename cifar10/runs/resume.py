@@ -1,14 +1,18 @@
 """Resuming a run: which settings may change, and how its logs continue."""
 
 import csv
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from cifar10.core.errors import SettingError
+from cifar10.core.errors import SettingError, UserError
 from cifar10.core.settings import flatten, unflatten
+from cifar10.runs.checkpoint import LAST, PREVIOUS, find_resumable, set_aside_corrupt_last
+from cifar10.runs.result import RESULT_FILE, read_result, recorded_settings
 
 # Duration, place and display of a run may change, never what it computes.
 MAY_CHANGE = (
@@ -66,11 +70,61 @@ def merge(
             was = f"{key}={before[key]}" if key in before else f"no {key}"
             wanted = f"{key}={after[key]}" if key in after else f"no {key}"
             raise SettingError(
-                f"{wanted}: the run was started with {was}, which cannot change on resume; leave it "
-                f"out or start a new run"
+                f"{wanted}: the run has {was}, which cannot change on resume; leave it out or "
+                f"start a new run"
             )
     unchanged = {key: value for key, value in before.items() if key not in changed}
     return unflatten(unchanged | {key: after[key] for key in changed if key in after})
+
+
+def resolve_settings(
+    settings: dict[str, Any], resume: str | None, folder: Path, overrides: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any] | None, bool]:
+    """A run's settings; if it resumes another one, that one's result and whether it is finished.
+
+    Args:
+        settings: as the command line composes them.
+        resume: None for a new run; `auto` resumes if the folder holds a run.
+
+    Raises:
+        UserError: there is no run to resume, or it was started with other settings.
+    """
+    exists = os.path.lexists(folder / RESULT_FILE)
+    if resume is None or (resume == "auto" and not exists):
+        return settings, None, False
+    if not exists:
+        raise SettingError(f"resume={resume}: no {RESULT_FILE} there, so no run to resume")
+    earlier = read_result(folder / RESULT_FILE)
+    recorded = recorded_settings(earlier, folder)
+    settings = merge(recorded, settings, overrides, earlier["overrides"])
+    more = settings["trainer"]["max_epochs"] > earlier.get("epochs", 0)
+    finished = earlier["status"] == "ok" and not (more and settings != recorded)
+    return settings, earlier, finished
+
+
+def resume_point(
+    trainer: L.Trainer, folder: Path, result: dict[str, Any], earlier: dict[str, Any]
+) -> Path | None:
+    """The checkpoint that a run resumes from; None if it was interrupted before the first.
+
+    Raises:
+        UserError: the data has changed, or the checkpoints are missing or corrupt.
+    """
+    data = result["data"]
+    if earlier.get("data", {}).get("digest") not in (None, data["digest"]):
+        raise SettingError(f"data: the images of {data['name']} have changed; start a new run")
+    if found := find_resumable(folder):
+        path, step = found
+        if path.name == PREVIOUS and trainer.is_global_zero:
+            set_aside_corrupt_last(folder)
+        continue_logs(trainer.loggers, step)
+        return path
+    if earlier.get("epochs"):
+        raise UserError(
+            f"{folder}: cannot resume; {LAST} is missing, although result.json counts "
+            f"{earlier['epochs']} trained epochs"
+        )
+    return None
 
 
 def continue_logs(loggers: Iterable[Any], step: int) -> None:

@@ -11,25 +11,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import lightning as L
-import torch
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from cifar10.core.errors import SettingError, UserError, one_line
 from cifar10.runs.callbacks import to_floats
-from cifar10.runs.checkpoint import (
-    LAST,
-    PREVIOUS,
-    chosen_checkpoint,
-    find_resumable,
-    set_aside_corrupt_last,
-    step_of,
-)
+from cifar10.runs.checkpoint import chosen_checkpoint, step_of
 from cifar10.runs.components import Components, Group, build_components, hyperparameters
 from cifar10.runs.console import announce
-from cifar10.runs.result import RESULT_FILE, cpu_name, environment, settings_digest, write_result
-from cifar10.runs.resume import continue_logs
+from cifar10.runs.ranks import is_first_process
+from cifar10.runs.result import device_name, environment, settings_digest, write_final_result
+from cifar10.runs.resume import resume_point
 from cifar10.runs.run_dir import claim_run_dir
 from cifar10.runs.signals import Interrupted, signals
 from cifar10.training.hardware import is_out_of_memory
@@ -110,11 +101,6 @@ def run(
     return result
 
 
-def is_first_process() -> bool:
-    """Whether this is the only process of a training or the first of several."""
-    return getattr(rank_zero_only, "rank", 0) == 0
-
-
 def new_result(
     settings: Group, overrides: Sequence[str], earlier: dict[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -140,7 +126,7 @@ def new_result(
 
 @contextmanager
 def user_errors(components: Components, folder: Path) -> Iterator[None]:
-    """Turn errors that a user causes while a run is at work into user-facing ones."""
+    """Turn errors of Lightning and of torch that a user causes into user-facing ones."""
     try:
         yield
     except (OSError, UserError) as error:
@@ -156,18 +142,6 @@ def user_errors(components: Components, folder: Path) -> Iterator[None]:
             f"data.batch_size={components.data.batch_size}: out of memory; a smaller batch needs "
             f"less ({one_line(error)})"
         ) from error
-
-
-def write_final_result(folder: Path, result: dict[str, Any]) -> None:
-    """Write result.json; if that fails, an earlier error of the run stays the one that is raised."""
-    try:
-        write_result(folder, result)
-    except OSError as error:
-        message = f"{folder / RESULT_FILE}: cannot be written: {error.strerror}"
-        if result["status"] == "ok":
-            raise UserError(message) from error
-        if folder.is_dir():
-            log.warning("%s", message)
 
 
 def describe(components: Components, result: dict[str, Any]) -> None:
@@ -199,21 +173,16 @@ def train(
     earlier: dict[str, Any] | None,
 ) -> None:
     """Fit from the start or from the last checkpoint; add what came of it to the result."""
-    trainer, history, stopwatch = components.trainer, components.history, components.stopwatch
+    trainer, classifier, data = components.trainer, components.classifier, components.data
+    history, stopwatch = components.history, components.stopwatch
     if trainer.is_global_zero:
         announce(result, folder)
     checkpoint = resume_point(trainer, folder, result, earlier) if earlier else None
     try:
-        trainer.fit(
-            components.classifier,
-            datamodule=components.data,
-            ckpt_path=checkpoint,
-            weights_only=True,
-        )
+        trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     finally:
         chosen = chosen_checkpoint(trainer)
-        step = step_of(chosen)
-        best = history.by_step.get(step, {}) if step is not None else {}
+        best = history.by_step.get(step_of(chosen), {})
         result.update(
             epochs=len(history.epochs),
             checkpoint=os.path.relpath(chosen, folder.resolve()) if chosen else None,
@@ -228,31 +197,6 @@ def train(
         )
     if not stopwatch.images:
         raise SettingError("trainer.limit_train_batches or max_steps: no training step is left")
-
-
-def resume_point(
-    trainer: L.Trainer, folder: Path, result: dict[str, Any], earlier: dict[str, Any]
-) -> Path | None:
-    """The checkpoint that a run resumes from; None if it was interrupted before the first.
-
-    Raises:
-        UserError: the data has changed, or the checkpoints are missing or corrupt.
-    """
-    data = result["data"]
-    if earlier.get("data", {}).get("digest") not in (None, data["digest"]):
-        raise SettingError(f"data: the images of {data['name']} have changed; start a new run")
-    if found := find_resumable(folder):
-        path, step = found
-        if path.name == PREVIOUS and trainer.is_global_zero:
-            set_aside_corrupt_last(folder)
-        continue_logs(trainer.loggers, step)
-        return path
-    if earlier.get("epochs"):
-        raise UserError(
-            f"{folder}: cannot resume; {LAST} is missing, although result.json counts "
-            f"{earlier['epochs']} trained epochs"
-        )
-    return None
 
 
 def test(components: Components, folder: Path, result: dict[str, Any]) -> None:
@@ -274,14 +218,3 @@ def test(components: Components, folder: Path, result: dict[str, Any]) -> None:
         if figures := to_floats(tested[0], f"{split}/"):
             result[split] = {key.partition("/")[2]: value for key, value in figures.items()}
     result["seconds"]["evaluation"] = components.stopwatch.evaluation
-
-
-def device_name(device: torch.device, count: int = 1) -> str:
-    """Devices as people call them: `8 x NVIDIA A100`, `AMD EPYC, 2 threads`, `mps`."""
-    name = str(device)
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    if device.type == "cpu":
-        threads = torch.get_num_threads()
-        name = f"{cpu_name()}, {threads} {'thread' if threads == 1 else 'threads'}"
-    return f"{count} x {name}" if count > 1 else name

@@ -2,16 +2,31 @@
 
 import os
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from cifar10.core.errors import UserError
+from cifar10.core.errors import SettingError, UserError
 from cifar10.core.files import remove_temporary_files
 from cifar10.runs.checkpoint import LAST, PREVIOUS
+from cifar10.runs.ranks import launched_rank
 from cifar10.runs.result import RESULT_FILE, write_result
 
 LOCK = ".run.lock"
+LATEST = "latest"  # names the newest run, wherever a command takes a run or a model
+
+
+def latest_run(root: Path = Path("outputs")) -> Path:
+    """Find the run below `root` whose result.json was written last.
+
+    Raises:
+        SettingError: there is none.
+    """
+    files = list(root.rglob(RESULT_FILE))
+    if not files:
+        raise SettingError(f"{LATEST}: no run in {root}/; train one with `python train.py`")
+    return max(files, key=lambda file: file.stat().st_mtime_ns).parent
 
 
 def is_free(lock: Path) -> bool:
@@ -36,6 +51,31 @@ def refuse_used_dir(folder: Path) -> None:
                 f"{folder} holds a {name} without the {RESULT_FILE} of its run; move it away, or "
                 f"choose another folder with hydra.run.dir=FOLDER"
             )
+
+
+def choose_run_dir(resume: str | None, run_dir: str, is_named: bool) -> Path:
+    """The folder of a run: that of the run to resume, if there is one.
+
+    Args:
+        resume, run_dir: the settings `resume` and `hydra.run.dir`.
+        is_named: the command line sets `hydra.run.dir`, so that every process has the same.
+    """
+    if resume not in (None, "auto"):
+        return latest_run() if resume == LATEST else Path(resume)
+    if resume and not is_named:
+        raise SettingError("resume=auto: also needs hydra.run.dir=FOLDER, the same each time")
+    if not run_dir:
+        raise SettingError("hydra.run.dir='': must name a folder")
+    if launched_rank() is not None and resume is None and not is_named:
+        raise SettingError("hydra.run.dir: required here, or each process would use its own folder")
+    return Path(run_dir)
+
+
+def create_run_dir(folder: Path) -> None:
+    """Create the folder of a new run; UserError or OSError if it is used or not writable."""
+    refuse_used_dir(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    TemporaryFile(dir=folder).close()  # fails where nothing can be written
 
 
 def claim_run_dir(folder: Path, result: dict[str, Any], fresh: bool = True) -> FileLock:
@@ -67,7 +107,3 @@ def claim_run_dir(folder: Path, result: dict[str, Any], fresh: bool = True) -> F
         lock.release()
         raise
     return lock
-
-
-def latest_run(root: Path = Path("outputs")) -> Path:
-    raise UserError("not yet")

@@ -1,87 +1,67 @@
-"""A Bayesian search that any number of processes can work on, stop and go on with."""
+"""A Bayesian search that any number of processes can work on, interrupt and continue."""
 
 import json
 import re
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Any
 
-from annotated_types import Ge, MinLen
+import optuna
 from filelock import FileLock
 from hydra.core.override_parser.types import Override
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
+from optuna.exceptions import OptunaError
+from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from cifar10.core.errors import SettingError, one_line
-from cifar10.core.instantiate import call_checked
 from cifar10.core.settings import quote_override
 from cifar10.runs.run_dir import LOCK, is_free
-from cifar10.sweeps.space import distribution, optuna_module, text
-
-if TYPE_CHECKING:
-    import optuna
+from cifar10.sweeps.settings import SweepSettings
 
 STUDY = "cifar10"
-TRIAL = "CIFAR10_TRIAL"  # environment variable that tells a run of its trial
+STUDY_LOCK = ".study.lock"
 WORKER = "worker"  # attribute of a trial: the process that works on it
+STORAGE_ERRORS = (OptunaError, SQLAlchemyError)
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-def checked(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The group `sweep`, if it is what configs/sweep/default.yaml says.
-
-    Raises:
-        SettingError: a setting is unknown, of the wrong type or out of range.
-    """
-
-    def sweep(
-        dir: Annotated[str, MinLen(1)],
-        fail_fast: bool,
-        params: dict[str, Any],
-        trials: Annotated[int, Ge(1)] | None,
-        metric: Literal["val/loss", "val/top1", "val/top3", "val/top5"],
-        pruner: Literal["median", "hyperband", "none"],
-        storage: str | None,
-        at_once: Annotated[int, Ge(1)],
-        seed: Annotated[int, Ge(0)],
-    ) -> dict[str, Any]:
-        return locals()
-
-    return call_checked(sweep, settings, "sweep.")
-
-
-def direction(metric: str) -> str:
-    return "minimize" if metric == "val/loss" else "maximize"
-
-
-def open_study(storage: str, seed: int, settings: Mapping[str, Any]) -> "optuna.Study":
-    """Make a study, or go on with the one there is.
+def open_study(storage: str, metric: str, pruner: str) -> optuna.Study:
+    """Create a study, or load the one that exists.
 
     Raises:
-        SettingError: the storage cannot be opened, or is no storage of Optuna's.
+        SettingError: the storage cannot be opened, or is not Optuna's.
     """
-    optuna = optuna_module()
-    pruner = {
+    pruners: dict[str, optuna.pruners.BasePruner] = {
         "median": optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
         "hyperband": optuna.pruners.HyperbandPruner(),
         "none": optuna.pruners.NopPruner(),
-    }[settings["pruner"]]
+    }
+    # SQLite's writers wait for each other, by default for 5 s.
+    arguments = {"connect_args": {"timeout": 60}} if storage.startswith("sqlite:") else {}
     try:
-        patient = {}
-        if storage.startswith("sqlite:"):  # whose writers wait for each other, 5 s by default
-            patient = {"connect_args": {"timeout": 60}}
         return optuna.create_study(
-            storage=optuna.storages.RDBStorage(storage, engine_kwargs=patient),
+            storage=optuna.storages.RDBStorage(storage, engine_kwargs=arguments),
             study_name=STUDY,
             load_if_exists=True,
-            direction=direction(settings["metric"]),
-            # Trials that others are working on count as poor, so that nobody tries their points.
-            sampler=optuna.samplers.TPESampler(seed=seed, constant_liar=True),
-            pruner=pruner,
+            direction="minimize" if metric == "val/loss" else "maximize",
+            pruner=pruners[pruner],
         )
-    except Exception as error:  # whatever a database's own driver raises
-        why = one_line(error).partition("(Background on")[0]
+    # Without the database's driver, ImportError; for another Optuna's tables, RuntimeError.
+    except (*STORAGE_ERRORS, ImportError, RuntimeError) as error:
+        # `orig` is the database driver's own error, without SQLAlchemy's links.
+        why = one_line(getattr(error, "orig", None) or error).replace(storage, "it")
         raise SettingError(
-            f"sweep.storage={without_password(storage)}: {why.replace(storage, 'it')}; a file that "
-            f"is damaged or not Optuna's must be moved away"
+            f"sweep.storage={without_password(storage)}: {why}; if it is a file that is damaged "
+            f"or not Optuna's, move it away"
         ) from error
 
 
@@ -90,35 +70,34 @@ def without_password(storage: str) -> str:
 
 
 class Search:
-    """Asks an Optuna study for trials and tells it how their jobs ended.
+    """Asks an Optuna study for trials and reports their outcome.
 
-    The study counts: however many processes work on it, and however often they are killed, it ends
-    with `sweep.trials` trials. Each process holds the lock of a file of its own; the trials of one
-    that has died are run again, under their own number and in their own folder, where they go on
-    from their last checkpoint.
+    The study holds exactly `sweep.trials` trials, however many processes work on it and however
+    often they are killed. Each process locks a file of its own. When it dies, another process
+    resumes its trials: same number, same folder, last checkpoint.
 
     Args:
         settings: the group `sweep`.
-        overrides: of the jobs, those with several values among them.
+        overrides: of the command line; those with several values are searched.
         folder: of the sweep.
 
     Raises:
-        SettingError: a setting does not fit, there is nothing to search, or the storage is of
+        SettingError: no setting has several values, a range is invalid, or the storage belongs to
             another search.
     """
 
-    def __init__(self, settings: Mapping[str, Any], overrides: Sequence[Override], folder: Path):
-        self.settings, self.folder = settings, folder
-        self.fixed = [o.input_line for o in overrides if not o.is_sweep_override()]
+    def __init__(self, settings: SweepSettings, overrides: Sequence[Override], folder: Path):
+        self.settings, self.folder, self.trials = settings, folder, settings.trials or 0
+        self.fixed = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
         self.space = {
             o.get_key_element(): distribution(o) for o in overrides if o.is_sweep_override()
         }
         if not self.space:
-            raise SettingError("sweep.trials: no setting has several values, so nothing is sought")
+            raise SettingError("sweep.trials: no setting has several values to search")
         folder.mkdir(parents=True, exist_ok=True)
-        self.storage = settings["storage"] or f"sqlite:///{(folder / 'study.db').absolute()}"
-        with FileLock(folder / ".study.lock"):  # or two would make the same tables
-            self.study = open_study(self.storage, settings["seed"], settings)
+        self.storage = settings.storage or f"sqlite:///{(folder / 'study.db').absolute()}"
+        with FileLock(folder / STUDY_LOCK):  # otherwise two processes create the same tables
+            self.study = open_study(self.storage, settings.metric, settings.pruner)
             self.claim_study()
         workers = folder / ".workers"
         workers.mkdir(exist_ok=True)
@@ -127,106 +106,114 @@ class Search:
         self.lock.acquire()
 
     def claim_study(self) -> None:
-        """See that the study is of this search; a new one becomes it."""
-        from optuna.distributions import distribution_to_json
-
+        """Record this search in a new study; raise if the study belongs to another search."""
         space = {key: distribution_to_json(values) for key, values in self.space.items()}
-        own = json.dumps([self.settings["metric"], sorted(self.fixed), space], sort_keys=True)
-        there = self.study.user_attrs.get("search")
-        if there is None and not self.study.trials:
-            self.study.set_user_attr("search", own)
-        elif there != own:
+        search = json.dumps([self.settings.metric, sorted(self.fixed), space], sort_keys=True)
+        recorded = self.study.user_attrs.get("search")
+        if recorded is None and not self.study.trials:
+            self.study.set_user_attr("search", search)
+        elif recorded != search:
             raise SettingError(
-                f"{self.storage} holds another search, of other settings or values: give this one "
-                f"another sweep.dir or sweep.storage"
+                f"{without_password(self.storage)} holds a search with other settings or values; "
+                f"choose another sweep.dir or sweep.storage"
             )
 
-    def ask(self, count: int) -> list["optuna.Trial"]:
-        """Take up to `count` trials: those of dead processes first; none when all are done."""
-        optuna = optuna_module()
-        taken: list[optuna.Trial] = []
-        with FileLock(self.folder / ".study.lock"):  # counting, asking and signing go together
+    def ask(self, count: int) -> list[Trial]:
+        """Take up to `count` trials, those of dead processes first; none when all are done."""
+        taken: list[Trial] = []
+        with FileLock(self.folder / STUDY_LOCK):  # one process at a time counts, asks and signs
             for frozen in self.study.get_trials(deepcopy=False):
-                if len(taken) < count and frozen.state.name == "RUNNING" and self.is_left(frozen):
-                    taken.append(optuna.trial.Trial(self.study, frozen._trial_id))
-            while len(taken) < count:
-                if len(self.study.get_trials(deepcopy=False)) >= self.settings["trials"]:
-                    break
+                if len(taken) < count and self.is_abandoned(frozen):
+                    taken.append(Trial(self.study, frozen._trial_id))
+            while len(taken) < count and len(self.study.get_trials(deepcopy=False)) < self.trials:
                 trial = self.study.ask()
-                if trial.number >= self.settings["trials"]:  # on another machine, at that moment
-                    self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                if trial.number >= self.trials:  # another machine asked at that moment
+                    self.study.tell(trial, state=TrialState.FAIL)
                     break
                 taken.append(trial)
             for trial in taken:
                 trial.set_user_attr(WORKER, self.worker)
-        for trial in taken:
-            self.draw(trial)
+        for trial in taken:  # has its values already if it was taken over
+            # Processes that sampled with one seed would all suggest the same values. With
+            # `constant_liar` unfinished trials count as poor, so nobody repeats their values.
+            seed = self.settings.seed + trial.number
+            self.study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+            for key, values in self.space.items():
+                trial._suggest(key, values)
         return taken
 
-    def is_left(self, trial: "optuna.trial.FrozenTrial") -> bool:
-        """Whether nobody works on a trial: its process has ended, and no job of it goes on.
+    def is_abandoned(self, trial: FrozenTrial) -> bool:
+        """Whether an unfinished trial has neither a living process nor a running job.
 
-        Of one that works elsewhere nothing is known.
+        Processes that do not share the folder are invisible here, so their trials are left alone.
         """
+        if trial.state != TrialState.RUNNING:
+            return False
         worker = trial.user_attrs.get(WORKER)
-        if worker is None:  # its process ended between asking and signing
+        if worker is None:  # its process died between asking and signing
             return True
-        signed = self.folder / ".workers" / worker
-        jobs = self.folder.glob(f"{number(trial)}*/{LOCK}")
-        return signed.exists() and is_free(signed) and all(map(is_free, jobs))
+        lock = self.folder / ".workers" / worker
+        runs = self.folder.glob(f"{trial.number:03}_*/{LOCK}")
+        return lock.exists() and is_free(lock) and all(map(is_free, runs))
 
-    def draw(self, trial: "optuna.Trial") -> None:
-        """Choose a trial's settings, where they are not chosen yet.
-
-        A seed for each trial: processes with one seed for all would draw the same points.
-        """
-        optuna = optuna_module()
-        seed = self.settings["seed"] + trial.number
-        self.study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-        kinds = optuna.distributions
-        for key, values in self.space.items():
-            if isinstance(values, kinds.CategoricalDistribution):
-                trial.suggest_categorical(key, values.choices)
-            elif isinstance(values, kinds.IntDistribution):
-                trial.suggest_int(key, values.low, values.high, step=values.step, log=values.log)
-            else:
-                trial.suggest_float(key, values.low, values.high, step=values.step, log=values.log)
-
-    def words(self, trial: "optuna.Trial") -> list[str]:
-        """What was drawn for a trial, as overrides."""
-        return [f"{key}={text(trial.params[key])}" for key in self.space]
-
-    def job(self, trial: "optuna.Trial") -> list[str]:
-        """A trial's overrides, and how its run finds the trial."""
-        own = {key: self.settings[key] for key in ("metric", "pruner", "seed")}
-        own |= {"storage": self.storage, "trial": trial.number}
+    def job(self, trial: Trial) -> list[str]:
+        """The overrides of a trial's run, among them those that connect it with the study."""
+        link = {
+            "trial": trial.number,
+            "storage": self.storage,
+            "metric": self.settings.metric,
+            "pruner": self.settings.pruner,
+        }
         return [
             *self.fixed,
-            *self.words(trial),
-            f"hydra.job.env_set.{TRIAL}={quote_override(json.dumps(own, ensure_ascii=False))}",
+            *(f"{key}={override_value(trial.params[key])}" for key in self.space),
+            *(f"sweep.{key}={quote_override(value)}" for key, value in link.items()),
         ]
 
-    def tell(self, trial: "optuna.Trial", result: Mapping[str, Any]) -> None:
-        """Tell the study how a trial's run ended.
+    def tell(self, trial: Trial, result: Mapping[str, Any]) -> None:
+        """Report the outcome of a trial's run.
 
-        One that was broken off is not told of: it stays the trial of this process, and once that
-        has ended the next one goes on with it.
+        An interrupted run is not reported: its trial stays RUNNING and keeps its worker, and once
+        that process has ended another one resumes it.
         """
-        states = optuna_module().trial.TrialState
-        value = result.get("val", {}).get(self.settings["metric"].removeprefix("val/"))
-        if result["status"] == "ok" and value is not None:
+        metric, status = self.settings.metric, result["status"]
+        value = result.get("val", {}).get(metric.removeprefix("val/"))
+        if status == "ok" and value is not None:
             self.study.tell(trial, value)
-        elif result["status"] == "pruned":
-            self.study.tell(trial, state=states.PRUNED)
-        elif result["status"] not in ("running", "interrupted"):
-            self.study.tell(trial, state=states.FAIL)
-        if result["status"] == "ok" and value is None:
+        elif status == "pruned":
+            self.study.tell(trial, state=TrialState.PRUNED)
+        elif status not in ("running", "interrupted"):
+            self.study.tell(trial, state=TrialState.FAIL)
+        if status == "ok" and value is None:
             raise SettingError(
-                f"sweep.metric={self.settings['metric']}: a run gave no such figure, for which "
-                f"data.val_size must be above 0"
+                f"sweep.metric={metric}: the run has no validation; set data.val_size above 0"
             )
 
 
-def number(trial: "optuna.trial.BaseTrial") -> str:
-    """What the folder of a trial's run begins with."""
-    return f"{trial.number:03}_"
+def distribution(override: Override) -> BaseDistribution:
+    """The Optuna distribution of a Hydra sweep.
+
+    `interval(a, b)` gives floats; `int(interval(a, b))` and a range of integers give integers;
+    `tag(log, interval(a, b))` is uniform in the logarithm; a list gives its values as typed.
+
+    Raises:
+        SettingError: the sweep is empty or its limits are invalid.
+    """
+    sweep: Any = override.value()
+    try:
+        if override.is_interval_sweep():
+            integers = isinstance(sweep.start, int) and isinstance(sweep.end, int)
+            numeric = IntDistribution if integers else FloatDistribution
+            return numeric(sweep.start, sweep.end, log="log" in sweep.tags)
+        if override.is_range_sweep():
+            values = sorted(sweep.range())
+            numeric = IntDistribution if all(type(v) is int for v in values) else FloatDistribution
+            return numeric(values[0], values[-1], step=abs(sweep.step))
+        return CategoricalDistribution(list(override.sweep_string_iterator()))
+    except (ValueError, IndexError) as error:
+        raise SettingError(f"{override.input_line}: {one_line(error)}") from error
+
+
+def override_value(value: Any) -> str:
+    """A suggested value as typed; floats with four digits, so that folder names stay readable."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

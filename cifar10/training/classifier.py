@@ -1,4 +1,4 @@
-"""The LightningModule: normalise, network, loss, top-k."""
+"""The LightningModule: normalisation, network, loss, metrics."""
 
 import math
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
@@ -22,37 +23,40 @@ from cifar10.training.tta import six_view_tta
 
 
 class NonFiniteError(UserError):
-    """The loss became NaN or infinite; going on would only train garbage."""
+    """A loss or a prediction is NaN or infinite."""
 
 
 @runtime_checkable
 class InitFromImages(Protocol):
-    """A network that sets some of its weights from training images, before training."""
+    """A network that initialises some weights from training images."""
 
     def init_from_images(self, images: Tensor) -> None:
-        """Take normalised images, float (N, 3, 32, 32)."""
+        """Initialise from normalised images, float (N, 3, 32, 32)."""
 
 
 class Classifier(L.LightningModule):
-    """A network with all it needs to be trained, tested and used.
+    """A network with its normalisation, loss, metrics and optimizer.
 
-    Its arguments are plain specifications (see `cifar10.core.instantiate`), which Lightning keeps in every
-    checkpoint: `Classifier.load_from_checkpoint(path)` needs nothing else and runs no stored code.
-    The normalisation constants are buffers, so they travel with the weights.
+    The arguments are plain values, which Lightning saves in every checkpoint:
+    `Classifier.load_from_checkpoint(path)` needs nothing else and runs no stored code. Mean and
+    standard deviation are buffers, saved with the weights.
 
     Args:
-        model: specification of the network, float (N, 3, 32, 32) to logits (N, classes); it is
-            given `num_classes`, if it takes that.
-        optimizer: specification of a torch optimizer; it is given `parameter_groups(network)`.
-        scheduler: specification of a schedule that is stepped after every batch.
-        label_smoothing: in [0, 1], of the training loss; val and test losses have none.
-        test_views: also score the test set on the mean logits of six views of each image (see
-            `cifar10.training.tta`), under `test_views/`: a figure of its own, at six times the work.
-        classes: their names, in the order of the labels.
+        model: specification (see `cifar10.core.instantiate`) of a network from float
+            (N, 3, 32, 32) to logits (N, classes); it may take `num_classes`.
+        optimizer: specification of a torch optimizer of `parameter_groups(network)`.
+        scheduler: specification of a learning-rate schedule, stepped after every batch.
+        label_smoothing: of the training loss, in [0, 1]; val and test losses have none.
+        test_views: also evaluate the test set with 6-view TTA (see `cifar10.training.tta`),
+            logged as `test_views/`, at six times the cost.
+        classes: class names in the order of the labels.
 
     Raises:
-        SettingError: a specification does not fit its class.
+        SettingError: a specification or the network does not fit.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
@@ -76,61 +80,61 @@ class Classifier(L.LightningModule):
         self.val_metrics = metrics("val/", tops, count)
         self.test_metrics = metrics("test/", tops, count)
         self.test_views_metrics = metrics("test_views/", tops, count) if test_views else None
-        self.teachers: list[tuple[Classifier, float]] = []  # in a list, so that it is no submodule
+        self.teachers: list[tuple[Classifier, float]] = []  # a list hides it from state_dict
 
     def forward(self, images: Tensor) -> Tensor:
-        """Give logits, float (N, classes), for images, uint8 (N, 3, 32, 32)."""
+        """Return logits, float (N, classes), of images, uint8 (N, 3, 32, 32)."""
         return self.network(self.normalise(images))
 
     @torch.inference_mode()
     def predict(self, images: Tensor, batch_size: int = 500) -> Tensor:
-        """Give probabilities, float (N, classes) in the order of `classes`, of images as they are.
+        """Return probabilities, float (N, classes), of images, uint8 (N, 3, 32, 32), single view.
 
         Args:
-            images: uint8 (N, 3, 32, 32), on any device.
-            batch_size: images that go through the network at once.
+            images: on any device.
+            batch_size: images per forward pass.
 
         Raises:
-            NotFinite: the network gives something else than numbers.
+            NonFiniteError: the network returns NaN or infinity.
         """
         self.eval()
         with autocast(self.device.type):
-            logits = [self(part.to(self.device)) for part in images.split(batch_size)]
+            logits = [self(batch.to(self.device)) for batch in images.split(batch_size)]
         probabilities = torch.cat(logits).float().softmax(1).cpu()
         if not probabilities.isfinite().all():
-            raise NonFiniteError("the network gives no finite numbers: its weights are broken")
+            raise NonFiniteError("the network outputs NaN or infinity; its weights are damaged")
         return probabilities
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Bytes to floats of mean 0 and standard deviation 1 over the training set."""
+        """Scale bytes to floats of mean 0 and standard deviation 1 over the training set."""
         scale, shift = 1 / (255 * self.std), -self.mean / self.std
         x = images.to(scale.dtype, memory_format=self.memory_format, copy=True)
         if self.memory_format == torch.contiguous_format:
             return torch.addcmul(shift, x, scale, out=x)
-        # Over whole rows of pixels, since loops over three channels are slow.
-        rows = x.permute(0, 2, 3, 1).flatten(2)  # (N, H, 3 * W), in place
+        # Whole rows at once: loops over three channels are slow.
+        rows = x.permute(0, 2, 3, 1).flatten(2)  # (N, H, 3 * W), a view
         width = images.size(-1)
         torch.addcmul(shift.view(3).repeat(width), rows, scale.view(3).repeat(width), out=rows)
         return x
 
     def setup(self, stage: str) -> None:
-        # Before a checkpoint is loaded, which then has the last word.
+        # Lightning loads a checkpoint after this hook, which then replaces these values.
         if stage != "fit":
             return
-        for buffer, values in zip(
-            (self.mean, self.std), self.trainer.datamodule.normalisation(), strict=True
-        ):
-            buffer.copy_(torch.tensor(values).view(3, 1, 1))
+        data = self.trainer.datamodule  # type: ignore[attr-defined]  # Trainer.fit sets it
+        mean, std = data.normalisation()
+        self.mean.copy_(torch.tensor(mean).view(3, 1, 1))
+        self.std.copy_(torch.tensor(std).view(3, 1, 1))
         if isinstance(self.network, InitFromImages):
-            self.network.init_from_images(self.normalise(self.trainer.datamodule.some_images()))
+            self.network.init_from_images(self.normalise(data.some_images()))
 
     def set_memory_format(self, channels_last: bool) -> None:
-        """Choose the memory layout of weights and images; values and checkpoints stay the same."""
+        """Choose the memory layout of weights and images; values do not change."""
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network.to(memory_format=self.memory_format)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the sums of an epoch that is not over, of all ranks together."""
+        """Save the metrics of an unfinished epoch, summed over all ranks."""
         sums = {}
         for name, metric in self.train_metrics.items():
             with metric.sync_context(should_unsync=True):
@@ -138,25 +142,24 @@ class Classifier(L.LightningModule):
         checkpoint["train_metrics"] = sums
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self._trainer is None or self.trainer.global_rank > 0:  # the sums count once
+        if self._trainer is None or self.trainer.global_rank > 0:  # rank 0 holds the sums
             return
         for name, metric in self.train_metrics.items():
             for key, value in checkpoint.get("train_metrics", {}).get(name, {}).items():
                 setattr(metric, key, value.to(self.device))
 
     def on_train_epoch_start(self) -> None:
-        self.train_metrics.reset()  # a checkpoint of an epoch's end still has its sums
+        self.train_metrics.reset()  # a checkpoint from the end of an epoch still holds its sums
 
     def set_teacher(self, teacher: "Classifier", weight: float) -> None:
-        """Train towards another classifier's probabilities (Hinton et al. 2015,
-        https://arxiv.org/abs/1503.02531), at temperature 1.
+        """Distil a teacher at temperature 1 (Hinton et al. 2015, https://arxiv.org/abs/1503.02531).
 
-        The teacher sees the very images that the network sees, augmented, as Beyer et al. (2022,
-        https://arxiv.org/abs/2106.05237) found best. It is no part of checkpoints.
+        The teacher sees the same augmented images as the network, as in Beyer et al. (2022,
+        https://arxiv.org/abs/2106.05237). It is not saved in checkpoints.
 
         Args:
             teacher: in eval mode.
-            weight: in [0, 1], of its probabilities in the target; the rest is the label.
+            weight: of its probabilities in the targets, in [0, 1]; the label has the rest.
         """
         self.teachers = [(teacher.requires_grad_(False), weight)]
 
@@ -165,7 +168,7 @@ class Classifier(L.LightningModule):
             teacher.to(self.device)
 
     def targets(self, images: Tensor, labels: Tensor) -> Tensor:
-        """What to learn: the labels, or, float (N, classes), what a teacher makes of them."""
+        """Return the labels, or their mean with a teacher's probabilities, float (N, classes)."""
         for teacher, weight in self.teachers:
             soft = teacher(images).float().softmax(1)
             return weight * soft + (1 - weight) * F.one_hot(labels, soft.size(1))
@@ -176,14 +179,15 @@ class Classifier(L.LightningModule):
         with torch.no_grad():
             targets = self.targets(images, labels)
         logits = self(images)
-        loss = F.cross_entropy(logits, targets, label_smoothing=self.hparams.label_smoothing)
-        # Reading the loss makes a GPU wait, so there it is looked at only now and then.
-        if self.device.type == "cpu" or index % self.trainer.log_every_n_steps == 0:
+        loss = F.cross_entropy(logits, targets, label_smoothing=self.hparams["label_smoothing"])
+        # Reading the loss stalls a GPU, so it is checked only on logged steps there.
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Trainer sets it
+        if self.device.type == "cpu" or index % every == 0:
             self.require_finite(loss, "training loss")
         self.train_metrics.update(logits.detach(), labels)
         self.log("train/loss_step", loss)
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self.log("train/lr", torch.full((), rate, device=self.device))  # a GPU waits for a float
+        self.log("train/lr", torch.full((), rate, device=self.device))  # a float stalls a GPU
         if self.trainer.is_last_batch:
             self.log_dict(self.train_metrics, on_step=False, on_epoch=True)
         return loss
@@ -213,19 +217,15 @@ class Classifier(L.LightningModule):
     def require_finite(self, loss: Tensor, name: str) -> None:
         value = float(loss.detach())
         if not math.isfinite(value):
-            rate = (
-                self.trainer.optimizers[0].param_groups[0]["lr"] if self.trainer.optimizers else 0
-            )
-            full = self.trainer.precision in ("32-true", "64-true")
+            epoch, full = self.current_epoch, self.trainer.precision in ("32-true", "64-true")
             raise NonFiniteError(
-                f"the {name} is {value} in epoch {self.current_epoch + 1}, after step "
-                f"{self.global_step}, at learning rate {rate:.3g}: lower optimizer.lr"
-                f"{'' if full else ' or use trainer.precision=32-true'}"
-                f"{'; best.ckpt and last.ckpt are of earlier epochs' if self.current_epoch else ''}"
+                f"the {name} is {value} in epoch {epoch + 1}, step {self.global_step}: lower "
+                f"optimizer.lr{'' if full else ' or use trainer.precision=32-true'}"
+                f"{'; best.ckpt and last.ckpt hold earlier epochs' if epoch else ''}"
             )
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        optimizer, scheduler = self.build_optimizer(self.trainer.estimated_stepping_batches)
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        optimizer, scheduler = self.build_optimizer(int(self.trainer.estimated_stepping_batches))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -233,16 +233,16 @@ class Classifier(L.LightningModule):
 
     def build_optimizer(self, total_steps: int) -> tuple[Optimizer, LRScheduler]:
         optimizer = instantiate(
-            self.hparams.optimizer,
+            self.hparams["optimizer"],
             "optimizer",
             Optimizer,
             params=parameter_groups(self.network),
         )
         scheduler = instantiate(
-            self.hparams.scheduler,
+            self.hparams["scheduler"],
             "scheduler",
             LRScheduler,
             optimizer=optimizer,
-            total_steps=int(total_steps),
+            total_steps=total_steps,
         )
         return optimizer, scheduler

@@ -1,4 +1,4 @@
-"""Cross-entropy and top-k over a whole split."""
+"""Loss, top-k accuracy, calibration and confusion over a whole split."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,12 +13,14 @@ from torchmetrics.functional.classification import (
     multiclass_confusion_matrix,
 )
 
-BINS = 15  # of confidence, as in Guo et al. (2017), https://arxiv.org/abs/1706.04599
+CALIBRATION_BINS = 15  # as in Guo et al. (2017), https://arxiv.org/abs/1706.04599
 
 
 class CrossEntropy(Metric):
-    """Mean cross-entropy over all images seen, exact for uneven batches and many ranks."""
+    """Mean cross-entropy over all images, exact for uneven batches and several ranks."""
 
+    total: Tensor
+    count: Tensor
     full_state_update = False
 
     def __init__(self):
@@ -35,10 +37,10 @@ class CrossEntropy(Metric):
 
 
 def metrics(prefix: str, tops: tuple[int, ...], classes: int) -> MetricCollection:
-    """Cross-entropy and top-k accuracies, fractions in [0, 1] of all images alike (micro).
+    """Build cross-entropy and micro-averaged top-k accuracies, fractions in [0, 1].
 
     With fewer than k classes, top-k is 1. Compute groups are off: torchmetrics would merge top-3
-    and top-5 for good if they happened to agree on the first batch.
+    and top-5 for good if they agreed on the first batch.
     """
     accuracies = {
         f"top{k}": MulticlassAccuracy(
@@ -52,31 +54,28 @@ def metrics(prefix: str, tops: tuple[int, ...], classes: int) -> MetricCollectio
 
 
 class Predictions(NamedTuple):
-    """What a classifier said of some images.
+    """Logits and labels of some images."""
 
-    Attributes:
-        logits: float (N, classes).
-        labels: int64 (N,).
-    """
-
-    logits: Tensor
-    labels: Tensor
+    logits: Tensor  # float (N, classes)
+    labels: Tensor  # int64 (N,)
 
 
-def detailed_scores(answers: Predictions, classes: Sequence[str]) -> dict[str, Any]:
-    """Figures beyond top-k: accuracy of each class, calibration, confusion.
+def detailed_scores(predictions: Predictions, classes: Sequence[str]) -> dict[str, Any]:
+    """Compute per-class accuracy, calibration error and confusion matrix.
 
     Returns:
-        `per_class`: each class's accuracy, in [0, 1]. `calibration_error`: the mean distance of
-        confidence from accuracy over 15 bins, in [0, 1]. `confusion`: images of each class (rows)
-        by the class that was predicted (columns).
+        `per_class`: accuracy of each class, in [0, 1]. `calibration_error`: mean distance between
+        confidence and accuracy over 15 bins, in [0, 1]. `confusion`: image counts by true class
+        (rows) and predicted class (columns).
     """
-    probabilities, labels = answers.logits.float().softmax(1), answers.labels
+    probabilities, labels = predictions.logits.float().softmax(1), predictions.labels
     confusion = multiclass_confusion_matrix(probabilities, labels, len(classes))
-    right = confusion.diagonal() / confusion.sum(1).clamp(min=1)
-    error = multiclass_calibration_error(probabilities, labels, len(classes), n_bins=BINS)
+    accuracy = confusion.diagonal() / confusion.sum(1).clamp(min=1)
+    error = multiclass_calibration_error(
+        probabilities, labels, len(classes), n_bins=CALIBRATION_BINS
+    )
     return {
-        "per_class": {name: round(float(r), 6) for name, r in zip(classes, right, strict=True)},
+        "per_class": {name: round(float(a), 6) for name, a in zip(classes, accuracy, strict=True)},
         "calibration_error": round(float(error), 6),
         "confusion": confusion.tolist(),
     }

@@ -11,49 +11,51 @@ from torch.optim.lr_scheduler import LambdaLR
 from cifar10.training.muon import Fraction
 
 
-def rates(optimizer: Optimizer, total_steps: int, factor: Callable[[int], float]) -> list[Callable]:
-    """The schedule of each parameter group: `factor`, or a line to 0 for one with an `until`."""
+def group_schedules(
+    optimizer: Optimizer, total_steps: int, factor: Callable[[int], float]
+) -> list[Callable]:
+    """Return each group's schedule: `factor`, or a linear decay to 0 at its `until`."""
 
-    def until(end: float) -> Callable[[int], float]:
+    def decay(end: float) -> Callable[[int], float]:
         return lambda step: max(0.0, 1 - step / end) if end else 0.0
 
     return [
-        until(group["until"] * total_steps) if "until" in group else factor
+        decay(group["until"] * total_steps) if "until" in group else factor
         for group in optimizer.param_groups
     ]
 
 
 class Triangle(LambdaLR):
-    """Rise linearly from 0 over the first steps, then fall linearly to 0 after the last.
+    """Linear warm-up, then linear decay to zero after the last step.
 
     Args:
         total_steps: optimizer steps of the whole training.
-        warmup: fraction in [0, 1] of the steps spent rising.
+        warmup: fraction of them for the warm-up, in [0, 1].
     """
 
-    def __init__(self, optimizer, total_steps: Annotated[int, Ge(1)], warmup: Fraction):
+    def __init__(self, optimizer: Optimizer, total_steps: Annotated[int, Ge(1)], warmup: Fraction):
         peak = warmup * total_steps
 
         def factor(step: int) -> float:
-            # Neither the first nor the last step is wasted at a rate of 0.
+            # No step has a rate of 0, not even the first or the last.
             rising = (step + 1) / (peak + 1)
             falling = (total_steps - step) / max(1.0, total_steps - peak)
             return max(0.0, min(rising, falling))
 
-        super().__init__(optimizer, rates(optimizer, total_steps, factor))
+        super().__init__(optimizer, group_schedules(optimizer, total_steps, factor))
 
 
 class Cosine(LambdaLR):
-    """Rise linearly from 0 over the first steps, then fall to 0 along half a cosine.
+    """Linear warm-up, then cosine decay to zero.
 
     Loshchilov and Hutter (2017), https://arxiv.org/abs/1608.03983, without restarts.
 
     Args:
         total_steps: optimizer steps of the whole training.
-        warmup: fraction in [0, 1] of the steps spent rising.
+        warmup: fraction of them for the warm-up, in [0, 1].
     """
 
-    def __init__(self, optimizer, total_steps: Annotated[int, Ge(1)], warmup: Fraction):
+    def __init__(self, optimizer: Optimizer, total_steps: Annotated[int, Ge(1)], warmup: Fraction):
         peak = warmup * total_steps
 
         def factor(step: int) -> float:
@@ -62,11 +64,11 @@ class Cosine(LambdaLR):
             progress = (step - peak) / max(1.0, total_steps - peak)
             return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
-        super().__init__(optimizer, rates(optimizer, total_steps, factor))
+        super().__init__(optimizer, group_schedules(optimizer, total_steps, factor))
 
 
 class Constant(LambdaLR):
-    """Keep the learning rate as it is."""
+    """A constant learning rate."""
 
-    def __init__(self, optimizer, total_steps: Annotated[int, Ge(1)]):
-        super().__init__(optimizer, rates(optimizer, total_steps, lambda step: 1.0))
+    def __init__(self, optimizer: Optimizer, total_steps: Annotated[int, Ge(1)]):
+        super().__init__(optimizer, group_schedules(optimizer, total_steps, lambda step: 1.0))

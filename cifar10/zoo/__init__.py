@@ -1,4 +1,4 @@
-"""The shipped models: weights in half precision, verified by their SHA-256."""
+"""Pretrained models: weights in half precision, verified by their SHA-256."""
 
 import hashlib
 import json
@@ -16,29 +16,33 @@ def pretrained_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
 
 
+def is_pretrained(model: str | Path) -> bool:
+    return str(model) in pretrained_names()
+
+
 def model_card(name: str) -> dict[str, Any]:
-    """What is known of a shipped model.
+    """Read a pretrained model's card.
 
     Returns:
-        `sha256` of its weights, `hyper_parameters` of its Classifier, the `result` of the run that
-        trained it, and its `scores` as shipped, on the test set (see `evaluation.evaluate`).
+        `sha256` of the weights, `hyper_parameters` of the Classifier, the training run's `result`,
+        and the test `scores` of the half-precision weights (see `inference.evaluate.evaluate`).
     """
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def read_pretrained(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a shipped model's weights, and what its Classifier was made with.
+    """Read a pretrained model's weights and its Classifier's hyperparameters.
 
     Raises:
-        UserError: a file is missing, or the weights are not those that were shipped.
+        UserError: a file is missing or damaged.
     """
     from safetensors.torch import load
 
     path = FOLDER / f"{name}.safetensors"
     try:
-        data, known = path.read_bytes(), model_card(name)
+        data, card = path.read_bytes(), model_card(name)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): install the package again") from error
-    if hashlib.sha256(data).hexdigest() != known["sha256"]:
-        raise UserError(f"{path} has not the published SHA-256: install the package again")
-    return load(data), known["hyper_parameters"]
+        raise UserError(f"{path}: cannot be read ({error}); reinstall the package") from error
+    if hashlib.sha256(data).hexdigest() != card["sha256"]:
+        raise UserError(f"{path}: does not have its published SHA-256; reinstall the package")
+    return load(data), card["hyper_parameters"]

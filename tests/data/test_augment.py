@@ -1,4 +1,4 @@
-"""Augmentation against plain slices, image by image."""
+"""Augmentation, compared with plain slices image by image."""
 
 import numpy as np
 import pytest
@@ -22,12 +22,12 @@ def test_pack_and_unpack_are_inverse(images):
     assert torch.equal(unpack(pack(images)), images)
 
 
-def test_reflect_is_numpys():
+def test_reflect_equals_numpy():
     ours = torch.arange(32)[reflect(torch.arange(-5, 37), 32)]
     assert ours.tolist() == np.pad(np.arange(32), 5, mode="reflect").tolist()
 
 
-def test_flip_gives_the_image_or_its_mirror(images):
+def test_flip_gives_the_image_or_its_mirror_image(images):
     result, draw = augmented(images, Augment("random", 0, 0))
     for image, before, flipped in zip(result, images, draw.flip, strict=True):
         assert torch.equal(image, before.flip(-1) if flipped else before)
@@ -42,14 +42,14 @@ def test_shift_equals_a_slice_of_the_padded_image(images):
     assert draw.shift.unique().tolist() == list(range(-4, 5))
 
 
-def test_shift_and_flip_together_are_a_slice_then_a_mirror(images):
+def test_shift_and_flip_together_mirror_the_slice(images):
     result, draw = augmented(images, Augment("random", 2, 0))
     shifted, _ = augmented(images, Augment("none", 2, 0))
-    for image, plain, flipped in zip(result, shifted, draw.flip, strict=True):
-        assert torch.equal(image, plain.flip(-1) if flipped else plain)
+    for image, slice_, flipped in zip(result, shifted, draw.flip, strict=True):
+        assert torch.equal(image, slice_.flip(-1) if flipped else slice_)
 
 
-def test_cutout_fills_one_square_with_the_mean_colour_and_leaves_the_rest(images):
+def test_cutout_fills_one_square_with_the_mean_colour(images):
     result, draw = augmented(images, Augment("none", 0, 8))
     grey = torch.tensor([round(255 * m) for m in MEAN], dtype=torch.uint8).view(3, 1, 1)
     for image, before, (top, left) in zip(result, images, draw.hole.tolist(), strict=True):
@@ -58,7 +58,7 @@ def test_cutout_fills_one_square_with_the_mean_colour_and_leaves_the_rest(images
         assert torch.equal(image, expected)
 
 
-def test_alternating_flips_show_both_sides_in_any_two_epochs(images):
+def test_alternating_flip_shows_both_orientations_in_any_two_epochs(images):
     augment = Augment("alternating", 0, 0)
     flips = [augment.draw(200, 32, 0, epoch).flip for epoch in range(4)]
     assert torch.equal(flips[0], ~flips[1])
@@ -66,7 +66,7 @@ def test_alternating_flips_show_both_sides_in_any_two_epochs(images):
     assert torch.equal(flips[1], flips[3])
 
 
-def test_draws_depend_on_seed_and_epoch_alone(images):
+def test_draws_depend_only_on_seed_and_epoch(images):
     augment = Augment("random", 2, 8)
     first, _ = augmented(images, augment, 3, 5)
     torch.manual_seed(99)
@@ -76,7 +76,7 @@ def test_draws_depend_on_seed_and_epoch_alone(images):
         assert not torch.equal(first, augmented(images, augment, *other)[0])
 
 
-def test_colours_move_as_on_normalised_images(images):
+def test_recolour_equals_the_change_of_normalised_images(images):
     brightness, contrast = torch.full((200,), 0.1), torch.full((200,), 0.9)
     result = recolour(images, brightness, contrast)
     mean = 255 * torch.tensor(MEAN).view(3, 1, 1)
@@ -86,7 +86,7 @@ def test_colours_move_as_on_normalised_images(images):
     assert torch.equal(recolour(images, torch.zeros(200), torch.ones(200)), images)
 
 
-def test_each_image_has_a_colour_of_its_own_within_the_range(images):
+def test_each_image_draws_its_own_colour_change_within_the_range(images):
     _, draw = augmented(images, Augment("none", 0, 0, 0.2, 0.1))
     brightness, contrast = draw.colour.unbind(1)
     assert 0.15 < brightness.abs().max() <= 0.2

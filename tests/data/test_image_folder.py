@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from zlib import crc32
 
 import numpy as np
@@ -12,19 +13,19 @@ from PIL import Image
 
 from cifar10.core.errors import SettingError, UserError
 from cifar10.core.instantiate import instantiate
-from cifar10.data import image_cache as kept
-from cifar10.data import images as pictures
+from cifar10.data import images
 from cifar10.data.image_cache import CACHE_FILE
-from cifar10.data.image_folder import FolderDataModule, moments
+from cifar10.data.image_folder import FolderDataModule, channel_moments
+from cifar10.data.images import read_image
 
 CLASSES = ("ant", "big bee", "wasp")
 
 
-def photo(path, colour, size):
-    """A picture with noise around a colour, so that no two are the same."""
+def write_photo(path, colour, size):
+    """Save an image with noise around a colour, so that no two are the same."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    chance = np.random.default_rng(crc32(os.fsencode(path.name)))
-    pixels = np.clip(chance.normal(colour, 20, (*size, 3)), 0, 255).astype(np.uint8)
+    rng = np.random.default_rng(crc32(os.fsencode(path.name)))
+    pixels = np.clip(rng.normal(colour, 20, (*size, 3)), 0, 255).astype(np.uint8)
     Image.fromarray(pixels).save(path)
 
 
@@ -36,27 +37,27 @@ def photos(tmp_path):
         for label, name in enumerate(CLASSES):
             colour = [40 + 80 * (channel == label) for channel in range(3)]
             for number in range(count):
-                photo(root / split / name / f"{split}{number}.png", colour, (40 + number, 64))
+                write_photo(root / split / name / f"{split}{number}.png", colour, (40 + number, 64))
     return root
 
 
 @pytest.fixture
 def module(settings, photos):
-    def built(*overrides, root=photos):
-        given = ("data=folder", f"data.dir='{root}'", "data.batch_size=10", *overrides)
-        data = settings(*given)["data"]
+    def build(*overrides, root=photos):
+        typed = ("data=folder", f"data.dir='{root}'", "data.batch_size=10", *overrides)
+        data = settings(*typed)["data"]
         return instantiate(data, "data", FolderDataModule)
 
-    return built
+    return build
 
 
-def opened(module):
+def set_up(module):
     module.setup()
     return module
 
 
-def test_splits_are_the_folders_and_images_as_prediction_sees_them(module, photos):
-    data = opened(module())
+def test_splits_follow_the_folders_and_images_equal_those_of_prediction(module, photos):
+    data = set_up(module())
     assert data.classes == CLASSES
     assert [len(part) for part in (data.train_indices, data.val_indices, data.test_indices)] == [
         30,
@@ -69,7 +70,7 @@ def test_splits_are_the_folders_and_images_as_prediction_sees_them(module, photo
         ("test", data.test_indices),
     ):
         expected = [
-            (pictures.read_image(path), label)
+            (read_image(path), label)
             for label, name in enumerate(CLASSES)
             for path in sorted((photos / split / name).iterdir())
         ]
@@ -77,66 +78,68 @@ def test_splits_are_the_folders_and_images_as_prediction_sees_them(module, photo
         assert data.labels[indices].tolist() == [label for _, label in expected]
 
 
-def test_without_val_and_test_both_are_held_out_evenly_and_the_same_each_time(module, photos):
-    data = opened(module("data.test_size=0.2", "data.val_size=6", root=photos / "train"))
+def test_missing_val_and_test_are_held_out_stratified_and_reproducible(module, photos):
+    data = set_up(module("data.test_size=0.2", "data.val_size=6", root=photos / "train"))
     assert data.labels[data.test_indices].bincount().tolist() == [2, 2, 2]
     assert data.labels[data.val_indices].bincount().tolist() == [2, 2, 2]
     assert data.labels[data.train_indices].bincount().tolist() == [6, 6, 6]
-    again = opened(module("data.test_size=0.2", "data.val_size=6", "seed=1", root=photos / "train"))
+    again = set_up(module("data.test_size=0.2", "data.val_size=6", "seed=1", root=photos / "train"))
     assert (data.digest, data.val_digest) == (again.digest, again.val_digest)
     assert torch.equal(data.images(data.test_indices), again.images(again.test_indices))
 
 
-def test_mean_and_std_are_those_of_the_training_images(module):
-    data = opened(module())
+def test_mean_and_std_match_the_training_images(module):
+    data = set_up(module())
     pixels = data.images(data.train_indices).double() / 255
     mean, std = data.normalisation()
     torch.testing.assert_close(mean, pixels.mean((0, 2, 3)).tolist())
     torch.testing.assert_close(std, pixels.std((0, 2, 3), correction=0).tolist())
-    assert min(moments(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))[1]) > 0
+    assert min(channel_moments(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))[1]) > 0
 
 
-def test_pictures_are_read_once_until_one_of_them_changes(module, photos, monkeypatch):
-    first = opened(module())
-    read = []
-    ahead = pictures.read_ahead
+def test_images_are_cached_until_one_of_them_changes(module, photos, monkeypatch):
+    first = set_up(module())
+    calls = []
+    ahead = images.read_ahead
     monkeypatch.setattr(
-        pictures, "read_ahead", lambda files, size: read.append(1) or ahead(files, size)
+        images, "read_ahead", lambda files, size: calls.append(1) or ahead(files, size)
     )
-    assert torch.equal(opened(module()).pixels, first.pixels)
-    assert not read
+    assert torch.equal(set_up(module()).pixels, first.pixels)
+    assert not calls
     path = photos / "train" / "ant" / "train0.png"
-    photo(path, (200, 0, 0), (50, 50))
-    changed = opened(module())
-    assert read
+    write_photo(path, (200, 0, 0), (50, 50))
+    changed = set_up(module())
+    assert calls
     assert changed.digest != first.digest
     damaged = bytearray((photos / CACHE_FILE).read_bytes())
     damaged[-1000] ^= 1
     (photos / CACHE_FILE).write_bytes(damaged)
-    assert torch.equal(opened(module()).pixels, changed.pixels)
-    assert len(read) == 2
+    assert torch.equal(set_up(module()).pixels, changed.pixels)
+    assert len(calls) == 2
 
 
-def test_a_link_that_leads_nowhere_is_named(module, photos):
+def test_a_broken_link_is_reported(module, photos):
     (photos / "train" / "ant" / "gone.png").symlink_to(photos / "nowhere.png")
-    with pytest.raises(UserError, match=r"1 of 49 pictures cannot be read(.|\n)*gone.png"):
+    with pytest.raises(UserError, match=r"1 of 49 images cannot be read(.|\n)*gone.png"):
         module().setup()
 
 
-def test_unreadable_pictures_are_named_and_skipped_only_if_asked(module, photos, caplog):
+def test_unreadable_images_are_reported_and_skipped_on_request(module, photos, caplog):
     bad = photos / "train" / "ant" / "train3.png"
     bad.write_bytes(bad.read_bytes()[:40])
     (photos / "test" / "wasp" / "test1.png").write_bytes(b"")
-    for _ in range(2):  # the second time from what was kept
-        with pytest.raises(UserError, match=r"(?s)2 of 48.*train3\.png.*is empty.*unreadable=skip"):
+    for _ in range(2):  # the second time from the cache
+        with pytest.raises(
+            UserError, match=r"(?s)2 of 48.*train3\.png.*empty file.*unreadable=skip"
+        ):
             module().setup()
-    data = opened(module("data.unreadable=skip"))
+    data = set_up(module("data.unreadable=skip"))
     assert "2 of 48" in caplog.text
     assert (len(data.train_indices), len(data.test_indices)) == (29, 11)
     assert len(data.images(data.train_indices)) == 29
     for path in (photos / "train" / "ant").iterdir():
-        path.write_bytes(b"no picture")
-    with pytest.raises(UserError, match="no picture of the class ant"):
+        path.write_bytes(b"not an image")
+    with pytest.raises(UserError, match="class ant has no readable training image"):
         module("data.unreadable=skip").setup()
 
 
@@ -156,7 +159,7 @@ def empty(root):
 
 
 def another(root):
-    photo(root / "val" / "hornet" / "1.png", (0, 0, 0), (40, 40))
+    write_photo(root / "val" / "hornet" / "1.png", (0, 0, 0), (40, 40))
 
 
 def renamed(old, new):
@@ -164,78 +167,84 @@ def renamed(old, new):
 
 
 @pytest.mark.parametrize(
-    ("change", "overrides", "says"),
+    ("change", "overrides", "message"),
     [
-        (remove("train/ant", "train/wasp"), [], "only one class: train needs at least two"),
-        (remove("train/ant", "train/big bee", "train/wasp"), [], "no class"),
-        (empty, [], "wasp: there is no picture in this folder"),
-        (remove("val/ant"), [], "val lacks the class ant"),
-        (another, [], "val has a class that train has not, hornet"),
-        (lambda root: None, ["data.dir=nowhere"], "there is no such folder"),
+        (remove("train/ant", "train/wasp"), [], "1 class folders; at least two are needed"),
+        (remove("train/ant", "train/big bee", "train/wasp"), [], "0 class folders"),
+        (empty, [], "wasp: no images in this folder"),
+        (remove("val/ant"), [], "class ant of val is missing"),
+        (another, [], "class hornet of val is not in train"),
+        (lambda root: None, ["data.dir=nowhere"], "no such folder"),
         (lambda root: None, ["data.dir=''"], "must name a folder"),
         (renamed("val", "Validation"), [], "rename its folder Validation to val"),
         (renamed("train", "training"), [], "rename its folder training to train"),
         (renamed("train", "TRAIN"), [], "rename its folder TRAIN to train"),
         (lambda root: None, ["data.batch_size=31"], "at most 30"),
-        (lambda root: None, ["+data.name=x"], "there is no such setting"),
+        (lambda root: None, ["+data.name=x"], "unknown setting"),
         (remove("test/ant", "test/big bee", "test/wasp", "test"), ["data.test_size=30"], "29"),
     ],
 )
-def test_folders_that_make_no_data_set_are_refused_in_one_line(
-    module, photos, change, overrides, says
-):
+def test_an_invalid_folder_is_an_error_of_one_line(module, photos, change, overrides, message):
     change(photos)
     with pytest.raises(SettingError) as error:
         module(*overrides)
-    assert says in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems' names are all text")
-def test_names_that_are_no_utf8_and_classes_like_splits_are_taken(module, tmp_path):
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have text names")
+def test_names_that_are_not_utf8_and_classes_named_like_splits_work(module, tmp_path):
     root = tmp_path / "by class"
     for name in (b"Train/\xff.png", b"valid/b.png"):
-        photo(root / os.fsdecode(name), (9, 9, 9), (40, 40))
-        photo(root / os.fsdecode(name.replace(b".", b"2.")), (9, 9, 9), (40, 40))
+        write_photo(root / os.fsdecode(name), (9, 9, 9), (40, 40))
+        write_photo(root / os.fsdecode(name.replace(b".", b"2.")), (9, 9, 9), (40, 40))
     data = module("data.test_size=1", "data.val_size=1", "data.batch_size=2", root=root)
     data.setup()
     assert data.classes == ("Train", "valid")
 
 
-def test_a_folder_that_cannot_be_written_to_is_read_all_the_same(module, monkeypatch, caplog):
-    def refused(root):
+def test_a_read_only_folder_is_read_without_a_cache(module, monkeypatch, caplog):
+    def deny(folder):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(kept, "acquire_lock", refused)
-    assert len(opened(module()).pixels) == 48
-    assert "every start reads all pictures" in caplog.text
+    monkeypatch.setattr("cifar10.core.files.acquire_lock", deny)
+    assert len(set_up(module()).pixels) == 48
+    assert "every start reads all images" in caplog.text
 
 
-def test_it_trains_tests_predicts_and_evaluates(photos, tmp_path, cifar, settings):
+def test_an_image_folder_trains_predicts_and_evaluates(photos, tmp_path, cifar, settings):
+    from cifar10.launch import Prepared, train_and_report
+    from cifar10.runs.components import build_components
     from cifar10.runs.load import load
     from cifar10.runs.run import run
 
     out = tmp_path / "run"
-    chosen = ["data=folder", f"data.dir='{photos}'", "data.batch_size=10", "trainer.max_epochs=3"]
-    result = run(settings(*chosen), out, chosen)
+    typed = ["data=folder", f"data.dir='{photos}'", "data.batch_size=10", "trainer.max_epochs=3"]
+    composed = settings(*typed)
+    prepared = Prepared(composed, None, False, build_components(composed, out))
+    result, _ = train_and_report(prepared, out, typed, time.perf_counter())
     assert (result["data"]["train"], result["data"]["test"]) == (30, 12)
     assert result["test"]["top3"] == result["test"]["top5"] == 1  # of three classes
     drawn = {path.stem for path in (out / "figures").iterdir()}
     assert {"confusion", "per_class", "samples", "reliability"} <= drawn
     classifier = load(out)
     assert classifier.classes == CLASSES
-    own = moments(torch.stack([pictures.read_image(p) for p in (photos / "train").rglob("*.png")]))
-    torch.testing.assert_close(classifier.mean.flatten(), torch.tensor(own[0]))
-    code, said, _ = cifar("predict", photos / "test" / "big bee" / "test0.png", "-m", out, "--json")
+    mean, _ = channel_moments(
+        torch.stack([read_image(p) for p in (photos / "train").rglob("*.png")])
+    )
+    torch.testing.assert_close(classifier.mean.flatten(), torch.tensor(mean))
+    code, output, _ = cifar(
+        "predict", photos / "test" / "big bee" / "test0.png", "-m", out, "--json"
+    )
     assert code == 0
-    named = [answer["class"] for answer in json.loads(said[said.index("[") :])[0]["predictions"]]
-    assert sorted(named) == sorted(CLASSES)
+    predictions = json.loads(output[output.index("[") :])[0]["predictions"]
+    assert sorted(entry["class"] for entry in predictions) == sorted(CLASSES)
     assert cifar("evaluate", out)[0] == 0
     scores = json.loads((out / "evaluation-test" / "evaluation.json").read_text())
     assert scores["top1"] == pytest.approx(result["test"]["top1"])
     assert list(scores["per_class"]) == list(CLASSES)
     next((photos / "test" / "wasp").iterdir()).unlink()
     code, _, error = cifar("evaluate", out)
-    assert (code, "are not those" in error) == (2, True)
-    with pytest.raises(SettingError, match="are not those"):
-        run(settings(*chosen, "trainer.max_epochs=4"), out, [], earlier=result)
+    assert (code, "differs from the data set" in error) == (2, True)
+    with pytest.raises(SettingError, match="have changed"):
+        run(settings(*typed, "trainer.max_epochs=4"), out, [], earlier=result)

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from cifar10.data import prepare as archive
 from cifar10.data.checksums import Checksums
 from cifar10.runs import result as results
 from tests.processes import TrainProcess
@@ -28,7 +27,7 @@ SMALL = (
     "threads=1",
     "seed=7",
 )
-# The same from data that a run must prepare first; see `use_edition`.
+# The same from data that a run must prepare first; see `use_checksums`.
 PREPARING = ("data=cifar10", "data.val_size=200", "data.download=false", *SMALL[1:])
 # What may differ: times, overrides and the state of the checkout.
 TIMES = ("started", "seconds", "images_per_second", "overrides", "resumed", "commit", "clean")
@@ -50,12 +49,12 @@ class Run(TrainProcess):
         super().__init__(folder, *arguments, environment=environment, prepare=prepare)
 
 
-def use_edition(edition: Checksums, then: Callable[[], None] | None = None) -> None:
-    """Have the process use a small CIFAR-10, so that it prepares its data first."""
-    from cifar10.data import module
+def use_checksums(checksums: Checksums, then: Callable[[], None] | None = None) -> None:
+    """Make the process take a small data set for CIFAR-10, which it then prepares first."""
+    from cifar10.data import module, prepare
 
-    module.TRAIN_SIZES["cifar10"] = sum(edition.records[:5])
-    module.archive.prepare_dataset = functools.partial(archive.prepare_dataset, edition=edition)
+    module.TRAIN_SIZES["cifar10"] = sum(checksums.records[:5])
+    prepare.prepare_dataset = functools.partial(prepare.prepare_dataset, checksums=checksums)
     if then:
         then()
 

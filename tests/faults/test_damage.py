@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from cifar10.core.errors import UserError
-from cifar10.data import prepare as archive
-from cifar10.data import sample as shipped
-from cifar10.data.prepare import Dataset
+from cifar10.data.prepare import PREPARED_FILE, Dataset, prepare_dataset
+from cifar10.data.sample import SAMPLE_FILE, read_sample
 from tests.conftest import FORMS
 from tests.faults.harness import SMALL, Run, die_after_saves, outcome, same
 
@@ -73,8 +72,8 @@ def same_data(one: Dataset, other: Dataset) -> bool:
     return all(map(torch.equal, one, other))
 
 
-def test_a_corrupted_data_file_is_detected_or_harmless(forms, tmp_path, sample, chance, survived):
-    def try_out(path: Path, kind: str, whole: Dataset, read: Callable[[], Dataset]) -> None:
+def test_damage_to_any_data_file_is_detected_or_harmless(forms, tmp_path, sample, chance, survived):
+    def check(path: Path, kind: str, whole: Dataset, read: Callable[[], Dataset]) -> None:
         damage(path, kind, chance)
         try:
             good = same_data(read(), whole)
@@ -85,7 +84,7 @@ def test_a_corrupted_data_file_is_detected_or_harmless(forms, tmp_path, sample, 
 
     (tmp_path / "whole").mkdir()
     forms.write("cifar-10-binary.tar.gz", tmp_path / "whole")
-    whole = archive.prepare_dataset(tmp_path / "whole", [], False, forms.edition)
+    whole = prepare_dataset(tmp_path / "whole", [], False, forms.checksums)
     for form in FORMS:
         written = forms.write(form, tmp_path)
         names = [path.name for path in written.iterdir()] if written.is_dir() else [None]
@@ -93,12 +92,12 @@ def test_a_corrupted_data_file_is_detected_or_harmless(forms, tmp_path, sample, 
             folder = tmp_path / f"{form} {name} {kind}"
             folder.mkdir()
             path = forms.write(form, folder)
-            read = functools.partial(archive.prepare_dataset, folder, [], False, forms.edition)
-            try_out(path / name if name else path, kind, whole, read)
+            read = functools.partial(prepare_dataset, folder, [], False, forms.checksums)
+            check(path / name if name else path, kind, whole, read)
     for kind in DAMAGES:
         folder = tmp_path / f"prepared {kind}"
         shutil.copytree(tmp_path / "whole", folder)
-        read = functools.partial(archive.prepare_dataset, folder, [], False, forms.edition)
-        try_out(folder / archive.PREPARED_FILE, kind, whole, read)
-        picture = shutil.copy(shipped.SAMPLE_FILE, folder / "sample.png")
-        try_out(picture, kind, sample, functools.partial(shipped.read_sample, picture))
+        read = functools.partial(prepare_dataset, folder, [], False, forms.checksums)
+        check(folder / PREPARED_FILE, kind, whole, read)
+        bundled = shutil.copy(SAMPLE_FILE, folder / "sample.png")
+        check(bundled, kind, sample, functools.partial(read_sample, bundled))

@@ -3,12 +3,12 @@
 import multiprocessing
 import time
 
-from cifar10.data import prepare as archive
+from cifar10.data.prepare import PREPARED_FILE, prepare_dataset, read_prepared
 from tests.processes import SERVER, start_server
 
 
-def prepare(folder, edition) -> None:
-    archive.prepare_dataset(folder, [], False, edition)
+def prepare(folder, checksums) -> None:
+    prepare_dataset(folder, [], False, checksums)
 
 
 def test_a_killed_process_does_not_disturb_the_others_that_prepare_the_data(
@@ -20,7 +20,7 @@ def test_a_killed_process_does_not_disturb_the_others_that_prepare_the_data(
         folder.mkdir()
         forms.write("cifar-10-python.tar.gz", folder)
         processes: list[multiprocessing.Process] = [
-            SERVER.Process(target=prepare, args=(folder, forms.edition)) for _ in range(8)
+            SERVER.Process(target=prepare, args=(folder, forms.checksums)) for _ in range(8)
         ]
         for process in processes:
             process.start()
@@ -28,8 +28,8 @@ def test_a_killed_process_does_not_disturb_the_others_that_prepare_the_data(
         processes[0].kill()
         for process in processes:
             process.join(60)
-        ended = [process.exitcode for process in processes[1:]]
-        whole = archive.read_prepared(folder / archive.PREPARED_FILE, forms.edition)
-        good = ended == [0] * 7 and whole is not None and not list(folder.glob(".*.tmp"))
+        exit_codes = [process.exitcode for process in processes[1:]]
+        whole = read_prepared(folder / PREPARED_FILE, forms.checksums)
+        good = exit_codes == [0] * 7 and whole is not None and not list(folder.glob(".*.tmp"))
         survived("eight processes preparing, one killed: one good file", good)
-        assert good, (ended, sorted(folder.iterdir()))
+        assert good, (exit_codes, sorted(folder.iterdir()))

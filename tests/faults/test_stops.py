@@ -8,8 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from cifar10.data import prepare as archive
-from tests.faults.harness import PREPARING, SMALL, Run, die_after_saves, outcome, same, use_edition
+from cifar10.data.prepare import PREPARED_FILE
+from tests.faults.harness import (
+    PREPARING,
+    SMALL,
+    Run,
+    die_after_saves,
+    outcome,
+    same,
+    use_checksums,
+)
 from tests.faults.harness import reference as reference_of
 
 STOPS_AT_MOST = 4
@@ -99,11 +107,11 @@ def test_a_run_killed_while_it_prepares_its_data_resumes_to_the_same_results(
     data.mkdir()
     forms.write("cifar-10-python.tar.gz", data)
     settings = [*PREPARING, f"data.dir={data}"]
-    before = functools.partial(use_edition, forms.edition)
+    before = functools.partial(use_checksums, forms.checksums)
     expected, _ = reference_of(tmp_path / "reference", settings, before)
     done = tried = 0
     while done < (20 if long else 2):
-        (data / archive.PREPARED_FILE).unlink()
+        (data / PREPARED_FILE).unlink()
         folder = tmp_path / f"run {tried}"
         # Preparing takes a tenth of a second, so early moments are tried most.
         stops = until_finished(folder, chance, 0.5, signal.SIGKILL, settings, before)

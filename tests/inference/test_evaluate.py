@@ -1,6 +1,7 @@
-"""Figures of a classifier against counts by hand."""
+"""`cifar10 evaluate`: metrics of a trained model, against its run's and against hand counts."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -8,12 +9,12 @@ import torch
 import cifar10
 from cifar10.core.errors import SettingError
 from cifar10.data import CLASSES
-from cifar10.inference import evaluate as evaluation
-from cifar10.runs import result as results
+from cifar10.inference.evaluate import evaluate, evaluation_settings, format_scores, open_split
+from cifar10.runs.result import RESULT_FILE, read_result, write_result
 from cifar10.training.metrics import Predictions, detailed_scores
 
 
-def test_classes_and_confusion_are_counted():
+def test_per_class_accuracy_and_confusion_match_hand_counts():
     labels = torch.tensor([0, 0, 0, 1, 1, 2])
     predicted = torch.tensor([0, 0, 3, 1, 0, 2])
     scores = detailed_scores(Predictions(torch.eye(10)[predicted] * 9, labels), CLASSES)
@@ -25,58 +26,94 @@ def test_classes_and_confusion_are_counted():
     assert sum(map(sum, scores["confusion"])) == 6
 
 
-def test_calibration_is_the_mean_distance_of_confidence_from_accuracy():
-    """Eight answers of confidence 0.95, of which six are right; two of 0.55, both right."""
+def test_calibration_error_is_the_mean_distance_of_confidence_from_accuracy():
+    """Eight predictions of confidence 0.95, of which six are right; two of 0.55, both right."""
 
     def logits(confidence: float) -> torch.Tensor:
-        chances = torch.full((10,), (1 - confidence) / 9)
-        chances[0] = confidence
-        return chances.log()
+        probabilities = torch.full((10,), (1 - confidence) / 9)
+        probabilities[0] = confidence
+        return probabilities.log()
 
-    said = torch.stack([logits(0.95)] * 8 + [logits(0.55)] * 2)
+    all_logits = torch.stack([logits(0.95)] * 8 + [logits(0.55)] * 2)
     labels = torch.tensor([0] * 6 + [1] * 2 + [0, 0])
-    error = detailed_scores(Predictions(said, labels), CLASSES)["calibration_error"]
+    error = detailed_scores(Predictions(all_logits, labels), CLASSES)["calibration_error"]
     assert error == pytest.approx(0.8 * abs(0.95 - 0.75) + 0.2 * abs(0.55 - 1), abs=1e-4)
 
 
-def test_evaluating_twice_gives_the_digits_of_the_run(trained):
-    settings, precision, _ = evaluation.evaluation_settings(trained)
-    for place in (trained, trained / "best.ckpt"):
-        model = cifar10.load(place)
-        _, batches = evaluation.open_split(settings, "test")
-        scores, said = evaluation.evaluate(model, batches, precision, views=False)
-        expected = results.read_result(trained / results.RESULT_FILE)["test"]
-        assert {key: scores[key] for key in expected} == expected
-        assert scores["images"] == len(said.logits) == 500
+def test_scores_equal_those_of_the_run_and_are_printed_and_saved(cifar, trained, tmp_path):
+    code, out, _ = cifar("evaluate", trained, "--views", "--out", tmp_path / "scores")
+    assert code == 0
+    expected = read_result(trained / RESULT_FILE)["test"]
+    saved = json.loads((tmp_path / "scores" / "evaluation.json").read_text())
+    assert {key: saved[key] for key in expected} == expected
+    assert saved["images"] == 500
+    lines = out.splitlines()
+    assert max(map(len, lines[:-1])) <= 80
+    printed = dict(line.rsplit(maxsplit=1) for line in lines if line)
+    assert printed["top-1"] == f"{expected['top1']:.2%}"
+    assert printed["top-1, flip TTA"] == f"{saved['mirrored']['top1']:.2%}"
+    assert printed["top-1, 6-view TTA"] == f"{saved['six_views']['top1']:.2%}"
+    cat = next(line.split()[1:] for line in lines if line.startswith("cat "))
+    assert cat == [f"{saved['per_class']['cat']:.2%}", *map(str, saved["confusion"][3])]
+    figures = {path.stem for path in (tmp_path / "scores").glob("*.png")}
+    assert figures == {"confusion", "per_class", "reliability", "mistakes"}
 
 
-def test_the_val_split_gives_the_digits_of_the_best_epoch(trained):
-    settings, precision, _ = evaluation.evaluation_settings(trained)
-    _, batches = evaluation.open_split(settings, "val")
-    scores, _ = evaluation.evaluate(cifar10.load(trained), batches, precision, views=True)
-    expected = results.read_result(trained / results.RESULT_FILE)["val"]
-    assert {key: scores[key] for key in expected if key in scores} == {
+def test_val_scores_equal_those_of_the_best_epoch(trained):
+    settings, precision, _ = evaluation_settings(trained, "val")
+    _, batches = open_split(settings, "val")
+    scores, _ = evaluate(cifar10.load(trained / "best.ckpt"), batches, precision, views=False)
+    expected = read_result(trained / RESULT_FILE)["val"]
+    assert {key: scores[key] for key in expected if key != "epoch"} == {
         key: value for key, value in expected.items() if key != "epoch"
     }
-    assert scores["mirrored"] != scores["six_views"]
 
 
-def test_a_split_that_was_not_held_out_is_refused(settings):
+def test_a_confusion_matrix_wider_than_the_terminal_is_not_printed():
+    names = [f"class {number}" for number in range(40)]
+    logits, labels = torch.eye(40), torch.arange(40)
+    top = {"images": 40, "loss": 0.0, "top1": 1.0, "top3": 1.0, "top5": 1.0}
+    lines = format_scores(top | detailed_scores(Predictions(logits, labels), names)).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[-1].split() == ["class", "39", "100.00%"]
+
+
+def test_a_model_without_validation_images_has_no_val_scores(settings):
     with pytest.raises(SettingError, match="trained on all training images"):
-        evaluation.open_split(settings("data=sample", "data.val_size=0")["data"], "val")
+        open_split(settings("data=sample", "data.val_size=0")["data"], "val")
 
 
-def test_an_evaluation_is_valid_json(tmp_path):
-    evaluation.write_evaluation(tmp_path / "new", {"loss": float("nan")})
-    assert json.loads((tmp_path / "new" / "evaluation.json").read_text()) == {"loss": None}
-
-
-@pytest.mark.parametrize("told", [[], ["data.dir=/big"]])
-def test_the_data_is_where_this_machine_has_it_unless_the_run_was_told(told, tmp_path, settings):
+@pytest.mark.parametrize("overrides", [[], ["data.dir=/big"]])
+def test_the_data_folder_is_the_local_one_unless_the_run_set_it(overrides, tmp_path, settings):
     config = settings("data.dir=/big", "data.val_size=100")
-    record = {"status": "running", "overrides": told, "config": config}
-    results.write_result(tmp_path, record)
+    write_result(tmp_path, {"status": "running", "overrides": overrides, "config": config})
     (tmp_path / "best.ckpt").touch()
-    data, precision, _ = evaluation.evaluation_settings(tmp_path)
-    assert data["dir"] == ("/big" if told else settings()["data"]["dir"])
+    data, precision, _ = evaluation_settings(tmp_path)
+    assert data["dir"] == ("/big" if overrides else settings()["data"]["dir"])
     assert (data["val_size"], precision) == (100, "auto")
+
+
+def test_a_checkpoint_without_its_result_has_no_val_scores(cifar, trained, tmp_path):
+    copy = shutil.copy(trained / "best.ckpt", tmp_path / "copy.ckpt")
+    code, _, err = cifar("evaluate", copy, "--split", "val")
+    assert code == 2
+    assert "which records the validation images" in err
+    assert not list(tmp_path.glob("evaluation*"))
+
+
+def test_a_network_that_outputs_nan_is_an_error(cifar, broken_run):
+    code, _, err = cifar("evaluate", broken_run)
+    assert (code, err) == (
+        2,
+        "error: the network outputs NaN or infinity; its weights are damaged\n",
+    )
+
+
+@pytest.mark.parametrize("damage", [{"config": None}, {"config": {"data": 3}}, {"precision": "x"}])
+def test_a_damaged_result_is_reported_in_one_line(damage, cifar, trained, tmp_path):
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    result = json.loads((copy / RESULT_FILE).read_text()) | damage
+    (copy / RESULT_FILE).write_text(json.dumps(result))
+    code, _, err = cifar("evaluate", copy)
+    assert code == 2
+    assert err.startswith(f"error: {copy}/result.json") and err.count("\n") == 1

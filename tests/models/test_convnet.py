@@ -1,4 +1,4 @@
-"""The original network, to the letter."""
+"""ConvNet against the description of the original."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def test_parameters_and_the_shape_after_each_stage():
     assert shapes == SHAPES
 
 
-def test_it_computes_what_the_original_describes():
+def test_outputs_equal_the_original_description():
     torch.manual_seed(0)
     net = ConvNet(dropout=0.5).eval()
     images = x = torch.randn(4, 3, 32, 32)
@@ -57,8 +57,8 @@ def test_dropout_zeroes_whole_channels_after_the_second_pool_in_training_only():
     before, after = seen[0]
     assert before.shape == (8, 128, 8, 8)
     alive = before.abs().amax((2, 3)) > 0
-    kept = (after.abs().amax((2, 3)) > 0)[alive]
-    assert 0.4 < kept.float().mean() < 0.6
+    alive_after = (after.abs().amax((2, 3)) > 0)[alive]
+    assert 0.4 < alive_after.float().mean() < 0.6
     torch.testing.assert_close(
         after[:, :, 0, 0][after[:, :, 0, 0] != 0] / 2, before[:, :, 0, 0][after[:, :, 0, 0] != 0]
     )
@@ -68,12 +68,12 @@ def test_dropout_zeroes_whole_channels_after_the_second_pool_in_training_only():
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.5])
-def test_dropout_outside_0_to_1_is_refused(dropout):
+def test_dropout_outside_0_to_1_is_rejected(dropout):
     with pytest.raises(ValueError, match="dropout"):
         ConvNet(dropout)
 
 
-def test_layers_are_the_originals():
+def test_it_has_the_originals_layers():
     kinds = [type(m) for m in ConvNet(0.5).children()]
     assert kinds.count(nn.Conv2d) == 5
     assert kinds.count(nn.Linear) == 4

@@ -1,15 +1,16 @@
-"""A network from outside the package: one file, one YAML of three lines."""
+"""A user's own network: one Python file and one YAML file."""
 
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from torch import nn
 
-import train
 from cifar10.core.errors import SettingError
 from cifar10.core.instantiate import instantiate
+from cifar10.core.settings import ROOT
+from cifar10.training.classifier import Classifier
 
 NETWORK = """
 from torch import nn
@@ -44,24 +45,24 @@ class Broken(nn.Module):
         return self.nothing(images)
 
 
-class Whole(nn.Module):
+class Integers(nn.Module):
     def forward(self, images):
         return images.flatten(1)[:, :10].long()
 
 
-class Ends(nn.Module):
+class Exits(nn.Module):
     def __init__(self):
         raise SystemExit(3)
 """
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A working folder with a network of one's own."""
+def folder(tmp_path, monkeypatch):
+    """A working folder with a user's network."""
     (tmp_path / "mynet.py").write_text(NETWORK)
     (tmp_path / "my configs" / "model").mkdir(parents=True)
     (tmp_path / "my configs" / "model" / "mine.yaml").write_text(
-        "# my network\n_target_: mynet.MyNet\nwidth: 8\n"
+        "_target_: mynet.MyNet\nwidth: 8\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CIFAR10_TRUST", "mynet")
@@ -70,67 +71,53 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_it_trains_and_predicts_from_where_its_file_is(place):
-    folder = Path(train.__file__).parent
-    environment = os.environ | {"PYTHONPATH": str(folder)}
+def test_it_trains_and_predicts_in_the_folder_of_its_file(folder, cifar):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     words = ["--config-dir", "my configs", "data=sample", "model=mine", "trainer.max_epochs=1"]
     words += ["hydra.run.dir=run", "callbacks.gallery=null"]
-    subprocess.run([sys.executable, folder / "train.py", *words], env=environment, check=True)
-    sample = folder / "cifar10" / "data" / "sample.png"
-    words = [sys.executable, "-c", "from cifar10.cli import main; main()"]
-    words += ["predict", sample, "--model", "run", "--csv"]
-    said = subprocess.run(words, env=environment, check=True, capture_output=True, text=True)
-    assert len(said.stdout.splitlines()) == 6  # a head and five classes
+    subprocess.run([sys.executable, ROOT / "train.py", *words], env=environment, check=True)
+    sample = ROOT / "cifar10" / "data" / "sample.png"
+    code, out, _ = cifar("predict", sample, "--model", "run", "--csv")
+    assert code == 0
+    assert len(out.splitlines()) == 6  # header and five classes
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("Flat", r"must return one logit per class, float \(N, 10\), not float32 \(N, 3072\)"),
         ("Two", "not tuple"),
-        ("Broken", "cannot take images.*nothing"),
+        ("Broken", "cannot take images of 32x32 pixels: .*nothing"),
         ("Missing", "has no attribute 'Missing'"),
-        ("Whole", r"not int64 \(N, 10\)"),
-        ("Ends", "model: 3"),
+        ("Integers", r"not int64 \(N, 10\)"),
+        ("Exits", "model: 3"),
     ],
 )
-def test_a_network_that_does_not_fit_is_told_in_one_line(place, settings, name, says):
-    from cifar10.training.classifier import Classifier
-
-    chosen = settings()
-    with pytest.raises(SettingError, match=says) as error:
-        Classifier(
-            {"_target_": f"mynet.{name}"},
-            chosen["optimizer"],
-            chosen["scheduler"],
-            0.0,
-            False,
-        )
+def test_a_network_that_does_not_fit_is_reported_in_one_line(folder, settings, name, message):
+    composed = settings()
+    optimizer, scheduler = composed["optimizer"], composed["scheduler"]
+    with pytest.raises(SettingError, match=message) as error:
+        Classifier({"_target_": f"mynet.{name}"}, optimizer, scheduler, 0.0, False)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("def x(:", r"SyntaxError: .*mynet.py, line 1"),
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("import sys; sys.exit(0)", "SystemExit: 0"),
     ],
 )
-def test_a_file_that_cannot_be_imported_is_told_in_one_line(place, text, says):
-    from torch import nn
-
-    (place / "mynet.py").write_text(text)
-    sys.modules.pop("mynet", None)
-    with pytest.raises(SettingError, match=says) as error:
+def test_a_file_that_cannot_be_imported_is_reported_in_one_line(folder, text, message):
+    (folder / "mynet.py").write_text(text)
+    with pytest.raises(SettingError, match=message) as error:
         instantiate({"_target_": "mynet.MyNet"}, "model", nn.Module)
     assert "\n" not in str(error.value)
 
 
-def test_its_file_is_not_run_unless_it_is_trusted(place, monkeypatch):
-    from torch import nn
-
+def test_its_file_is_not_run_unless_it_is_trusted(folder, monkeypatch):
     monkeypatch.setenv("CIFAR10_TRUST", "")
-    (place / "mynet.py").write_text("raise SystemExit('this was run')")
+    (folder / "mynet.py").write_text("raise SystemExit('this was run')")
     with pytest.raises(SettingError, match="CIFAR10_TRUST"):
         instantiate({"_target_": "mynet.MyNet"}, "model", nn.Module)

@@ -1,4 +1,4 @@
-"""Networks of the timm package, by name."""
+"""Networks of the timm package."""
 
 import builtins
 
@@ -9,12 +9,12 @@ from cifar10.core.errors import SettingError
 from cifar10.training.classifier import Classifier
 
 
-def model(settings, *overrides):
-    chosen = settings("model=timm", *overrides)
+def build(settings, *overrides):
+    composed = settings("model=timm", *overrides)
     return Classifier(
-        chosen["model"],
-        chosen["optimizer"],
-        chosen["scheduler"],
+        composed["model"],
+        composed["optimizer"],
+        composed["scheduler"],
         0.0,
         False,
         ["a", "b", "c"],
@@ -28,8 +28,8 @@ def model(settings, *overrides):
         ["model.name=vit_tiny_patch16_224", "++model.options={img_size:32,patch_size:4}"],
     ],
 )
-def test_a_network_of_timm_learns_what_it_is_given(settings, overrides):
-    classifier = model(settings, *overrides)
+def test_a_timm_network_trains(settings, overrides):
+    classifier = build(settings, *overrides)
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     loss = classifier(images).logsumexp(1).sum()
     loss.backward()
@@ -39,20 +39,20 @@ def test_a_network_of_timm_learns_what_it_is_given(settings, overrides):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "says"),
+    ("overrides", "message"),
     [
         (["model.name=resnt18"], "did you mean resnet18"),
         (["model.name=vit_tiny_patch16_224"], "cannot take images"),
         (["model.name=resnet18", "++model.options={foo:1}"], "foo"),
     ],
 )
-def test_what_timm_cannot_make_is_told_in_one_line(settings, overrides, says):
-    with pytest.raises(SettingError, match=says) as error:
-        model(settings, *overrides)
+def test_what_timm_cannot_build_is_reported_in_one_line(settings, overrides, message):
+    with pytest.raises(SettingError, match=message) as error:
+        build(settings, *overrides)
     assert "\n" not in str(error.value)
 
 
-def test_without_timm_one_line_says_what_to_install(settings, monkeypatch):
+def test_a_missing_timm_is_reported_with_how_to_install_it(settings, monkeypatch):
     real = builtins.__import__
 
     def without(name, *args, **kwargs):
@@ -62,4 +62,4 @@ def test_without_timm_one_line_says_what_to_install(settings, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(SettingError, match=r"pip install -e '\.\[timm\]'"):
-        model(settings, "model.name=resnet18")
+        build(settings, "model.name=resnet18")

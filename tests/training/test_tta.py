@@ -1,11 +1,11 @@
-"""The six views, one by one."""
+"""6-view TTA against the six views, one by one."""
 
 import torch
 
 from cifar10.training.tta import six_view_tta
 
 
-def test_logits_are_those_of_the_six_views_with_their_weights():
+def test_logits_are_the_weighted_mean_of_the_six_views():
     torch.manual_seed(0)
     images = torch.randint(256, (4, 3, 8, 8), dtype=torch.uint8)
     weight = torch.randn(3 * 8 * 8, 10)
@@ -19,11 +19,11 @@ def test_logits_are_those_of_the_six_views_with_their_weights():
         view = padded[:, :, top : top + 8, top : top + 8]
         expected = expected + share * (classify(view) + classify(view.flip(-1))) / 2
     torch.testing.assert_close(six_view_tta(classify, images), expected)
-    known = six_view_tta(classify, images, classify(images))
-    torch.testing.assert_close(known, expected)
+    given = six_view_tta(classify, images, classify(images))
+    torch.testing.assert_close(given, expected)
 
 
-def test_a_network_blind_to_sides_and_places_loses_nothing():
+def test_logits_that_ignore_flips_and_shifts_do_not_change():
     images = torch.randint(256, (4, 3, 8, 8), dtype=torch.uint8)
     logits = six_view_tta(lambda x: torch.ones(len(x), 10) * 3, images)
     torch.testing.assert_close(logits, torch.full((4, 10), 3.0))

@@ -1,0 +1,203 @@
+"""The sweeper behind --multirun: every combination of values, or a search among them.
+
+Hydra imports this file at every start, so heavy imports wait until a sweep begins.
+"""
+
+import contextlib
+import itertools
+import logging
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from cifar10.core.errors import SettingError, UserError, one_line
+from cifar10.core.settings import quote_override, safe_filename
+from cifar10.runs.signals import Interrupted, preemption_signals, requeue
+
+log = logging.getLogger(__name__)
+
+Job = list[str]  # the overrides of one run
+
+
+class ResumableSweeper(Sweeper):
+    """Runs each job of a sweep in its own folder, named by the job's values.
+
+    The same command continues the sweep: finished runs are skipped, interrupted ones resumed.
+    """
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+        for package in ("hydra", "hydra_plugins"):  # each launcher announces jobs in its own way
+            logging.getLogger(package).setLevel(logging.WARNING)
+
+    def sweep(self, arguments: list[str]) -> None:
+        from cifar10.core.instantiate import validate_settings
+        from cifar10.sweeps import table
+        from cifar10.sweeps.settings import SweepSettings
+
+        assert self.config and self.hydra_context
+        config: Any = OmegaConf.to_container(self.config.sweep)
+        self.settings = validate_settings(SweepSettings, config, "sweep.")
+        self.folder = Path(self.config.hydra.sweep.dir)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise SettingError(f"sweep.dir={self.folder}: is a file; name a folder")
+        # An override on the command line replaces that of the preset.
+        words = [f"{key}={value}" for key, value in self.settings.params.items()]
+        words += [word for word in arguments if not is_about_sweep(word)]
+        parsed = OverridesParser.create(self.hydra_context.config_loader).parse_overrides(words)
+        overrides = list({override.get_key_element(): override for override in parsed}.values())
+        self.varied = {o.get_key_element() for o in overrides if o.is_sweep_override()}
+        search = self.settings.trials is not None
+        try:
+            failed = self.run_search(overrides) if search else self.run_grid(overrides)
+        except Interrupted as stop:
+            print(f"{stop}; to continue the sweep: {self.command()}", file=sys.stderr)
+            if stop.number in preemption_signals():
+                requeue()
+            raise
+        print(f"\n{table.summarise(self.folder, self.settings.metric)}")
+        if failed:
+            advice = "a search does not retry them" if search else f"to retry: {self.command()}"
+            raise UserError(f"{failed} run{'s' if failed > 1 else ''} failed; {advice}")
+
+    def run_grid(self, overrides: Sequence[Override]) -> int:
+        """Run every combination of values; returns the number of failed runs."""
+        for override in overrides:
+            if override.is_sweep_override() and not override.is_discrete_sweep():
+                raise SettingError(
+                    f"{override.input_line}: a grid cannot try all values of an interval; add "
+                    f"sweep.trials=N to search it"
+                )
+        jobs = list(map(list, itertools.product(*map(listed_values, overrides))))
+        if not jobs:
+            raise SettingError("nothing to run: a range or a list of values is empty")
+        self.validate_batch_is_legal(jobs)
+        numbered = list(enumerate(jobs))
+        count = 1 if self.settings.fail_fast else len(jobs)
+        failed = 0
+        for first in range(0, len(jobs), count):
+            results = self.launch(dict(numbered[first : first + count]), len(jobs))
+            failed += sum(result["status"] != "ok" for result in results)
+            if failed and self.settings.fail_fast:
+                break
+        return failed
+
+    def run_search(self, overrides: Sequence[Override]) -> int:
+        """Run the trials of an Optuna search; returns the number of failed runs."""
+        if find_spec("optuna") is None:
+            raise SettingError('sweep.trials: a search needs Optuna: pip install -e ".[sweep]"')
+        from cifar10.sweeps.search import STORAGE_ERRORS, Search
+
+        # Each value once, before there is a study, so that a mistyped one is no part of it.
+        columns = [values for override in overrides if (values := listed_values(override))]
+        rows = range(max(map(len, columns), default=0))
+        self.validate_batch_is_legal([[c[row % len(c)] for c in columns] for row in rows])
+        failed = 0
+        try:
+            search = Search(self.settings, overrides, self.folder)
+            while trials := search.ask(self.settings.at_once):
+                jobs = {trial.number: search.job(trial) for trial in trials}
+                results = self.launch(jobs, search.trials)
+                for trial, result in zip(trials, results, strict=True):
+                    search.tell(trial, result)
+                    failed += result["status"] not in ("ok", "pruned")
+                if failed and self.settings.fail_fast:
+                    break
+        except STORAGE_ERRORS as error:
+            raise UserError(
+                f"sweep.storage: {one_line(error)}; to continue the search: {self.command()}"
+            ) from error
+        return failed
+
+    def launch(self, jobs: Mapping[int, Job], total: int) -> list[dict[str, Any]]:
+        """Run jobs with Hydra's launcher.
+
+        Args:
+            jobs: by number, from 0.
+            total: number of runs in the sweep.
+
+        Returns:
+            The result.json of each; `{"status": "failed"}` for a run that wrote none.
+        """
+        from cifar10.runs.result import RESULT_FILE, read_result
+
+        grid = self.settings.trials is None
+        folders, batch = [], []
+        for number, job in jobs.items():
+            varied = [word for word in job if word.partition("=")[0] in self.varied]
+            name = "_".join(varied).replace("=", "-") or "run"
+            folders.append(safe_filename(name if grid else f"{number:03}_{name}"))
+            own = {
+                "sweep.run": number + 1,
+                "sweep.runs": total,
+                # Text alone: `${…}` would be evaluated.
+                "sweep.label": " ".join(map(short_name, varied)).replace("$", ""),
+                # The default folder contains the time, which another process would evaluate anew.
+                "hydra.sweep.dir": self.folder.absolute(),
+                "hydra.sweep.subdir": folders[-1],
+                # The terminal shows the sweep's own lines; the log file has all.
+                "++hydra.job_logging.handlers.console.level": "WARNING",
+            }
+            batch.append([*job, *(f"{key}={quote_override(own[key])}" for key in own)])
+        returned: Sequence[JobReturn] = []
+        try:
+            returned = self.launcher.launch(batch, initial_job_idx=min(jobs))
+        except Exception as error:
+            if isinstance(self.launcher, BasicLauncher):
+                raise
+            log.error("error: %s", one_line(error))  # a worker or a cluster job has died
+        results = []
+        for name, job_return in itertools.zip_longest(folders, returned):
+            result = {"status": "failed"}
+            with contextlib.suppress(UserError):
+                result = read_result(self.folder / name / RESULT_FILE)
+            if job_return and job_return.status == JobStatus.FAILED and result["status"] == "ok":
+                result = {"status": "failed"}  # another run has finished in this folder
+            results.append(result)
+        return results
+
+    def command(self) -> str:
+        """The command that continues this sweep."""
+        own = ("sweep.dir=", "hydra.sweep.dir=")
+        words = [word for word in sys.argv[1:] if not word.startswith(own)]
+        place = f"sweep.dir={quote_override(self.folder)}"
+        return shlex.join(["python", "train.py", *words, place])
+
+
+def is_about_sweep(override: str) -> bool:
+    """Whether an override concerns the sweep rather than its jobs."""
+    return override.lstrip("+~").partition("=")[0].partition(".")[0] in ("sweep", "resume")
+
+
+def listed_values(override: Override) -> list[str]:
+    """An override once for each of its values; of an interval, with its start."""
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    key, sweep = override.get_key_element(), override.value()
+    if isinstance(sweep, IntervalSweep):
+        return [f"{key}={sweep.start}"]
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def short_name(setting: str) -> str:
+    """A setting or override without its group: `lr=0.1` for `optimizer.lr=0.1`."""
+    key, equals, value = setting.partition("=")
+    return (key.partition(".")[2] or key) + equals + value
