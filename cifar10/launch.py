@@ -75,8 +75,8 @@ def prepare(cfg: DictConfig, folder: Path, overrides: list[str]) -> Prepared:
     try:
         return Prepared(*resolved, build_components(resolved[0], folder, callbacks))
     except UnknownSetting as error:
-        choices = (cfg.get("hydra") or HydraConfig.get()).runtime.choices
-        raise explain_leftover(error, overrides, choices) from error
+        hydra_config = cfg.get("hydra") or HydraConfig.get()
+        raise explain_leftover(error, overrides, hydra_config.runtime.choices) from error
 
 
 class StartHook(Callback):
@@ -209,11 +209,7 @@ def train_and_report(
 
 
 def end_interrupted(stop: Interrupted, folder: Path | None) -> None:
-    """Print how to resume and requeue a SLURM job; end the other ranks quietly.
-
-    Args:
-        folder: of a single run; in a multirun the sweeper prints how to continue.
-    """
+    """Print how to resume a single run in `folder`; requeue a SLURM job; end other ranks."""
     from cifar10.runs.ranks import is_first_process
 
     if is_first_process():

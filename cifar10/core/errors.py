@@ -50,7 +50,12 @@ def unknown_setting(key: str, value: Any, known: Iterable[str]) -> UnknownSettin
     if reason := why_removed(key):
         return UnknownSetting(key, value, reason)
     known = [name for name in known if not key.startswith(f"{name}.")]
-    if close := difflib.get_close_matches(key, known, n=1):
+    group = key.rpartition(".")[0]
+    siblings = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == group}
+    # Without its group, which would make any two keys of a group similar.
+    close = difflib.get_close_matches(key.rpartition(".")[2], siblings, n=1)
+    close = [siblings[name] for name in close] or difflib.get_close_matches(key, known, 1, 0.85)
+    if close:
         hint = f"did you mean {close[0]}?"
     else:
         hint = f"choose from {', '.join(sorted(known))}" if len(known) < 12 else "see --help"

@@ -93,7 +93,8 @@ def call_checked(
     check_types(function, arguments, prefix)
     for name, parameter in named.items():
         if parameter.default is parameter.empty and name not in given and name not in arguments:
-            raise SettingError(f"{prefix}{name}: missing; {function.__name__} needs it")
+            user = f"; {function.__name__} needs it" if isinstance(function, type) else ""
+            raise SettingError(f"{prefix}{name}: missing{user}")
     return function(**given, **arguments)
 
 
@@ -198,6 +199,9 @@ def requirement(details: Iterable[ErrorDetails]) -> str:
     needs = []
     for detail in details:
         text = REQUIREMENTS.get(detail["type"])
+        limits = {
+            key: f"{n:g}" if type(n) is float else n for key, n in detail.get("ctx", {}).items()
+        }
         fallback = detail["msg"].partition(" should ")[2] or detail["msg"]
-        needs.append(text.format(**detail.get("ctx", {})) if text else fallback)
+        needs.append(text.format(**limits) if text else fallback)
     return f"must {' or '.join(dict.fromkeys(needs))}"

@@ -8,19 +8,19 @@ LINES = {
     "trainer.max_epoch=3": "trainer.max_epoch=3: unknown setting; did you mean trainer.max_epochs?",
     "optimiser=adamw": "optimiser=adamw: unknown setting; did you mean optimizer?",
     "sed=1": "sed=1: unknown setting; did you mean seed?",
-    "+trainer.max_epoch=3": "trainer.max_epoch=3: unknown setting; did you mean trainer.max_epochs?",
-    "trainer.gradient_clip_val=1": "trainer.gradient_clip_val=1: not in the YAML files; add it with "
+    "+trainer.max_epoch=3": "unknown setting; did you mean trainer.max_epochs?",
+    "trainer.gradient_clip_val=1": "gradient_clip_val=1: not in the YAML files; add it with "
     "+trainer.gradient_clip_val=1",
-    "model=resnet5000": "model=resnet5000: unknown model 'resnet5000'; choose from airnet, convnet, ",
+    "model=resnet5000": "unknown model 'resnet5000'; choose from airnet, convnet, ",
     "model=null": "model=null: unknown model 'null'; choose from airnet, ",
     "experiment=94": "experiment=94: unknown experiment '94'; choose from airbench94, airnet94, ",
     "logger=1": "logger=1: unknown logger '1'; choose from csv, tensorboard",
-    "logger=null": "logger=null: unknown logger 'null'; choose from csv, tensorboard; ~logger leaves "
+    "logger=null": "unknown logger 'null'; choose from csv, tensorboard; ~logger leaves "
     "the group out",
-    "data=mnist": "data=mnist: unknown data 'mnist'; choose from cifar10, folder, sample, torchvision",
+    "data=mnist": "unknown data 'mnist'; choose from cifar10, folder, sample, torchvision",
     "keep_hardest=[0.5]": "keep_hardest=[0.5]: removed in 0.2: every epoch trains on all images",
     "data.crops=[28]": "data.crops=[28]: removed in 0.2: data.sizes trains on smaller images",
-    "callbacks.gallery=null": "callbacks.gallery=null: replaced in 0.2 by report=true or report=false",
+    "callbacks.gallery=null": "replaced in 0.2 by report=true or report=false",
     "+keep_hardest=[0.5]": "keep_hardest=[0.5]: unknown setting; removed in 0.2",
     "~callbacks.gallery": "~callbacks.gallery: replaced in 0.2",
     "optimizer._target_=torch.optim.SGD": "optimizer.ns_steps=3: unknown setting; it comes from "
