@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import yaml
 from omegaconf import OmegaConf
-from PIL import Image
 
 from cifar10.core.errors import SettingError
 from cifar10.core.instantiate import signature_parameters
@@ -17,16 +16,6 @@ from cifar10.runs.components import build_components
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 NAMES = [file.relative_to(CONFIGS).with_suffix("").as_posix() for file in FILES]
 PARTS = {"data/base"}  # of other files alone
-
-
-@pytest.fixture(scope="session")
-def photos(tmp_path_factory):
-    root = tmp_path_factory.mktemp("photos")
-    for number in range(80):
-        path = root / "ab"[number % 2] / f"{number}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.new("RGB", (40, 40)).save(path)
-    return root
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in PARTS])

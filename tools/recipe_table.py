@@ -20,7 +20,7 @@ from cifar10.sweeps.grouping import (
 # Heading, split and metric in result.json, format.
 COLUMNS = (
     ("test top-1", "test", "top1", "{:.2%}"),
-    ("six views", "test_views", "top1", "{:.2%}"),
+    ("6-view TTA", "test_views", "top1", "{:.2%}"),
     ("test top-3", "test", "top3", "{:.2%}"),
     ("test top-5", "test", "top5", "{:.2%}"),
     ("test loss", "test", "loss", "{:.4f}"),

@@ -31,6 +31,13 @@ Figures = dict[str, float | None]
 Group = dict[str, Any]
 
 
+class Config(BaseModel, extra="allow", strict=True):
+    """The groups of a run's settings that are read from its result."""
+
+    data: Group = {}
+    callbacks: Group | None = None
+
+
 class Unfinished(BaseModel, extra="allow", strict=True):
     """The fields that other parts rely on; a run that has not finished may lack most of them.
 
@@ -40,7 +47,7 @@ class Unfinished(BaseModel, extra="allow", strict=True):
 
     status: Literal["running", "ok", "failed", "interrupted", "pruned"]
     overrides: list[str]
-    config: Group = {}
+    config: Config = Config()
     settings: Group = {}
     epochs: int = 0
     history: list[Group] = []
