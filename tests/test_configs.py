@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import yaml
 from omegaconf import OmegaConf
-from PIL import Image
 
 from cifar10.core.errors import SettingError
 from cifar10.core.instantiate import signature_parameters
@@ -17,16 +16,6 @@ from cifar10.runs.components import build_components
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 NAMES = [file.relative_to(CONFIGS).with_suffix("").as_posix() for file in FILES]
 PARTS = {"data/base"}  # of other files alone
-
-
-@pytest.fixture(scope="session")
-def photos(tmp_path_factory):
-    root = tmp_path_factory.mktemp("photos")
-    for number in range(80):
-        path = root / "ab"[number % 2] / f"{number}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.new("RGB", (40, 40)).save(path)
-    return root
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in PARTS])
@@ -106,10 +95,11 @@ WRONG = {
     "threads=100000": "threads=100000: must be at most ",
     "compile=3": "compile=3: must be boolean",
     "trainer.precision=transformer-engine": "trainer.precision=transformer-engine: needs an NVID",
-    "data.sizes=[]": "data.sizes=[]: must have at least 1 item",
-    "data.sizes=[64]": "data.sizes=[64]: must be less than or equal to 32",
-    "data.sizes=[8]": "data.sizes=[8]: must be",
-    "data.sizes=[24,32]": "data.sizes: ConvNet cannot take images of 24x24 pixels",
+    "data.sizes=[24]": "data.sizes=[24]: must be a group of settings",
+    "data.sizes={0:24}": "data.sizes={0: 24}: must be at least 1",
+    "data.sizes={1:64}": "data.sizes={1: 64}: must be at most 32",
+    "data.sizes={1:8}": "data.sizes={1: 8}: must be at least 16",
+    "data.sizes={1:24}": "data.sizes: ConvNet cannot take images of 24x24 pixels",
     "data.brightness=2": "data.brightness=2: must be less than or equal to 1",
     "data.transform=[3]": "data.transform=[3]: must be dictionary",
     "data.transform=[{_target_:torch.nn.Nothing}]": "data.transform.0._target_=torch.nn.Nothing",

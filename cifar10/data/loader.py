@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,8 +10,6 @@ from torch.nn import functional as F
 from cifar10.core.errors import SettingError
 from cifar10.data.augment import Augment, Draw, generator, unpack
 from cifar10.data.checksums import IMAGE_SIZE
-
-T = TypeVar("T")
 
 
 @dataclass(eq=False)
@@ -103,11 +100,6 @@ class Loader:
                 images = unpack(self.pixels[indices])
             self.position = batch + 1
             yield downscale(images, side_at_epoch(self.sizes, self.epoch)), self.labels[indices]
-
-
-def value_at_epoch(values: Sequence[T], epoch: int) -> T:
-    """A per-epoch setting; the last value repeats."""
-    return values[min(epoch, len(values) - 1)]
 
 
 def side_at_epoch(sizes: Mapping[int, int] | None, epoch: int) -> int:

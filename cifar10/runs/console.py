@@ -125,7 +125,7 @@ def announce(result: dict[str, Any], folder: Path) -> None:
 
 
 def epoch_line(epoch: int, max_epochs: int | None, values: dict[str, float]) -> str:
-    """An epoch's figures on one line of at most 80 columns."""
+    """An epoch's figures on one line, within 80 columns up to 99 epochs."""
     parts = [f"epoch {epoch:>{len(str(max_epochs))}}/{max_epochs}"]
     score = "val/top1" if "val/top1" in values else "train/top1"
     for key in ("train/loss", "val/loss"):
@@ -134,7 +134,7 @@ def epoch_line(epoch: int, max_epochs: int | None, values: dict[str, float]) -> 
     if score in values:
         parts.append(f"{score.replace('top1', 'top-1')} {values[score]:.2%}")
     if "train/images_per_second" in values:
-        parts.append(f"{values['train/images_per_second']:,.0f} images/s")
+        parts.append(f"{values['train/images_per_second']:,.0f} img/s")
     return "  ".join(parts)
 
 

@@ -31,6 +31,13 @@ Figures = dict[str, float | None]
 Group = dict[str, Any]
 
 
+class Config(BaseModel, extra="allow", strict=True):
+    """The groups of a run's settings that are read from its result."""
+
+    data: Group = {}
+    callbacks: Group | None = None
+
+
 class Unfinished(BaseModel, extra="allow", strict=True):
     """The fields that other parts rely on; a run that has not finished may lack most of them.
 
@@ -40,7 +47,7 @@ class Unfinished(BaseModel, extra="allow", strict=True):
 
     status: Literal["running", "ok", "failed", "interrupted", "pruned"]
     overrides: list[str]
-    config: Group = {}
+    config: Config = Config()
     settings: Group = {}
     epochs: int = 0
     history: list[Group] = []
@@ -94,9 +101,9 @@ def to_json(result: dict[str, Any]) -> str:
 
 
 def finite(value: Any) -> Any:
-    """A plain value with null for each NaN and infinity, which JSON cannot hold."""
+    """A plain value as JSON can hold it: text as keys, null for each NaN and infinity."""
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,71 +1,84 @@
-"""result.json: what is written is what is read."""
+"""result.json: writing, reading, validation, the command that repeats a run."""
 
 import pytest
 
 from cifar10.core.errors import UserError
-from cifar10.runs import result as results
-from cifar10.runs.run_dir import claim_run_dir
+from cifar10.runs.result import (
+    read_result,
+    repeat_command,
+    with_integer_keys,
+    without_local_paths,
+    write_result,
+)
+
+FINISHED = {
+    "status": "ok",
+    "overrides": ["optimizer=sgd", "seed=0"],
+    "seed": 0,
+    "epochs": 4,
+    "precision": {"value": "32-true"},
+    "versions": {"torch": "2.14.1"},
+    "device": "A CPU, 2 threads",
+    "settings": {"seed": 0},
+    "seconds": {"training": 60.0},
+    "test": {"loss": 0.5, "top1": 0.8, "top3": 0.96, "top5": 0.99},
+    "another field": [1],
+}
 
 
-def result(seed, top1, overrides=(), status="ok", training=60.0):
-    return {
-        "status": status,
-        "overrides": [*overrides, f"seed={seed}"],
-        "seed": seed,
-        "epochs": 4,
-        "commit": "0123456789" * 4,
-        "precision": {"value": "32-true"},
-        "versions": {"torch": "2.14.1"},
-        "device": "A CPU, 2 threads",
-        "settings": {"seed": seed, **dict(o.split("=") for o in overrides if "hydra" not in o)},
-        "started": f"2026-01-01T00:00:{len(overrides):02d}",
-        "seconds": {"training": training},
-        "test": {"loss": 0.5, "top1": top1, "top3": 0.96, "top5": 0.99},
-    }
-
-
-def test_writing_replaces_whole_files(tmp_path):
-    whole = result(0, 0.8)
-    claim_run_dir(tmp_path, {"status": "running"})
-    results.write_result(tmp_path, whole)
-    assert results.read_result(tmp_path / "result.json") == whole
+def test_a_result_is_replaced_completely_or_not_at_all(tmp_path):
+    write_result(tmp_path, {"status": "running", "overrides": []})
+    write_result(tmp_path, FINISHED)
+    assert read_result(tmp_path / "result.json") == FINISHED
     with pytest.raises(TypeError, match="not JSON serializable"):
-        results.write_result(tmp_path, {"status": object()})
-    assert results.read_result(tmp_path / "result.json") == whole
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".run.lock", "result.json"]
+        write_result(tmp_path, {"status": object()})
+    assert read_result(tmp_path / "result.json") == FINISHED
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"status": "ok"}', "\x00\x01"])
-def test_what_is_no_result_is_refused_in_one_line(content, tmp_path):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "not a readable result.json"),
+        ("{", "not a readable result.json"),
+        ("\x00\x01", "not a readable result.json"),
+        ("[" * 100_000, "not a readable result.json"),
+        ("[]", "not a result.json: content: "),
+        ("{}", "not a result.json: status: Field required"),
+        ('{"status": "done", "overrides": []}', "not a result.json: status: "),
+        ('{"status": "ok", "overrides": []}', "not a result.json: seed: Field required"),
+        ('{"status": "failed", "overrides": [1]}', "not a result.json: overrides.0: "),
+    ],
+)
+def test_a_file_that_is_no_result_is_rejected_in_one_line(content, reason, tmp_path):
     (tmp_path / "result.json").write_text(content)
-    with pytest.raises(UserError, match=r"result\.json") as caught:
-        results.read_result(tmp_path / "result.json")
+    with pytest.raises(UserError, match=reason) as caught:
+        read_result(tmp_path / "result.json")
+    assert str(tmp_path / "result.json") in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_numbers_that_json_cannot_hold_are_null(tmp_path):
-    results.write_result(
-        tmp_path, result(0, float("nan"), status="failed") | {"history": [float("inf")]}
-    )
-    written = results.read_result(tmp_path / "result.json")
+def test_numbers_that_json_lacks_are_null(tmp_path):
+    infinite = FINISHED | {"test": {"top1": float("nan")}, "history": [{"a": float("inf")}]}
+    write_result(tmp_path, infinite)
+    written = read_result(tmp_path / "result.json")
     assert written["test"]["top1"] is None
-    assert written["history"] == [None]
+    assert written["history"] == [{"a": None}]
 
 
-def test_a_claim_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
-    def full(result):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(results, "to_json", full)
-    with pytest.raises(UserError, match="cannot be written to: No space left on device"):
-        claim_run_dir(tmp_path, {"status": "running"})
-    assert [path.name for path in tmp_path.iterdir()] == [".run.lock"]
+def test_whole_numbers_as_keys_come_back_from_json():
+    assert with_integer_keys({"sizes": {"1": 24, "13": 32}}) == {"sizes": {1: 24, 13: 32}}
 
 
-def test_a_run_is_repeated_without_its_seed_and_folder_but_with_later_changes():
-    run = {"overrides": ["experiment=x", "seed=3", "resume=auto", "hydra.run.dir=y", "sweep.run=1"]}
-    assert results.repeat_command(run) == "python train.py experiment=x"
+def test_a_published_result_names_no_place_of_this_machine():
+    result = FINISHED | {"config": {"data": {"dir": "here", "name": "x"}}, "config_digest": "0"}
+    assert without_local_paths(result) == FINISHED | {"config": {"data": {"name": "x"}}}
+
+
+def test_a_command_repeats_a_run_without_seed_and_folder_but_with_later_changes():
+    run = {"overrides": ["experiment=x", "seed=3", "resume=auto", "hydra.run.dir=y"]}
+    assert repeat_command(run) == "python train.py experiment=x"
     run["resumed"] = [{"overrides": ["resume=z"]}, {"overrides": ["trainer.max_epochs=9"]}]
-    assert results.repeat_command(run) == (
+    assert repeat_command(run) == (
         "python train.py experiment=x && python train.py resume=RUN trainer.max_epochs=9"
     )
