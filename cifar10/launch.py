@@ -21,8 +21,8 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from cifar10.core.errors import SettingError, exit_with, one_line
-from cifar10.core.hydra_errors import report_errors, to_user_error
+from cifar10.core.errors import SettingError, UnknownSetting, exit_with, one_line
+from cifar10.core.hydra_errors import explain_leftover, report_errors, to_user_error
 from cifar10.core.settings import quote_override, to_plain
 from cifar10.runs.signals import Interrupted, preemption_signals, requeue, signals
 
@@ -72,7 +72,11 @@ def prepare(cfg: DictConfig, folder: Path, overrides: list[str]) -> Prepared:
         sweep = cfg.sweep
         callbacks = [TrialReporter(sweep.storage, sweep.trial, sweep.metric, sweep.pruner)]
     resolved = resolve_settings(to_plain(cfg), cfg.resume, folder, overrides)
-    return Prepared(*resolved, build_components(resolved[0], folder, callbacks))
+    try:
+        return Prepared(*resolved, build_components(resolved[0], folder, callbacks))
+    except UnknownSetting as error:
+        choices = (cfg.get("hydra") or HydraConfig.get()).runtime.choices
+        raise explain_leftover(error, overrides, choices) from error
 
 
 class StartHook(Callback):

@@ -99,7 +99,9 @@ def describe(node: dict[Any, Any], prefix: str, meaning: dict[str, str]) -> list
             lines += describe(value, f"{name}.", meaning)
             continue
         text = json.dumps(value) if value is None or isinstance(value, bool) else str(value)
-        typed = textwrap.shorten(f"  {name}={text}", 60, placeholder="…").strip()
+        typed = f"{name}={text}"
+        if len(typed) > WIDTH - 2:
+            typed = f"{typed[: WIDTH - 3]}…"
         wrapped = textwrap.wrap(meaning.get(name, ""), WIDTH - KEY_WIDTH - 4) or [""]
         if len(typed) > KEY_WIDTH:
             lines.append(f"  {typed}")

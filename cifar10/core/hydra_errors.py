@@ -2,18 +2,21 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from cifar10.core.errors import SettingError, UserError, exit_with, one_line, unknown_setting
+from cifar10.core.errors import (
+    SettingError,
+    UnknownSetting,
+    UserError,
+    exit_with,
+    one_line,
+    unknown_setting,
+    why_removed,
+)
 from cifar10.core.settings import CONFIGS
 
 EXTRAS = {"joblib": "sweep", "submitit": "slurm"}  # launcher: extra that installs it
-REMOVED = {
-    "keep_hardest": "removed in 0.2: every epoch trains on all images",
-    "data.crops": "removed in 0.2: data.sizes trains on smaller images",
-    "callbacks.gallery": "replaced in 0.2 by report=true or report=false",
-}
 
 
 @contextmanager
@@ -81,6 +84,9 @@ def explain(error: Exception, words: Sequence[str]) -> SettingError:
         # OmegaConf names the innermost key that is missing; the user typed a whole one.
         typed = [key for key in assignments(words) if key.startswith(str(cause.full_key))]
         return explain_unknown(typed[0] if typed else str(cause.full_key), words)
+    for word in words:
+        if word.startswith("~") and (reason := why_removed(word.partition("=")[0][1:])):
+            return SettingError(f"{word}: {reason}")
     return SettingError(one_line(error) + (f": {one_line(cause)}" if cause else ""))
 
 
@@ -119,9 +125,8 @@ def assignments(words: Sequence[str]) -> dict[str, str]:
 def explain_unknown(key: str, words: Sequence[str]) -> SettingError:
     """The error for a key that the YAML files do not have."""
     value = assignments(words).get(key, "")
-    for name, reason in REMOVED.items():
-        if key == name or key.startswith(f"{name}."):
-            return SettingError(f"{key}={value}: {reason}")
+    if reason := why_removed(key):
+        return SettingError(f"{key}={value}: {reason}")
     if key.startswith("sweep.params"):
         return SettingError(f"{key}={value}: only presets set it; type the KEY=VALUES themselves")
     if key.startswith("hydra."):
@@ -133,6 +138,28 @@ def explain_unknown(key: str, words: Sequence[str]) -> SettingError:
     if "did you mean" in str(error):
         return error
     return SettingError(f"{error}; +{key}={value} adds a setting that the YAML files do not have")
+
+
+def explain_leftover(
+    error: UnknownSetting, words: Sequence[str], choices: Mapping[str, str]
+) -> SettingError:
+    """The error for a key of a chosen file that an overridden `_target_` does not take.
+
+    Args:
+        choices: the chosen file of each group.
+    """
+    import yaml
+
+    group, _, name = error.key.partition(".")
+    file = CONFIGS / group / f"{choices.get(group)}.yaml"
+    if error.key in assignments(words) or not file.is_file():
+        return error
+    if name.partition(".")[0] not in yaml.safe_load(file.read_text(encoding="utf-8")):
+        return error
+    return SettingError(
+        f"{error.key}={error.value}: unknown setting; it comes from configs/{group}/{file.name}; "
+        f"choose another file with {group}=NAME or remove the key with ~{error.key}"
+    )
 
 
 def known_keys(words: Sequence[str]) -> dict[str, str | None]:

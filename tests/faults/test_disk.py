@@ -58,7 +58,7 @@ def small_disk(tmp_path):
 
 def test_a_run_resumes_after_a_full_file_system(small_disk, reference, chance, long, survived):
     expected, _ = reference
-    for round in range(20 if long else 2):
+    for _ in range(20 if long else 2):
         folder, filler = small_disk / "run", small_disk / "filler"
         arguments = [*SMALL, "resume=auto", f"hydra.run.dir={folder}"]
         filler.write_bytes(bytes(1000 * chance.randint(100, 440)))

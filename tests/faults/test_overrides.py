@@ -52,7 +52,7 @@ def test_an_invalid_override_is_one_line_and_writes_nothing(
             and stderr.count("\n") == 1
             and not list(tmp_path.iterdir())
         )
-        survived("bad override: one line, exit code 2, nothing touched", good)
+        survived("invalid override: one line, exit code 2, nothing written", good)
         assert good, (override, code, stderr)
 
     try_one()
@@ -74,5 +74,5 @@ def test_a_corrupted_yaml_file_is_one_line_and_writes_nothing(
             code, stderr = type_in(f"--config-path={copy}", *group)
         good = code == 2 and stderr.startswith("error: ") and stderr.count("\n") == 1
         good = good and not list(tmp_path.iterdir())
-        survived("configuration file damaged: one line, exit code 2, nothing touched", good)
+        survived("corrupted YAML file: one line, exit code 2, nothing written", good)
         assert good, (file, code, stderr)

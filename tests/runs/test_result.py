@@ -46,7 +46,7 @@ def test_a_result_is_replaced_completely_or_not_at_all(tmp_path):
         ("[]", "not a result.json: content: "),
         ("{}", "not a result.json: status: Field required"),
         ('{"status": "done", "overrides": []}', "not a result.json: status: "),
-        ('{"status": "ok", "overrides": []}', "not a result.json: seed: Field required"),
+        ('{"status": "ok", "overrides": []}', "not a result.json: settings: Field required"),
         ('{"status": "failed", "overrides": [1]}', "not a result.json: overrides.0: "),
     ],
 )
