@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
-REMOVED = {
+REMOVED = {  # settings of version 0.1
     "keep_hardest": "removed in 0.2: every epoch trains on all images",
     "data.crops": "removed in 0.2: data.sizes trains on smaller images",
     "callbacks.gallery": "replaced in 0.2 by report=true or report=false",
@@ -13,10 +13,7 @@ REMOVED = {
 
 
 class UserError(Exception):
-    """Something the user can fix; the message says what, where and what to do.
-
-    The command line prints the message alone, without a traceback, and exits with `exit_code`.
-    """
+    """Something the user can fix: the command line prints the message alone and exits."""
 
     exit_code = 1
 
@@ -28,11 +25,7 @@ class SettingError(UserError):
 
 
 class UnknownSetting(SettingError):
-    """A setting that nothing takes.
-
-    Attributes:
-        key, value: dotted key, and its value.
-    """
+    """A setting that nothing takes; `key` is dotted."""
 
     def __init__(self, key: str, value: Any, hint: str):
         super().__init__(f"{key}={value}: unknown setting; {hint}")

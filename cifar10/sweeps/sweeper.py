@@ -49,13 +49,13 @@ class ResumableSweeper(Sweeper):
             logging.getLogger(package).setLevel(logging.WARNING)
 
     def sweep(self, arguments: list[str]) -> None:
-        from cifar10.core.instantiate import validate_settings
+        from cifar10.core.instantiate import call_checked
         from cifar10.sweeps import table
         from cifar10.sweeps.settings import SweepSettings
 
         assert self.config and self.hydra_context
         config: Any = OmegaConf.to_container(self.config.sweep)
-        self.settings = validate_settings(SweepSettings, config, "sweep.")
+        self.settings: SweepSettings = call_checked(SweepSettings, config, "sweep.")
         self.folder = Path(self.config.hydra.sweep.dir)
         if self.folder.exists() and not self.folder.is_dir():
             raise SettingError(f"sweep.dir={self.folder}: is a file; name a folder")
