@@ -1,6 +1,6 @@
 """From the command line to a finished run: check, train, report, exit code.
 
-torch and Lightning take seconds to import, so they are imported only once a run starts.
+torch and Lightning, which take seconds to import, are imported only once a run starts.
 """
 
 import gc
@@ -21,8 +21,8 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from cifar10.core.errors import SettingError, UnknownSetting, exit_with, one_line
-from cifar10.core.hydra_errors import explain_leftover, report_errors, to_user_error
+from cifar10.core.errors import SettingError, one_line
+from cifar10.core.hydra_errors import report_errors
 from cifar10.core.settings import quote_override, to_plain
 from cifar10.runs.signals import Interrupted, preemption_signals, requeue, signals
 
@@ -35,7 +35,7 @@ STARTED = time.perf_counter()
 
 
 class StdoutHandler(logging.StreamHandler):
-    """Logs to whatever sys.stdout is at the moment: a progress bar replaces it while it lives."""
+    """Logs to the present sys.stdout, which a progress bar replaces while it is shown."""
 
     @property
     def stream(self) -> TextIO:
@@ -47,16 +47,11 @@ class StdoutHandler(logging.StreamHandler):
 
 @dataclass
 class Prepared:
-    """A run whose settings are checked and whose objects are built.
-
-    Attributes:
-        earlier: the result.json of the run that it resumes; None for a new run.
-        finished: that run has nothing left to train.
-    """
+    """A run whose settings are checked and whose objects are built."""
 
     settings: dict[str, Any]
-    earlier: dict[str, Any] | None
-    finished: bool
+    earlier: dict[str, Any] | None  # the result.json of the run that it resumes
+    finished: bool  # that run has nothing left to train
     components: "Components"
 
 
@@ -72,11 +67,7 @@ def prepare(cfg: DictConfig, folder: Path, overrides: list[str]) -> Prepared:
         sweep = cfg.sweep
         callbacks = [TrialReporter(sweep.storage, sweep.trial, sweep.metric, sweep.pruner)]
     resolved = resolve_settings(to_plain(cfg), cfg.resume, folder, overrides)
-    try:
-        return Prepared(*resolved, build_components(resolved[0], folder, callbacks))
-    except UnknownSetting as error:
-        hydra_config = cfg.get("hydra") or HydraConfig.get()
-        raise explain_leftover(error, overrides, hydra_config.runtime.choices) from error
+    return Prepared(*resolved, build_components(resolved[0], folder, callbacks))
 
 
 class StartHook(Callback):
@@ -90,36 +81,25 @@ class StartHook(Callback):
     def on_run_start(self, config: DictConfig, **_: object) -> None:
         if "LOCAL_RANK" not in os.environ:
             print("loading …", flush=True)
-        try:
+        with report_errors():  # Hydra would only print a warning
             self.start(config)
-        except Exception as error:  # Hydra would only print a warning
-            if (known := to_user_error(error, sys.argv[1:])) is None:
-                raise
-            exit_with(known)
 
     def start(self, config: DictConfig) -> None:
-        from cifar10.runs.ranks import launched_rank
-        from cifar10.runs.run_dir import choose_run_dir, create_run_dir
+        from cifar10.runs.run_dir import choose_run_dir, create_run_dir, launched_rank
 
         words = [word.lstrip("+") for word in config.hydra.overrides.hydra]
         is_named = any(word.startswith("hydra.run.dir=") for word in words)
         folder = choose_run_dir(config.resume, config.hydra.run.dir, is_named)
         config.hydra.run.dir = str(folder)
         StartHook.prepared = prepare(config, folder, list(config.hydra.overrides.task))
-        rank, is_new = launched_rank(), StartHook.prepared.earlier is None
-        if rank or not is_new:
+        if launched_rank() or StartHook.prepared.earlier:
             config.hydra.output_subdir = None  # the run already has its .hydra/
-        # The first of several processes creates the folder.
-        if is_new and not rank and "LOCAL_RANK" not in os.environ:
+        elif "LOCAL_RANK" not in os.environ:  # the first of several processes
             create_run_dir(folder)
 
 
 def launch(cfg: DictConfig) -> float:
-    """Train one run, or one job of a multirun.
-
-    Returns:
-        The validation loss; never the test loss, which a sweep would otherwise optimise.
-    """
+    """Train one run, or one job of a multirun; returns the validation loss, for a search."""
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     # The sweeper's own overrides are no settings of the run.
@@ -129,25 +109,21 @@ def launch(cfg: DictConfig) -> float:
         if is_job:
             result = run_job(cfg, folder, overrides)
         else:
-            prepared, StartHook.prepared = StartHook.prepared, None
-            result = run_single(prepared or prepare(cfg, folder, overrides), folder, overrides)
+            with report_errors():  # Hydra would print the overrides as well
+                result = run_single(cfg, folder, overrides)
     except Interrupted as stop:
         end_interrupted(stop, None if is_job else folder)
         raise
-    except Exception as error:
-        if is_job:
-            raise error.with_traceback(None) from None  # frames would keep the run's data alive
-        if (known := to_user_error(error, sys.argv[1:])) is None:
-            raise
-        exit_with(known)
     loss = result.get("val", {}).get("loss")
     return math.nan if loss is None else loss
 
 
-def run_single(prepared: Prepared, folder: Path, overrides: list[str]) -> dict[str, Any]:
+def run_single(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str, Any]:
     from cifar10.runs.console import summary
-    from cifar10.runs.ranks import is_first_process
+    from cifar10.runs.run_dir import is_first_process
 
+    prepared = StartHook.prepared or prepare(cfg, folder, overrides)
+    StartHook.prepared = None
     if prepared.finished and prepared.earlier:
         print(f"{folder}: already finished; raise trainer.max_epochs to continue")
         return prepared.earlier
@@ -183,7 +159,7 @@ def run_job(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str, An
         print(f"{name}: failed: {one_line(error)}", flush=True)
         log.debug("failed", exc_info=True)  # the traceback goes to train.log only
         record_failure(folder, overrides, error)  # for the sweep's summary
-        raise
+        raise error.with_traceback(None) from None  # frames would keep the run's data alive
     print(end_line(cfg.sweep, result), flush=True)
     return result
 
@@ -209,8 +185,8 @@ def train_and_report(
 
 
 def end_interrupted(stop: Interrupted, folder: Path | None) -> None:
-    """Print how to resume a single run in `folder`; requeue a SLURM job; end other ranks."""
-    from cifar10.runs.ranks import is_first_process
+    """Print how to resume a single run, requeue a SLURM job, end the other ranks quietly."""
+    from cifar10.runs.run_dir import is_first_process
 
     if is_first_process():
         if folder:
@@ -223,27 +199,24 @@ def end_interrupted(stop: Interrupted, folder: Path | None) -> None:
 
 
 def report_thread_error(thread: threading.ExceptHookArgs) -> None:
-    """Print a thread's traceback, unless the main thread reports the same error.
-
-    TensorBoard's writer is a thread; a full disk is raised again when it gets its next point.
-    """
-    if not isinstance(thread.exc_value, OSError):
+    """Print a thread's traceback, unless the main thread reports the error."""
+    if not isinstance(thread.exc_value, OSError):  # of TensorBoard's writer, which raises it again
         threading.__excepthook__(thread)
 
 
 def command_line(main: Callable[[], Any]) -> None:
     """Run Hydra's main function: `--help`, signals, errors in one line, exit codes."""
-    words = sys.argv[1:]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors and prints nothing
     for name in ("matplotlib", "httpx"):  # they log font caches and every request
         logging.getLogger(name).setLevel(logging.WARNING)
     threading.excepthook = report_thread_error
     signals.listen()
     try:
-        with report_errors(words):
-            if {"--help", "-h"} & set(words):
+        with report_errors():
+            if {"--help", "-h"} & set(sys.argv):
                 from cifar10.core.help import help_text
 
-                print(help_text(words))
+                print(help_text(sys.argv[1:]))
             else:
                 main()
     except Interrupted as stop:

@@ -45,8 +45,8 @@ def as_markdown(runs: Sequence[Run]) -> str:
             cells.append(format_mean(group.values(split, metric), form))
         lines.append([*cells, str(len(group.runs))])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    places = dict.fromkeys(describe_hardware(run) for group in groups for run in group.runs)
-    notes = [f"Measured on {'; '.join(places)}."] if places else []
+    hardware = dict.fromkeys(describe_hardware(run) for group in groups for run in group.runs)
+    notes = [f"Measured on {'; '.join(hardware)}."] if hardware else []
     if unfinished := sum(run["status"] != "ok" for run in runs):
         notes.append(f"{unfinished} not finished.")
     return "\n\n".join([table, *notes])

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save
 from torch import Tensor
 
@@ -26,7 +27,6 @@ from cifar10.runs.result import (
     to_json,
     without_local_paths,
 )
-from cifar10.training.classifier import Classifier
 
 COST = 0.0002  # largest loss of top-1 by half precision
 VIEWS = (("single view", None), ("flip TTA", "mirrored"), ("6-view TTA", "six_views"))
@@ -54,11 +54,11 @@ def ship(run: Path, name: str) -> str:
     settings, _, _ = evaluation_settings(run)
     _, batches = open_split(settings, "test")
 
-    def scores(classifier: Classifier, views: bool) -> dict[str, Any]:
-        return evaluate(classifier, batches, PRECISION, views)[0]
-
-    before = scores(load(run, "cpu"), views=False)
-    after = scores(restore_classifier(state["hyper_parameters"], weights), views=True)
+    original = load(run, "cpu")
+    half = restore_classifier(state["hyper_parameters"], weights)
+    half.set_memory_format(original.memory_format == torch.channels_last)  # as `load` does
+    before, _ = evaluate(original, batches, PRECISION, views=False)
+    after, _ = evaluate(half, batches, PRECISION, views=True)
     cost = before["top1"] - after["top1"]
     if cost > COST:
         raise UserError(f"{run}: half precision costs {cost:.2%} top-1, more than {COST:.2%}")

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
-REMOVED = {
+REMOVED = {  # settings of version 0.1
     "keep_hardest": "removed in 0.2: every epoch trains on all images",
     "data.crops": "removed in 0.2: data.sizes trains on smaller images",
     "callbacks.gallery": "replaced in 0.2 by report=true or report=false",
@@ -13,10 +13,7 @@ REMOVED = {
 
 
 class UserError(Exception):
-    """Something the user can fix; the message says what, where and what to do.
-
-    The command line prints the message alone, without a traceback, and exits with `exit_code`.
-    """
+    """Something the user can fix: the command line prints the message alone and exits."""
 
     exit_code = 1
 
@@ -28,11 +25,7 @@ class SettingError(UserError):
 
 
 class UnknownSetting(SettingError):
-    """A setting that nothing takes.
-
-    Attributes:
-        key, value: dotted key, and its value.
-    """
+    """A setting that nothing takes; `key` is dotted."""
 
     def __init__(self, key: str, value: Any, hint: str):
         super().__init__(f"{key}={value}: unknown setting; {hint}")
@@ -50,12 +43,7 @@ def unknown_setting(key: str, value: Any, known: Iterable[str]) -> UnknownSettin
     if reason := why_removed(key):
         return UnknownSetting(key, value, reason)
     known = [name for name in known if not key.startswith(f"{name}.")]
-    group = key.rpartition(".")[0]
-    siblings = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == group}
-    # Without its group, which would make any two keys of a group similar.
-    close = difflib.get_close_matches(key.rpartition(".")[2], siblings, n=1)
-    close = [siblings[name] for name in close] or difflib.get_close_matches(key, known, 1, 0.85)
-    if close:
+    if close := difflib.get_close_matches(key, known, n=1, cutoff=0.8):
         hint = f"did you mean {close[0]}?"
     else:
         hint = f"choose from {', '.join(sorted(known))}" if len(known) < 12 else "see --help"

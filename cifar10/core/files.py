@@ -19,8 +19,6 @@ log = logging.getLogger(__name__)
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Write a file under a temporary name beside it, flush it to disk, then rename it.
 
-    Whoever opens `path` sees the old file or the whole new one, whatever happens meanwhile.
-
     Raises:
         OSError: the folder cannot be written to, or is full. The temporary file is removed.
     """
@@ -48,7 +46,7 @@ def make_once(folder: Path, read: Callable[[], T | None], make: Callable[[], T])
     """Read a file that many processes share, or make it in one of them while the others wait.
 
     Args:
-        folder: where the file is, and the lock.
+        folder: of the file and its lock.
         read: returns None if the file is missing or not valid.
         make: saves the file and returns its content.
 
@@ -57,22 +55,14 @@ def make_once(folder: Path, read: Callable[[], T | None], make: Callable[[], T])
     """
     if (content := read()) is not None:
         return content
-    lock = acquire_lock(folder)
+    lock = FileLock(folder / ".prepare.lock")
     try:
+        held = lock.acquire(timeout=0.1)
+    except Timeout:
+        log.info("waiting for another process that prepares %s", folder)
+        held = lock.acquire()
+    with held:
         if (content := read()) is not None:  # another process made it meanwhile
             return content
         remove_temporary_files(folder)
         return make()
-    finally:
-        lock.release()
-
-
-def acquire_lock(folder: Path) -> FileLock:
-    """Lock a folder, and log if another process holds the lock."""
-    lock = FileLock(folder / ".prepare.lock")
-    try:
-        lock.acquire(timeout=0.1)
-    except Timeout:
-        log.info("waiting for another process that prepares %s", folder)
-        lock.acquire()
-    return lock

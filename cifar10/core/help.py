@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
 
 from cifar10.core.hydra_errors import options_of
-from cifar10.core.settings import CONFIGS
+from cifar10.core.settings import CONFIGS, compose
 
 USAGE = """\
 Train a CIFAR-10 classifier, evaluate its best checkpoint on the test set and write result.json.
@@ -61,29 +62,16 @@ def file_comments(group: str, name: str) -> dict[str, str]:
 
 
 def help_text(words: Sequence[str]) -> str:
-    """The help page for the settings that a command line composes.
-
-    Args:
-        words: the command line; its options are ignored.
-    """
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
-    overrides = [word for word in words if not word.startswith("-")]
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = compose("train", overrides, return_hydra_config=True)
-        choices = dict(config.hydra.runtime.choices)
-        settings = OmegaConf.to_container(config)
-    assert isinstance(settings, dict)
+    """The help page for the settings that a command line composes; its options are ignored."""
+    composed, choices = compose(*(word for word in words if not word.startswith("-")))
+    settings: Any = OmegaConf.to_container(composed)
     meaning = comments(CONFIGS / "train.yaml")
     lines = [USAGE, f"experiment ({', '.join(options_of('experiment'))})"]
-    groups = {str(key): value for key, value in settings.items() if key != "hydra"}
-    for key, value in sorted(groups.items(), key=lambda item: isinstance(item[1], dict)):
+    for key, value in sorted(settings.items(), key=lambda item: isinstance(item[1], dict)):
         if isinstance(value, dict):
-            chosen = str(choices.get(key))
-            lines.append(f"\n{key}={chosen} (choose from {', '.join(options_of(key))})")
-            own = file_comments(key, chosen)
-            meaning |= {f"{key}.{name}": text for name, text in own.items()}
+            lines.append(f"\n{key}={choices[key]} (choose from {', '.join(options_of(key))})")
+            found = file_comments(key, choices[key])
+            meaning |= {f"{key}.{name}": text for name, text in found.items()}
             lines += describe(value, f"{key}.", meaning)
         else:
             lines += describe({key: value}, "", meaning)

@@ -1,9 +1,11 @@
 """Errors raised while Hydra composes the settings, as user-facing errors."""
 
-import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
+
+from omegaconf import OmegaConf
 
 from cifar10.core.errors import (
     SettingError,
@@ -14,32 +16,20 @@ from cifar10.core.errors import (
     unknown_setting,
     why_removed,
 )
-from cifar10.core.settings import CONFIGS
+from cifar10.core.settings import CONFIGS, compose, compose_config, flatten
 
 EXTRAS = {"joblib": "sweep", "submitit": "slurm"}  # launcher: extra that installs it
 
 
 @contextmanager
-def report_errors(words: Sequence[str]) -> Iterator[None]:
-    """Print an error that the user can fix as one line, and exit with its code.
-
-    Other errors are raised unchanged. Where HYDRA_FULL_ERROR is set, all of them are.
-
-    Args:
-        words: the command line, without the program's name.
-    """
-    if os.environ.get("HYDRA_FULL_ERROR", "0") != "0":
-        yield
-        return
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors and prints nothing
+def report_errors() -> Iterator[None]:
+    """Print an error that the user can fix as one line, and exit with its code."""
     try:
         yield
     except Exception as error:
-        if (known := to_user_error(error, words)) is None:
+        if (known := to_user_error(error, sys.argv[1:])) is None:
             raise
         exit_with(known)
-    finally:
-        del os.environ["HYDRA_FULL_ERROR"]
 
 
 def to_user_error(error: Exception, words: Sequence[str]) -> UserError | None:
@@ -50,6 +40,8 @@ def to_user_error(error: Exception, words: Sequence[str]) -> UserError | None:
 
     if isinstance(error, ValueError) and isinstance(error.__cause__, OSError):
         error = error.__cause__  # a log file that logging cannot open
+    if isinstance(error, UnknownSetting):
+        return explain_leftover(error, words)
     if isinstance(error, UserError):
         return error
     if isinstance(error, HydraException | OmegaConfBaseException | YAMLError | UnicodeDecodeError):
@@ -85,7 +77,7 @@ def explain(error: Exception, words: Sequence[str]) -> SettingError:
         typed = [key for key in assignments(words) if key.startswith(str(cause.full_key))]
         return explain_unknown(typed[0] if typed else str(cause.full_key), words)
     for word in words:
-        if word.startswith("~") and (reason := why_removed(word.partition("=")[0][1:])):
+        if word.startswith("~") and (reason := why_removed(word[1:].partition("=")[0])):
             return SettingError(f"{word}: {reason}")
     return SettingError(one_line(error) + (f": {one_line(cause)}" if cause else ""))
 
@@ -101,8 +93,7 @@ def wrong_option(words: Sequence[str]) -> SettingError | None:
 
 def unknown_option(group: str, name: str, options: Sequence[str]) -> SettingError:
     """The error for GROUP=NAME where the group has no such file."""
-    extra = EXTRAS.get(name.partition("_")[0]) if group == "hydra/launcher" else None
-    if extra:
+    if group == "hydra/launcher" and (extra := EXTRAS.get(name.partition("_")[0])):
         return SettingError(f'{group}={name}: not installed; pip install -e ".[{extra}]"')
     offered = ", ".join(option for option in options if not option.startswith("_"))
     optional = name == "null" and group in ("logger", "callbacks")
@@ -124,6 +115,8 @@ def assignments(words: Sequence[str]) -> dict[str, str]:
 
 def explain_unknown(key: str, words: Sequence[str]) -> SettingError:
     """The error for a key that the YAML files do not have."""
+    from cifar10.core.instantiate import import_class, signature_parameters
+
     value = assignments(words).get(key, "")
     if reason := why_removed(key):
         return SettingError(f"{key}={value}: {reason}")
@@ -131,67 +124,36 @@ def explain_unknown(key: str, words: Sequence[str]) -> SettingError:
         return SettingError(f"{key}={value}: only presets set it; type the KEY=VALUES themselves")
     if key.startswith("hydra."):
         return SettingError(f"{key}={value}: unknown setting of Hydra; see --hydra-help")
-    known = known_keys(words)
-    if is_argument(key, known):
+    composed = compose_config(*choices(words))
+    known = flatten(composed)
+    group, _, name = key.rpartition(".")
+    target = known.get(f"{group}._target_")
+    if target and name in signature_parameters(import_class(target, group, object))[0]:
         return SettingError(f"{key}={value}: not in the YAML files; add it with +{key}={value}")
-    error = unknown_setting(key, value, known)
+    error = unknown_setting(key, value, {"experiment", *composed, *known})
     if "did you mean" in str(error):
         return error
     return SettingError(f"{error}; +{key}={value} adds a setting that the YAML files do not have")
 
 
-def explain_leftover(
-    error: UnknownSetting, words: Sequence[str], choices: Mapping[str, str]
-) -> SettingError:
-    """The error for a key of a chosen file that an overridden `_target_` does not take.
+def explain_leftover(error: UnknownSetting, words: Sequence[str]) -> SettingError:
+    """The error for a key of a chosen file that an overridden `_target_` does not take."""
+    from hydra.core.global_hydra import GlobalHydra
 
-    Args:
-        choices: the chosen file of each group.
-    """
-    import yaml
-
-    group, _, name = error.key.partition(".")
-    file = CONFIGS / group / f"{choices.get(group)}.yaml"
-    if error.key in assignments(words) or not file.is_file():
+    GlobalHydra.instance().clear()  # the one that is running; the program ends with this error
+    composed, files = compose(*choices(words))
+    keys: Any = OmegaConf.to_container(composed)
+    if error.key in assignments(words) or error.key not in flatten(keys):
         return error
-    if name.partition(".")[0] not in yaml.safe_load(file.read_text(encoding="utf-8")):
-        return error
+    group = error.key.partition(".")[0]
     return SettingError(
-        f"{error.key}={error.value}: unknown setting; it comes from configs/{group}/{file.name}; "
-        f"choose another file with {group}=NAME or remove the key with ~{error.key}"
+        f"{error.key}={error.value}: unknown setting; it comes from "
+        f"configs/{group}/{files[group]}.yaml; choose another file with {group}=NAME or remove "
+        f"the key with ~{error.key}"
     )
 
 
-def known_keys(words: Sequence[str]) -> dict[str, str | None]:
-    """The keys of the chosen files, dotted; for those of an object, its class.
-
-    Args:
-        words: of which the choices of files count.
-    """
-    from cifar10.core.settings import compose_config
-
-    choices = [f"{key}={value}" for key, value in assignments(words).items() if options_of(key)]
-    known: dict[str, str | None] = {"experiment": None}
-
-    def walk(node: dict, prefix: str) -> None:
-        for key, child in node.items():
-            known[f"{prefix}{key}"] = child.get("_target_") if isinstance(child, dict) else None
-            if isinstance(child, dict):
-                walk(child, f"{prefix}{key}.")
-
-    walk(compose_config(*choices), "")
-    return known
-
-
-def is_argument(key: str, known: dict[str, str | None]) -> bool:
-    """Whether the class that a group of settings builds takes an argument of this name."""
-    from cifar10.core.instantiate import import_class, signature_parameters
-
-    group, _, name = key.rpartition(".")
-    if not re.fullmatch(r"[\w.]+", key) or not (target := known.get(group)):
-        return False
-    try:
-        named, _ = signature_parameters(import_class(target, group, object))
-    except SettingError:
-        return False
-    return name in named
+def choices(words: Sequence[str]) -> list[str]:
+    """The GROUP=NAME words of a command line."""
+    pairs = assignments(words).items()
+    return [f"{group}={name}" for group, name in pairs if name in options_of(group)]

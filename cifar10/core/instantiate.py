@@ -1,10 +1,10 @@
 """Checked specifications into objects.
 
 A *specification* is a dictionary with the dotted name of a class under `_target_`; its other keys
-are the class's arguments. It comes from YAML or from a checkpoint, so it is not trusted: only
-classes of known packages and of the expected kind are built.
+are the class's arguments. It comes from YAML or from a checkpoint, so it is not trusted.
 """
 
+import contextlib
 import importlib
 import inspect
 import os
@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic_core import ErrorDetails
 
 from cifar10.core.errors import SettingError, UserError, one_line, unknown_setting
 
 T = TypeVar("T")
-M = TypeVar("M", bound=BaseModel)
 
 PACKAGES = {"cifar10", "lightning", "torch", "torchvision"}
 # What a value must be or do, by the type of pydantic's error.
@@ -49,14 +48,12 @@ def instantiate(spec: Mapping[str, Any], where: str, kind: type[T], **given: Any
     """Check a specification and build its object.
 
     Args:
-        spec: the specification.
         where: its place in the settings, for messages: `model`, `callbacks.best`.
-        kind: the class that the object must be an instance of.
+        kind: a class that the object's class must inherit from.
         given: further arguments, from the program; those that the class does not take are dropped.
 
     Raises:
-        SettingError: an unknown class, an unknown or missing key, a wrong type, a value out of
-            range.
+        SettingError: the class, a key or a value does not fit.
     """
     if not isinstance(spec, Mapping):
         raise SettingError(f"{where}={spec!r}: must be a group of settings with a _target_")
@@ -76,11 +73,11 @@ def call_checked(
     """Call a function or class with arguments from settings, checked against its signature.
 
     Args:
-        prefix: stands before the arguments' names in messages: `model.`.
+        prefix: of the arguments' names in messages: `model.`.
         given: as for `instantiate`.
 
     Raises:
-        SettingError: as for `instantiate`.
+        SettingError: a key is unknown or missing, a value of the wrong type or out of range.
     """
     named, takes_others = signature_parameters(function)
     given = {key: value for key, value in given.items() if key in named}
@@ -123,7 +120,7 @@ def import_class(target: Any, where: str, kind: type[T]) -> type[T]:
         SettingError: it is not in a trusted package, does not exist or is of another kind.
     """
     user_trusted = os.environ.get("CIFAR10_TRUST", "").replace(",", " ").split()
-    trusted = PACKAGES.union(user_trusted)
+    trusted = PACKAGES | {*user_trusted}
     name = f"{where}._target_={target}"
     if not isinstance(target, str) or "." not in target:
         raise SettingError(f"{name}: must be the full name of a class: package.module.Class")
@@ -146,62 +143,29 @@ def import_class(target: Any, where: str, kind: type[T]) -> type[T]:
 
 
 def check_types(function: Callable, arguments: Mapping[str, Any], prefix: str) -> None:
-    """Check arguments against the types and ranges that a function's annotations state.
-
-    Raises:
-        SettingError: a value does not fit. An annotation that cannot be checked accepts any.
-    """
+    """Check arguments against a function's annotations; one that cannot be checked accepts any."""
     hints: dict[str, Any] = {}
     classes = function.__mro__ if forwards_kwargs(function) else [function]
     for cls in reversed(classes):
-        annotated = cls.__init__ if isinstance(cls, type) else cls  # type: ignore[misc] # class
-        try:
+        with contextlib.suppress(NameError, TypeError):
+            annotated = cls.__init__ if isinstance(cls, type) else cls  # type: ignore[misc] # class
             hints |= typing.get_type_hints(annotated, include_extras=True)
-        except (NameError, TypeError):
-            continue
     for key in arguments.keys() & hints.keys():
         try:
-            adapter = TypeAdapter(hints[key], config=ConfigDict(arbitrary_types_allowed=True))
-        except PydanticUserError:
-            continue
-        try:
-            adapter.validate_python(arguments[key], strict=True)  # "3" and true are no numbers
+            with contextlib.suppress(PydanticUserError):
+                adapter = TypeAdapter(hints[key], config=ConfigDict(arbitrary_types_allowed=True))
+                adapter.validate_python(arguments[key], strict=True)  # "3" and true are no numbers
         except ValidationError as error:
-            raise SettingError(
-                f"{prefix}{key}={arguments[key]!r}: {requirement(error.errors())}"
-            ) from error
-
-
-def validate_settings(model: type[M], values: Mapping[str, Any], prefix: str) -> M:
-    """Build a pydantic model from a group of settings.
-
-    Args:
-        prefix: stands before the settings' names in messages: `sweep.`.
-
-    Raises:
-        SettingError: a setting is unknown, missing, of the wrong type or out of range.
-    """
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        details = error.errors()
-    key = details[0]["loc"][0]
-    if details[0]["type"] == "extra_forbidden":
-        known = [f"{prefix}{name}" for name in model.model_fields]
-        raise unknown_setting(f"{prefix}{key}", values[str(key)], known)
-    same_key = [detail for detail in details if detail["loc"][0] == key]
-    value = values.get(str(key))
-    raise SettingError(f"{prefix}{key}={value!r}: {requirement(same_key)}")
+            needed = requirement(error.errors())
+            raise SettingError(f"{prefix}{key}={arguments[key]!r}: {needed}") from error
 
 
 def requirement(details: Iterable[ErrorDetails]) -> str:
     """What a value must be, from pydantic's errors about it: `must be at least 1 or be null`."""
     needs = []
     for detail in details:
-        text = REQUIREMENTS.get(detail["type"])
-        limits = {
-            key: f"{n:g}" if type(n) is float else n for key, n in detail.get("ctx", {}).items()
-        }
+        text, limits = REQUIREMENTS.get(detail["type"]), detail.get("ctx", {})
+        limits = {key: f"{n:g}" if type(n) is float else n for key, n in limits.items()}
         fallback = detail["msg"].partition(" should ")[2] or detail["msg"]
         needs.append(text.format(**limits) if text else fallback)
     return f"must {' or '.join(dict.fromkeys(needs))}"

@@ -1,7 +1,8 @@
 """Settings recorded by version 0.1 in today's form; today's pass unchanged."""
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cifar10.core.errors import SettingError
@@ -19,7 +20,6 @@ MOVED = {
 }
 # Each removed setting with its neutral value, one per epoch.
 REMOVED = {"keep_hardest": 1, "data.crops": 32}
-FULL_SIZE = 32  # pixels
 
 
 def upgrade_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,16 +34,13 @@ def upgrade_config(config: Mapping[str, Any]) -> dict[str, Any]:
     for key, values in removed.items():
         if not set(values) <= {REMOVED[key]}:
             raise SettingError(f"{key}={values}: removed in version 0.2, without a replacement")
-    if "sizes" in data:
+    if isinstance(data.get("sizes"), list):
         data["sizes"] = sizes_by_epoch(data["sizes"])
     return {"report": callbacks.pop("gallery", None) is not None} | new
 
 
 def upgrade_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Upgrade the flat settings of a result, where lists and dictionaries are text.
-
-    Settings that were removed stay unless they are neutral, so that results remain distinct.
-    """
+    """Upgrade a result's flat settings, whose lists are text; a removed one stays if in use."""
     new = dict(settings)
     for key, neutral in REMOVED.items():
         if set(json.loads(new.get(key, "[]"))) <= {neutral}:
@@ -61,21 +58,18 @@ def upgrade_hyperparameters(hyperparameters: Mapping[str, Any]) -> dict[str, Any
 
 
 def rename_targets(value: Any) -> Any:
-    """Copy nested settings with today's class names."""
+    """Copy nested settings with today's class names, and with integer keys, which JSON lacks."""
     if isinstance(value, Mapping):
-        return {key: rename_targets(item) for key, item in value.items()}
+        return {
+            int(key) if str(key).isdecimal() else key: rename_targets(item)
+            for key, item in value.items()
+        }
     if isinstance(value, list):  # data.transform
         return [rename_targets(item) for item in value]
     return MOVED.get(value, value) if isinstance(value, str) else value
 
 
-def sizes_by_epoch(sizes: Any) -> dict[int, int] | None:
-    """Image sizes as {first epoch: pixels}; from one size per epoch, or with JSON's text keys."""
-    if isinstance(sizes, Mapping):
-        return {int(epoch): side for epoch, side in sizes.items()}
-    changes: dict[int, int] = {}
-    previous = FULL_SIZE
-    for epoch, side in enumerate(sizes or (), start=1):
-        if side != previous:
-            changes[epoch] = previous = side
-    return changes or None
+def sizes_by_epoch(sizes: Sequence[int] | None) -> dict[int, int] | None:
+    """Image sizes as {first epoch: pixels}, from one size per epoch."""
+    pairs = enumerate(itertools.pairwise((32, *(sizes or ()))), start=1)
+    return {epoch: side for epoch, (before, side) in pairs if side != before} or None

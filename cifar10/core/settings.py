@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 PACKAGE = Path(__file__).resolve().parents[1]
 # A checkout has configs/ beside the package, a wheel has it inside.
@@ -43,29 +43,34 @@ def expand_user(path: str | Path) -> Path:
 
 def to_plain(cfg: DictConfig) -> dict[str, Any]:
     """A run's settings as plain values, without those of Hydra, the sweep and resuming."""
-    keys = [str(key) for key in cfg if key not in ("hydra", "resume", "sweep")]
-    job = OmegaConf.masked_copy(cfg, keys)
-    plain = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    job = OmegaConf.masked_copy(
+        cfg, [key for key in cfg if key not in ("hydra", "resume", "sweep")]
+    )
+    plain: Any = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
+    return plain
+
+
+def compose(*overrides: str) -> tuple[DictConfig, dict[str, str]]:
+    """What `python train.py OVERRIDES` composes, and the chosen file of each group."""
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = compose("train", list(overrides), return_hydra_config=True)
+    choices = config.hydra.runtime.choices
+    with open_dict(config):
+        del config["hydra"]
+    return config, {str(group): str(name) for group, name in choices.items()}
 
 
 def compose_config(*overrides: str) -> dict[str, Any]:
     """All settings that `python train.py OVERRIDES` composes, interpolations unresolved."""
-    from hydra import compose, initialize_config_dir
-
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = OmegaConf.to_container(compose("train", list(overrides)))
-    assert isinstance(config, dict)
-    return {str(key): value for key, value in config.items()}
+    config: Any = OmegaConf.to_container(compose(*overrides)[0])
+    return config
 
 
 def compose_settings(*overrides: str) -> dict[str, Any]:
     """The settings that `python train.py OVERRIDES` trains with, as plain values."""
-    from hydra import compose, initialize_config_dir
-
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return to_plain(compose("train", list(overrides)))
+    return to_plain(compose(*overrides)[0])
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -27,7 +27,7 @@ class Loader:
     Args:
         pixels: the packed data set, int32 (N, S, S), on the device where batches are needed.
         labels: int64 (N,), on the same device.
-        indices: the images to load, int64 (M,).
+        indices: of the images to load, int64 (M,).
         batch_size: images in a global batch; the last batch of an epoch may be smaller.
         augment: augmentation of training images; None makes an evaluation loader.
         seed: of order and augmentation.
@@ -105,9 +105,7 @@ class Loader:
 def side_at_epoch(sizes: Mapping[int, int] | None, epoch: int) -> int:
     """Side in pixels of the images of an epoch, counted from 0.
 
-    Args:
-        sizes: sides by the first epoch, counted from 1, that has them: `{1: 24, 13: 28}` means 24
-            pixels from epoch 1 and 28 from epoch 13 on. Without an entry, images keep 32.
+    `sizes` counts from 1: {1: 24, 13: 28} means 24 pixels, and 28 from epoch 13 on; None means 32.
     """
     begun = [first for first in sizes or {} if first <= epoch + 1]
     return sizes[max(begun)] if sizes and begun else IMAGE_SIZE

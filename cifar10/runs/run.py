@@ -18,10 +18,9 @@ from cifar10.runs.callbacks import to_floats
 from cifar10.runs.checkpoint import chosen_checkpoint, step_of
 from cifar10.runs.components import Components, Group, build_components, hyperparameters
 from cifar10.runs.console import announce
-from cifar10.runs.ranks import is_first_process
 from cifar10.runs.result import device_name, environment, settings_digest, write_final_result
 from cifar10.runs.resume import resume_point
-from cifar10.runs.run_dir import claim_run_dir
+from cifar10.runs.run_dir import claim_run_dir, is_first_process
 from cifar10.runs.signals import Interrupted, signals
 from cifar10.training.hardware import is_out_of_memory
 

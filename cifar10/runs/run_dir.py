@@ -6,15 +6,28 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from filelock import FileLock, Timeout
+from lightning.pytorch.utilities import rank_zero_only
 
 from cifar10.core.errors import SettingError, UserError
 from cifar10.core.files import remove_temporary_files
 from cifar10.runs.checkpoint import LAST, PREVIOUS
-from cifar10.runs.ranks import launched_rank
 from cifar10.runs.result import RESULT_FILE, write_result
 
 LOCK = ".run.lock"
 LATEST = "latest"  # names the newest run, wherever a command takes a run or a model
+
+
+def launched_rank() -> int | None:
+    """The rank of a process that torchrun or SLURM started among several; otherwise None."""
+    for count, rank in (("WORLD_SIZE", "RANK"), ("SLURM_NTASKS", "SLURM_PROCID")):
+        if int(os.environ.get(count, "1")) > 1 and rank in os.environ:
+            return int(os.environ[rank])
+    return None
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process of a training or the first of several."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def latest_run(root: Path = Path("outputs")) -> Path:

@@ -86,13 +86,13 @@ def compared_settings(runs: Sequence[Run]) -> list[dict[str, Any]]:
     pairs = [(flat_settings(run), typed_settings(run)) for run in runs]
     partial = {key for settings, _ in pairs for key in settings}
     partial = {key for key in partial if any(key not in settings for settings, _ in pairs)}
-    untyped = {  # the values of these settings that nobody typed
-        key: {str(own[key]) for own, words in pairs if key in own and key not in words}
-        for key in partial
-    }
+    untyped: dict[str, set[str]] = {key: set() for key in partial}  # values that nobody typed
+    for settings, words in pairs:
+        for key in partial & settings.keys() - words.keys():
+            untyped[key].add(str(settings[key]))
     compared = []
     for settings, words in pairs:
-        own = {
+        chosen = {
             key: value
             for key, value in settings.items()
             if key not in partial or key in words or len(untyped[key]) > 1
@@ -101,10 +101,11 @@ def compared_settings(runs: Sequence[Run]) -> list[dict[str, Any]]:
         for word, value in words.items():
             chooses = any(word == "experiment" or key.startswith(f"{word}.") for key in partial)
             if chooses and word not in settings:
-                own[word] = value
-        compared.append(own)
-    shared = set.intersection(*({(k, str(v)) for k, v in own.items()} for own in compared or [{}]))
-    return [{k: v for k, v in own.items() if (k, str(v)) not in shared} for own in compared]
+                chosen[word] = value
+        compared.append(chosen)
+    items = [{(key, str(value)) for key, value in each.items()} for each in compared]
+    shared = {key for key, _ in set.intersection(*items)} if items else set()
+    return [{key: each[key] for key in each if key not in shared} for each in compared]
 
 
 def flat_settings(run: Run) -> dict[str, Any]:

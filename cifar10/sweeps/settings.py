@@ -1,15 +1,14 @@
 """The settings of a sweep."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, MinLen
-from pydantic import BaseModel, ConfigDict
 
 
-class SweepSettings(BaseModel):
+@dataclass(frozen=True)
+class SweepSettings:
     """The group `sweep`; configs/sweep/default.yaml says what each setting means."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     dir: Annotated[str, MinLen(1)]
     fail_fast: bool

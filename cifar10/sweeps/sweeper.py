@@ -49,13 +49,13 @@ class ResumableSweeper(Sweeper):
             logging.getLogger(package).setLevel(logging.WARNING)
 
     def sweep(self, arguments: list[str]) -> None:
-        from cifar10.core.instantiate import validate_settings
+        from cifar10.core.instantiate import call_checked
         from cifar10.sweeps import table
         from cifar10.sweeps.settings import SweepSettings
 
         assert self.config and self.hydra_context
         config: Any = OmegaConf.to_container(self.config.sweep)
-        self.settings = validate_settings(SweepSettings, config, "sweep.")
+        self.settings: SweepSettings = call_checked(SweepSettings, config, "sweep.")
         self.folder = Path(self.config.hydra.sweep.dir)
         if self.folder.exists() and not self.folder.is_dir():
             raise SettingError(f"sweep.dir={self.folder}: is a file; name a folder")
@@ -145,7 +145,7 @@ class ResumableSweeper(Sweeper):
             varied = [word for word in job if word.partition("=")[0] in self.varied]
             name = "_".join(varied).replace("=", "-") or "run"
             folders.append(safe_filename(name if grid else f"{number:03}_{name}"))
-            own = {
+            extra = {
                 "sweep.run": number + 1,
                 "sweep.runs": total,
                 # Text alone: `${…}` would be evaluated.
@@ -156,7 +156,7 @@ class ResumableSweeper(Sweeper):
                 # The terminal shows the sweep's own lines; the log file has all.
                 "++hydra.job_logging.handlers.console.level": "WARNING",
             }
-            batch.append([*job, *(f"{key}={quote_override(own[key])}" for key in own)])
+            batch.append([*job, *(f"{key}={quote_override(extra[key])}" for key in extra)])
         returned: Sequence[JobReturn] = []
         try:
             returned = self.launcher.launch(batch, initial_job_idx=min(jobs))
@@ -176,10 +176,10 @@ class ResumableSweeper(Sweeper):
 
     def command(self) -> str:
         """The command that continues this sweep."""
-        own = ("sweep.dir=", "hydra.sweep.dir=")
-        words = [word for word in sys.argv[1:] if not word.startswith(own)]
-        place = f"sweep.dir={quote_override(self.folder)}"
-        return shlex.join(["python", "train.py", *words, place])
+        given = ("sweep.dir=", "hydra.sweep.dir=")
+        words = [word for word in sys.argv[1:] if not word.startswith(given)]
+        folder = f"sweep.dir={quote_override(self.folder)}"
+        return shlex.join(["python", "train.py", *words, folder])
 
 
 def is_about_sweep(override: str) -> bool:

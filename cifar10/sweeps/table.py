@@ -89,7 +89,7 @@ def as_table(groups: Sequence[Group]) -> str:
     for key in keys:
         table.add_column(short_name(key).replace("_", " "), overflow="fold")
     fitting = METRICS[:3] if len(keys) <= 2 else METRICS[:2]  # into 80 columns
-    shown = [own for own in fitting if any(group.values(*own) for group in groups)]
+    shown = [pair for pair in fitting if any(group.values(*pair) for group in groups)]
     for split, metric in shown:
         name = metric.replace("top", "top-")
         table.add_column(f"{split} {name}", justify="right", no_wrap=True)
@@ -115,8 +115,8 @@ def as_csv(groups: Sequence[Group]) -> str:
     writer.writerow([*keys, *(f"{name} {what}" for name in names for what in ("mean", "std")), "n"])
     for group in groups:
         cells: list[Any] = [group.settings.get(key) for key in keys]
-        for own in METRICS:
-            cells += [group.mean(*own) if group.values(*own) else None, group.std(*own)]
+        for pair in METRICS:
+            cells += [group.mean(*pair) if group.values(*pair) else None, group.std(*pair)]
         writer.writerow([*cells, len(group.runs)])
     return buffer.getvalue()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cifar10.runs.console import duration, epoch_line, summary
+from cifar10.runs.console import epoch_line, format_duration, summary
 from tests.processes import TINY, TrainProcess
 
 RESULT = {
@@ -30,7 +30,7 @@ RESULT = {
     [(0.2, "0 s"), (59.6, "1 min 0 s"), (163, "2 min 43 s"), (3900, "1 h 5 min")],
 )
 def test_times_are_readable(seconds, text):
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_an_epoch_is_one_line_of_at_most_80_columns():

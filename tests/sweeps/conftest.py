@@ -1,4 +1,4 @@
-"""What the tests of sweeps share: a sweep in this process, a sweep in a process of its own."""
+"""Shared by the tests of sweeps: a sweep in this process, a sweep in another process."""
 
 import csv
 import json

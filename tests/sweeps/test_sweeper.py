@@ -50,13 +50,13 @@ def test_a_killed_grid_resumes_and_reports_failed_runs(tmp_path, sweep):
     for figure in ("curves", "settings", "parallel"):
         assert (folder / "figures" / f"{figure}.png").stat().st_size > 5000
 
-    kept = [folder / name / "last.ckpt" for name in runs if "1e+30" not in name]
-    written = [path.stat().st_mtime_ns for path in kept]
+    checkpoints = [folder / name / "last.ckpt" for name in runs if "1e+30" not in name]
+    written = [path.stat().st_mtime_ns for path in checkpoints]
     code, out, _ = sweep(*words, f"sweep.dir='{folder}'", "sweep.fail_fast=true")
     assert code == 1
     assert out.count("already finished, skipped") == 4
     assert out.count(": failed: the training loss is") == 1  # the second one did not start
-    assert [path.stat().st_mtime_ns for path in kept] == written
+    assert [path.stat().st_mtime_ns for path in checkpoints] == written
 
     changed = ("optimizer.lr=0.02,0.05", "seed=0,1", "label_smoothing=0.2")
     code, out, err = sweep(*changed, f"sweep.dir='{folder}'")
