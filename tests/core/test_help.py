@@ -14,10 +14,10 @@ FILES = sorted(CONFIGS.rglob("*.yaml"))
 
 
 def keys(node, prefix=""):
-    """All keys of a YAML file, dotted."""
+    """The keys of a YAML file, dotted; those of a value such as `{1: 24}` are none."""
     for key, child in (node or {}).items():
         yield f"{prefix}{key}"
-        if isinstance(child, dict):
+        if isinstance(child, dict) and all(isinstance(name, str) for name in child):
             yield from keys(child, f"{prefix}{key}.")
 
 
