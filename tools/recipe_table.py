@@ -46,7 +46,8 @@ def as_markdown(runs: Sequence[Run]) -> str:
         lines.append([*cells, str(len(group.runs))])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     hardware = dict.fromkeys(describe_hardware(run) for group in groups for run in group.runs)
-    notes = [f"Measured on {'; '.join(hardware)}."] if hardware else []
+    names = "; ".join(hardware).replace(" 1 threads", " 1 thread")  # as version 0.1 wrote it
+    notes = [f"Measured on {names}."] if hardware else []
     if unfinished := sum(run["status"] != "ok" for run in runs):
         notes.append(f"{unfinished} not finished.")
     return "\n\n".join([table, *notes])

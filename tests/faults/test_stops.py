@@ -94,7 +94,7 @@ def test_a_stopped_run_resumes_to_the_results_of_the_undisturbed_one(
         tried += 1
         if stops:
             done += 1
-            survived(f"run stopped by {number.name} and resumed until done", good)
+            survived(f"run ended by {number.name}, resumed until finished", good)
         else:
             seconds *= 0.9  # the machine is quicker now than when the reference was computed
         assert good, folder
@@ -119,5 +119,5 @@ def test_a_run_killed_while_it_prepares_its_data_resumes_to_the_same_results(
         tried += 1
         if stops:
             done += 1
-            survived("run killed from its data's preparation on, resumed until done", good)
+            survived("run killed from data preparation on, resumed until finished", good)
         assert good, folder

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import train
-from tests.faults.harness import Run
+from tests.processes import TrainProcess
 
 TINY = (
     "data=sample",
@@ -38,9 +38,9 @@ def sweep(type_in, monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
     return run
 
 
-def start(folder: Path, *words: str) -> Run:
-    """Start a sweep in a process forked from a server that has imported torch."""
-    return Run(["--multirun", *TINY, *words, f"sweep.dir='{folder}'"], folder.with_suffix(".log"))
+def start(folder: Path, *words: str) -> TrainProcess:
+    """Start a sweep in a process of its own, with `folder` as its working directory."""
+    return TrainProcess(folder, "--multirun", *TINY, *words)
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:

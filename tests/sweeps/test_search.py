@@ -1,7 +1,5 @@
 """Searches: several processes, kills, failed and pruned trials, what values are suggested."""
 
-import time
-
 import pytest
 from filelock import FileLock
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -25,15 +23,15 @@ def test_two_processes_share_a_search_and_survive_a_kill(tmp_path, sweep):
         "data.shift=range(0,3)",
         "sweep.trials=6",
         "sweep.pruner=none",
+        "sweep.dir='s é'",
     )
     folder = tmp_path / "s é"
-    victim, other = start(folder, *words), start(folder, *words)
-    while not [*folder.glob("*/result.json")] and victim.process.is_alive():
-        time.sleep(0.02)
+    victim, other = start(tmp_path, *words), start(tmp_path, *words)
+    victim.wait_until(lambda: any(folder.glob("*/result.json")))
     victim.kill()
     victim.wait()
-    assert other.wait() == 0, other.said
-    code, out, err = sweep(*words, f"sweep.dir='{folder}'")
+    assert other.wait() == 0, other.output
+    code, out, err = sweep(*words)
     assert code == 0, err
     study = search.open_study(f"sqlite:///{folder}/study.db", "val/loss", "none")
     assert [trial.state.name for trial in study.trials[:6]] == ["COMPLETE"] * 6
@@ -44,7 +42,7 @@ def test_two_processes_share_a_search_and_survive_a_kill(tmp_path, sweep):
     best = next(line for line in out.splitlines() if line.startswith("best "))
     assert best.removeprefix("best").strip().startswith(f"python train.py {' '.join(TINY)} ")
 
-    code, _, err = sweep(*words, "data.shift=1,2", f"sweep.dir='{folder}'")
+    code, _, err = sweep(*words, "data.shift=1,2")
     assert code == 2
     assert "holds a search with other settings or values" in err.splitlines()[-1]
 

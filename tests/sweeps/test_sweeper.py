@@ -1,7 +1,6 @@
 """Grids: every combination of values, failed runs, resuming, launchers, bad input."""
 
 import statistics
-import time
 from datetime import datetime
 from pathlib import Path
 
@@ -12,17 +11,17 @@ from tests.sweeps.conftest import TINY, read, read_csv, start
 
 
 def test_a_killed_grid_resumes_and_reports_failed_runs(tmp_path, sweep):
-    words = ("optimizer.lr=0.02,0.05,1e30", "seed=0,1")
+    words = ("optimizer.lr=0.02,0.05,1e30", "seed=0,1", "sweep.dir='s w'")
     folder = tmp_path / "s w"
-    process = start(folder, *words)
-    while not (done := [*folder.glob("*/last.ckpt")]) and process.process.is_alive():
-        time.sleep(0.02)
+    process = start(tmp_path, *words)
+    process.wait_until(lambda: any(folder.glob("*/last.ckpt")))
     process.kill()
-    assert process.wait() < 0 and done, process.said
+    process.wait()
+    done = [*folder.glob("*/last.ckpt")]
     first = done[0].parent.name
     started = read(folder)[first]["started"]
 
-    code, out, err = sweep(*words, f"sweep.dir='{folder}'")
+    code, out, err = sweep(*words)
     assert code == 1
     assert err.splitlines()[-1].startswith("error: 2 runs failed; to retry: python train.py ")
     runs = read(folder)
@@ -52,14 +51,13 @@ def test_a_killed_grid_resumes_and_reports_failed_runs(tmp_path, sweep):
 
     checkpoints = [folder / name / "last.ckpt" for name in runs if "1e+30" not in name]
     written = [path.stat().st_mtime_ns for path in checkpoints]
-    code, out, _ = sweep(*words, f"sweep.dir='{folder}'", "sweep.fail_fast=true")
+    code, out, _ = sweep(*words, "sweep.fail_fast=true")
     assert code == 1
     assert out.count("already finished, skipped") == 4
     assert out.count(": failed: the training loss is") == 1  # the second one did not start
     assert [path.stat().st_mtime_ns for path in checkpoints] == written
 
-    changed = ("optimizer.lr=0.02,0.05", "seed=0,1", "label_smoothing=0.2")
-    code, out, err = sweep(*changed, f"sweep.dir='{folder}'")
+    code, out, err = sweep(*words, "optimizer.lr=0.02,0.05", "label_smoothing=0.2")
     assert code == 1
     assert out.count("failed: label_smoothing=0.2: the run ") == 4
     assert err.splitlines()[-1].startswith("error: 4 runs failed")
@@ -67,9 +65,9 @@ def test_a_killed_grid_resumes_and_reports_failed_runs(tmp_path, sweep):
 
 def test_memory_stays_flat_over_many_runs(tmp_path):
     watch = f"+hydra.callbacks.watch._target_={__name__}.Watch"
-    process = start(tmp_path / "s", "seed=range(10)", watch)
-    assert process.wait(300) == 0, process.said
-    lines = process.said.splitlines()
+    process = start(tmp_path, "seed=range(10)", watch, "sweep.dir=s")
+    assert process.wait(300) == 0, process.output
+    lines = process.out.splitlines()
     resident = [int(line.split()[1]) for line in lines if line.startswith("resident")]
     assert len(resident) == 10
     # The first runs fill caches and malloc's arenas.
