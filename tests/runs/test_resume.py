@@ -60,12 +60,12 @@ def test_length_place_and_display_may_change(override, settings):
 @pytest.mark.parametrize(
     ("override", "named"),
     [
-        ("optimizer.lr=0.5", "optimizer.lr=0.5: the run was started with optimizer.lr="),
+        ("optimizer.lr=0.5", "optimizer.lr=0.5: the run has optimizer.lr="),
         ("model=airnet", "model._target_=cifar10.models.airnet.AirNet"),
-        ("seed=4", "seed=4: the run was started with seed=3"),
+        ("seed=4", "seed=4: the run has seed=3"),
         ("experiment=original", "data.flip=none"),
-        ("+trainer.limit_train_batches=3", "started with no trainer.limit_train_batches"),
-        ("~callbacks.best", "started with callbacks.best"),
+        ("+trainer.limit_train_batches=3", "the run has no trainer.limit_train_batches"),
+        ("~callbacks.best", "the run has callbacks.best"),
     ],
 )
 def test_a_change_of_the_result_is_rejected_by_name(override, named, settings):
