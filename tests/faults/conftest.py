@@ -14,8 +14,12 @@ tried: dict[str, list[int]] = {}
 
 
 @pytest.fixture(scope="session")
-def long(request) -> bool:
-    return request.config.getoption("--faults") == "long"
+def long(request, worker_id) -> bool:
+    """Whether the long form was asked for, whose record is written by a single process."""
+    chosen = request.config.getoption("--faults") == "long"
+    if chosen and worker_id != "master":
+        pytest.exit("--faults=long also needs -n 0", returncode=pytest.ExitCode.USAGE_ERROR)
+    return chosen
 
 
 @pytest.fixture(scope="session")

@@ -87,7 +87,7 @@ def test_a_stopped_run_resumes_to_the_results_of_the_undisturbed_one(
 ):
     expected, seconds = reference
     done = tried = 0
-    while done < (rounds if long else 3):
+    while done < (rounds if long else 2):
         folder = tmp_path / f"run {tried}"
         stops = until_finished(folder, chance, seconds, number)
         good = same(outcome(folder), expected) and not list(folder.glob(".*.tmp"))
