@@ -26,7 +26,6 @@ LOCAL_KEYS = ("data.dir", "data.sources", "data.download")
 
 
 def is_within(key: str, prefixes: Iterable[str]) -> bool:
-    """Whether a dotted key is one of the prefixes or lies below one."""
     return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
 
 
@@ -45,8 +44,7 @@ def merge(
     """A run's recorded settings with what the command line may change of them.
 
     Args:
-        recorded: nested settings of the run.
-        current: nested settings that the command line composes now.
+        recorded, current: nested settings of the run, and those that the command line composes now.
         overrides: of `current` only these count: defaults may have changed since.
         first_overrides: those that the run was started with.
 
@@ -67,8 +65,7 @@ def merge(
     ]
     for key in sorted(changed):
         if not is_within(key, MAY_CHANGE):
-            was = f"{key}={before[key]}" if key in before else f"no {key}"
-            wanted = f"{key}={after[key]}" if key in after else f"no {key}"
+            wanted, was = (f"{key}={s[key]}" if key in s else f"no {key}" for s in (after, before))
             raise SettingError(
                 f"{wanted}: the run has {was}, which cannot change on resume; leave it out or "
                 f"start a new run"
@@ -81,10 +78,6 @@ def resolve_settings(
     settings: dict[str, Any], resume: str | None, folder: Path, overrides: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, Any] | None, bool]:
     """A run's settings; if it resumes another one, that one's result and whether it is finished.
-
-    Args:
-        settings: as the command line composes them.
-        resume: None for a new run; `auto` resumes if the folder holds a run.
 
     Raises:
         UserError: there is no run to resume, or it was started with other settings.
@@ -128,14 +121,10 @@ def resume_point(
 
 
 def continue_logs(loggers: Iterable[Any], step: int) -> None:
-    """Have the curves continue at a step; points from there on are logged again.
-
-    A run that was killed has logged steps after its last checkpoint.
-    """
+    """Have the curves continue at a step; a killed run has logged points after its checkpoint."""
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
-            # TensorBoard drops the points of other event files from this step on.
-            logger._kwargs["purge_step"] = step
+            logger._kwargs["purge_step"] = step  # TensorBoard drops older points from there on
         elif isinstance(logger, CSVLogger):
             path = Path(logger.log_dir, "metrics.csv")
             before = path.with_name(".metrics.before.csv")

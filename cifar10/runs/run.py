@@ -50,18 +50,16 @@ def run(
 ) -> dict[str, Any]:
     """Train, test the best checkpoint, and write result.json however the run ends.
 
-    Of several processes that train together only the first writes and prints.
-
     Args:
         settings: plain values, as configs/train.yaml composes them.
         folder: for checkpoints, logs and result.json; created if missing.
         overrides: what the user changed, for the record.
-        started: time.perf_counter() from which set-up is counted; now by default.
-        earlier: the result.json of the run in `folder`, to resume it; None for a new run.
-        components: built from these settings; built here by default.
+        started: time.perf_counter() from which set-up is counted.
+        earlier: the result.json of the run in `folder`, to resume it.
+        components: built from these settings.
 
     Returns:
-        The contents of result.json.
+        The contents of result.json, which the first of several processes writes.
 
     Raises:
         UserError: a setting, the data or the folder cannot be used, or the loss is not finite.
@@ -103,7 +101,6 @@ def run(
 def new_result(
     settings: Group, overrides: Sequence[str], earlier: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The result.json of a run that starts or resumes."""
     result: dict[str, Any] = {
         "status": "running",
         "error": None,
@@ -125,7 +122,7 @@ def new_result(
 
 @contextmanager
 def user_errors(components: Components, folder: Path) -> Iterator[None]:
-    """Turn errors of Lightning and of torch that a user causes into user-facing ones."""
+    """Turn errors of Lightning and torch that a user causes into user-facing ones."""
     try:
         yield
     except (OSError, UserError) as error:
@@ -202,8 +199,7 @@ def test(components: Components, folder: Path, result: dict[str, Any]) -> None:
     """Evaluate the chosen checkpoint on the test set, once; add the figures to the result."""
     trainer, data = components.trainer, components.data
     checkpoint = folder.resolve() / result["checkpoint"] if result["checkpoint"] else None
-    given = {"datamodule": data, "ckpt_path": checkpoint, "weights_only": True}
-    tested = trainer.test(components.classifier, verbose=False, **given)
+    tested = trainer.test(components.classifier, None, checkpoint, False, data, weights_only=True)
     if not tested:
         raise SettingError("trainer.limit_test_batches: no test batch is left")
     count = int(trainer.num_test_batches[0]) * data.batch_size
