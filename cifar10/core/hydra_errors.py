@@ -77,17 +77,16 @@ def explain(error: Exception, words: Sequence[str]) -> SettingError:
         typed = [key for key in assignments(words) if key.startswith(str(cause.full_key))]
         return explain_unknown(typed[0] if typed else str(cause.full_key), words)
     for word in words:
-        if word.startswith("~") and (reason := why_removed(word[1:].partition("=")[0])):
-            return SettingError(f"{word}: {reason}")
+        if word.startswith("~") and (why := why_removed(word[1:].partition("=")[0])):
+            return SettingError(f"{word}: {why}")
     return SettingError(one_line(error) + (f": {one_line(cause)}" if cause else ""))
 
 
 def wrong_option(words: Sequence[str]) -> SettingError | None:
     """The error for the first GROUP=NAME that names no file of the group."""
-    for key, value in assignments(words).items():
-        options = options_of(key)
-        if options and value not in options:
-            return unknown_option(key, value, options)
+    for group, name in assignments(words).items():
+        if (options := options_of(group)) and name not in options:
+            return unknown_option(group, name, options)
     return None
 
 

@@ -44,7 +44,7 @@ def expand_user(path: str | Path) -> Path:
 def to_plain(cfg: DictConfig) -> dict[str, Any]:
     """A run's settings as plain values, without those of Hydra, the sweep and resuming."""
     job = OmegaConf.masked_copy(
-        cfg, [key for key in cfg if key not in ("hydra", "resume", "sweep")]
+        cfg, [str(key) for key in cfg if key not in ("hydra", "resume", "sweep")]
     )
     plain: Any = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
     return plain
