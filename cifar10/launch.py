@@ -146,10 +146,8 @@ def run_job(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str, An
     try:
         if (devices := cfg.trainer.get("devices")) != 1:
             # Lightning starts its other processes with the same command line: the whole sweep.
-            raise SettingError(
-                f"trainer.devices={devices}: must be 1 in a multirun; run trainings on several "
-                f"devices one after another, with a loop in the shell"
-            )
+            reason = "must be 1 in a multirun; use a loop in the shell to train on several devices"
+            raise SettingError(f"trainer.devices={devices}: {reason}")
         prepared = prepare(cfg, folder, overrides)
         if prepared.finished and prepared.earlier:
             print(f"{name}: already finished, skipped", flush=True)

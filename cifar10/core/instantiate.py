@@ -113,11 +113,7 @@ def forwards_kwargs(function: Callable) -> typing.TypeGuard[Any]:
 
 
 def import_class(target: Any, where: str, kind: type[T]) -> type[T]:
-    """Import the class that a specification names.
-
-    Raises:
-        SettingError: it is not in a trusted package, does not exist or is of another kind.
-    """
+    """Import the class that a specification names, if its package is trusted and its kind fits."""
     user_trusted = os.environ.get("CIFAR10_TRUST", "").replace(",", " ").split()
     trusted = PACKAGES | {*user_trusted}
     name = f"{where}._target_={target}"
@@ -125,10 +121,9 @@ def import_class(target: Any, where: str, kind: type[T]) -> type[T]:
         raise SettingError(f"{name}: must be the full name of a class: package.module.Class")
     package = target.split(".")[0]
     if package not in trusted:
-        raise SettingError(
-            f"{name}: only classes of {', '.join(sorted(trusted))} are built; if you trust this "
-            f"code, set the environment variable CIFAR10_TRUST={','.join([*user_trusted, package])}"
-        )
+        allow = f"set the environment variable CIFAR10_TRUST={','.join([*user_trusted, package])}"
+        only = f"only classes of {', '.join(sorted(trusted))} are built"
+        raise SettingError(f"{name}: {only}; if you trust this code, {allow}")
     if package not in PACKAGES and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # the user's own file, in the folder they work in
     module, _, attribute = target.rpartition(".")

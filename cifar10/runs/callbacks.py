@@ -41,13 +41,10 @@ class Stopwatch(Callback):
         self.whole_epochs = (state_dict["images"], state_dict["training"])  # as of version 0.1
         vars(self).update(state_dict)
 
-    def lap(self, trainer: L.Trainer) -> float:
-        """Seconds since the last lap; a GPU finishes its queue first."""
-        if trainer.strategy.root_device.type == "cuda":
-            torch.cuda.synchronize(trainer.strategy.root_device)
-        return self.unsynchronized_lap()
-
-    def unsynchronized_lap(self) -> float:
+    def lap(self, trainer: L.Trainer, synchronize: bool = True) -> float:
+        """Seconds since the last lap; by default, a GPU finishes its queue first."""
+        if synchronize and (device := trainer.strategy.root_device).type == "cuda":
+            torch.cuda.synchronize(device)
         start, self.lap_start = self.lap_start, time.perf_counter()
         return self.lap_start - start
 
@@ -62,7 +59,7 @@ class Stopwatch(Callback):
         self, trainer: L.Trainer, _: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         self.images += len(batch[1]) * trainer.world_size
-        self.training += self.unsynchronized_lap()  # a GPU's queue must not run dry
+        self.training += self.lap(trainer, synchronize=False)  # a GPU's queue must not run dry
 
     def on_validation_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
         self.training += self.lap(trainer)  # Lightning validates within the epoch
@@ -99,20 +96,15 @@ def to_floats(metrics: Mapping[str, Tensor | float], prefix: str = "") -> dict[s
 
 
 class History(Callback):
-    """Records the metrics of each epoch and logs them as one line.
-
-    Attributes:
-        epochs: for each finished epoch its number, from 1, and its metrics.
-        by_step: for the optimizer step of each validation its epoch and `val/` metrics.
-    """
+    """Records the metrics of each epoch and logs them as one line."""
 
     def __init__(self) -> None:
-        self.epochs: list[dict[str, Any]] = []
-        self.by_step: dict[int, dict[str, Any]] = {}
-        self.fresh: dict[str, float] = {}
+        self.epochs: list[dict[str, Any]] = []  # number, from 1, and metrics
+        self.by_step: dict[int, dict[str, Any]] = {}  # epoch and validation metrics
+        self.fresh: dict[str, float] = {}  # validation metrics of this epoch
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epochs": self.epochs, "by_step": self.by_step, "fresh": self.fresh}
+        return dict(vars(self))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         vars(self).update(state_dict)
@@ -125,8 +117,7 @@ class History(Callback):
         self.by_step[trainer.global_step] = {"epoch": trainer.current_epoch + 1} | self.fresh
 
     def on_train_epoch_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
-        # Lightning keeps the metrics of earlier epochs: an epoch that ended early or was not
-        # validated would repeat them.
+        # Lightning keeps the metrics of the last whole epoch, which one that ended early repeats.
         training = to_floats(trainer.callback_metrics, "train/") if trainer.is_last_batch else {}
         values, epoch = training | self.fresh, trainer.current_epoch + 1
         self.epochs.append({"epoch": epoch} | values)
@@ -177,9 +168,8 @@ class TestLogits(Callback):
 
 
 class TensorBoardHParams(Callback):
-    """Registers a run's flat settings and its metrics with TensorBoard's HPARAMS page at its start.
+    """Registers a run's flat settings and its metrics with TensorBoard's HPARAMS page.
 
-    The page then reads the metrics from the curves and lists unfinished runs as well.
     `TensorBoardLogger.log_hyperparams` would add an invented first value to each curve.
     """
 

@@ -108,22 +108,21 @@ def find_resumable(folder: Path) -> tuple[Path, int] | None:
     Raises:
         UserError: none of its checkpoints is valid.
     """
-    corrupt = []
-    for path in (folder / LAST, folder / PREVIOUS):
-        if not os.path.lexists(path):  # a dangling link is a corrupt file, not a missing one
-            continue
+    errors = []
+    paths = [folder / name for name in (LAST, PREVIOUS)]
+    for path in filter(os.path.lexists, paths):  # a dangling link is corrupt, not missing
         try:
             state = read_checkpoint(path)
             if missing := [key for key in TRAINING_STATE if key not in state]:
                 raise UserError(f"{path}: holds only weights; it lacks {', '.join(missing)}")
         except UserError as error:
-            corrupt.append(str(error))
+            errors.append(str(error))
             continue
-        for line in corrupt:
+        for line in errors:
             log.warning("%s; resuming from %s instead", line, path.name)
         return path, state["global_step"]
-    if corrupt:
-        raise UserError(f"{'; '.join(corrupt)}; there is no other checkpoint to resume from")
+    if errors:
+        raise UserError(f"{'; '.join(errors)}; there is no other checkpoint to resume from")
     return None
 
 

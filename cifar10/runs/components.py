@@ -112,8 +112,11 @@ def build(
     built: list[Callback] = [stopwatch, history, test_logits, TensorBoardHParams(hparams)]
     built += [RandomStates(), *more_callbacks]
     if not data_module.has_validation:  # nothing to monitor: the last epoch is the result
-        specs = callbacks or {}
-        callbacks = {k: s for k, s in specs.items() if not is_about_validation(s)}
+        callbacks = {
+            name: spec
+            for name, spec in (callbacks or {}).items()
+            if not (isinstance(spec, dict) and str(spec.get("monitor")).startswith("val/"))
+        }
     built += instantiate_each(callbacks, "callbacks", Callback, dirpath=str(folder))
     # The last checkpoint holds the state of all others after the same epoch.
     built.sort(key=lambda callback: isinstance(callback, LastCheckpoint))
@@ -149,10 +152,6 @@ def instantiate_each(group: Group | None, where: str, kind: type[T], **defaults:
             given = {key: value for key, value in defaults.items() if key not in typed}
             objects.append(instantiate(spec, f"{where}.{name}", kind, **given))
     return objects
-
-
-def is_about_validation(spec: Any) -> bool:
-    return isinstance(spec, dict) and str(spec.get("monitor")).startswith("val/")
 
 
 def add_teacher(classifier: Classifier, model: str, weight: float) -> None:

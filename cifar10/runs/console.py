@@ -20,9 +20,9 @@ REFRESH = 0.5  # seconds
 
 def format_duration(seconds: float, rough: bool = False) -> str:
     """Seconds as `45 s`, `2 min 43 s` or `1 h 5 min`; roughly, only the larger unit."""
-    if seconds < 60:
+    if seconds < 59.5:
         return f"{seconds:.0f} s"
-    if seconds < 3600:
+    if seconds < 3599.5:
         minutes, rest = divmod(round(seconds), 60)
         return f"{seconds / 60:.0f} min" if rough else f"{minutes} min {rest} s"
     hours, rest = divmod(round(seconds / 60), 60)

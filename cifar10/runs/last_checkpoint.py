@@ -18,10 +18,7 @@ from cifar10.runs.signals import Interrupted, preemption_signals, signals
 
 
 class RandomStates(Callback):
-    """Saves the random states of every rank in checkpoints, for dropout.
-
-    The order of the images and their augmentation are functions of seed and epoch.
-    """
+    """Saves the random states of every rank in checkpoints, for dropout."""
 
     def __init__(self) -> None:
         self.states: list[dict[str, Any]] = []
@@ -150,11 +147,7 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 def update_rates(scheduler: Any) -> None:
-    """Set the learning rates that the schedule has at its current step.
-
-    A checkpoint holds those of the schedule before more epochs stretched it; a rate of 0 at its end
-    would freeze parameters for good.
-    """
+    """Set the schedule's learning rates, which a checkpoint has of a schedule with fewer epochs."""
     if isinstance(scheduler, LambdaLR):
         rates = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
         for group, (base, factor) in zip(scheduler.optimizer.param_groups, rates, strict=True):

@@ -97,17 +97,12 @@ def finite(value: Any) -> Any:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """Read a result.json.
-
-    Raises:
-        UserError: it is missing, unreadable or not a result.
-    """
+    """Read a result.json; UserError if it is missing, unreadable or not a result."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path}: not a readable result.json; restore it or move its folder away ({error})"
-        ) from error
+        advice = "restore it or move its folder away"
+        raise UserError(f"{path}: not a readable result.json; {advice} ({error})") from error
     finished = isinstance(result, dict) and result.get("status") == "ok"
     try:
         (Finished if finished else Unfinished).model_validate(result)
@@ -124,16 +119,10 @@ def settings_digest(config: dict[str, Any]) -> str:
 
 
 def recorded_settings(result: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The settings that a run resumes with, in today's form.
-
-    Raises:
-        UserError: they are not those that the run wrote.
-    """
+    """The settings that a run resumes with, in today's form; UserError if they were edited."""
     if settings_digest(result.get("config", {})) != result.get("config_digest"):
-        raise UserError(
-            f"{folder / RESULT_FILE}: its settings were changed or are corrupt; the run cannot "
-            f"resume"
-        )
+        reason = "its settings were changed or are corrupt; the run cannot resume"
+        raise UserError(f"{folder / RESULT_FILE}: {reason}")
     return upgrade_config(result["config"])
 
 

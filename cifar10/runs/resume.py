@@ -14,15 +14,15 @@ from cifar10.core.settings import flatten, unflatten
 from cifar10.runs.checkpoint import LAST, PREVIOUS, find_resumable, set_aside_corrupt_last
 from cifar10.runs.result import RESULT_FILE, read_result, recorded_settings
 
+# Taken from the present machine unless they were typed when the run started.
+LOCAL_KEYS = ("data.dir", "data.sources", "data.download")
 # Duration, place and display of a run may change, never what it computes.
 MAY_CHANGE = (
     *(f"trainer.{key}" for key in ("max_epochs", "log_every_n_steps", "enable_progress_bar")),
     *(f"trainer.{key}" for key in ("devices", "num_nodes", "strategy", "accelerator")),
-    *(f"data.{key}" for key in ("dir", "sources", "download")),
+    *LOCAL_KEYS,
     *("threads", "keep_memory", "compile", "logger", "callbacks.last", "report", "test_views"),
 )
-# Taken from the present machine unless they were typed when the run started.
-LOCAL_KEYS = ("data.dir", "data.sources", "data.download")
 
 
 def is_within(key: str, prefixes: Iterable[str]) -> bool:
@@ -66,10 +66,8 @@ def merge(
     for key in sorted(changed):
         if not is_within(key, MAY_CHANGE):
             wanted, was = (f"{key}={s[key]}" if key in s else f"no {key}" for s in (after, before))
-            raise SettingError(
-                f"{wanted}: the run has {was}, which cannot change on resume; leave it out or "
-                f"start a new run"
-            )
+            reason = f"the run has {was}, which cannot change on resume"
+            raise SettingError(f"{wanted}: {reason}; leave it out or start a new run")
     unchanged = {key: value for key, value in before.items() if key not in changed}
     return unflatten(unchanged | {key: after[key] for key in changed if key in after})
 
@@ -112,11 +110,9 @@ def resume_point(
             set_aside_corrupt_last(folder)
         continue_logs(trainer.loggers, step)
         return path
-    if earlier.get("epochs"):
-        raise UserError(
-            f"{folder}: cannot resume; {LAST} is missing, although result.json counts "
-            f"{earlier['epochs']} trained epochs"
-        )
+    if epochs := earlier.get("epochs"):
+        reason = f"{LAST} is missing, although result.json counts {epochs} trained epochs"
+        raise UserError(f"{folder}: cannot resume; {reason}")
     return None
 
 
