@@ -40,7 +40,6 @@ REQUIREMENTS = {
     "too_short": "have at least {min_length} values",
     "too_long": "have at most {max_length} values",
     "string_too_short": "not be empty",
-    "missing": "be given",
 }
 
 
@@ -95,10 +94,7 @@ def call_checked(
 
 
 def signature_parameters(function: Callable) -> tuple[dict[str, inspect.Parameter], bool]:
-    """A function's parameters by name, and whether it takes any others.
-
-    A class of this project with `**kwargs` takes the parameters of its base class.
-    """
+    """A function's parameters by name, those of forwarded `**kwargs` too; if it takes others."""
     parameters = inspect.signature(function).parameters.values()
     named = {p.name: p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
     takes_others = any(p.kind is p.VAR_KEYWORD for p in parameters)
@@ -109,6 +105,7 @@ def signature_parameters(function: Callable) -> tuple[dict[str, inspect.Paramete
 
 
 def forwards_kwargs(function: Callable) -> typing.TypeGuard[Any]:
+    """Whether this is a class of the project: they pass `**kwargs` on to their base class."""
     return isinstance(function, type) and function.__module__.startswith("cifar10.")
 
 

@@ -104,7 +104,7 @@ class History(Callback):
         self.fresh: dict[str, float] = {}  # validation metrics of this epoch
 
     def state_dict(self) -> dict[str, Any]:
-        return dict(vars(self))
+        return {"epochs": self.epochs, "by_step": self.by_step, "fresh": self.fresh}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         vars(self).update(state_dict)
