@@ -1,8 +1,8 @@
-"""What each step from a plain training loop to this project's brings, as a table.
+"""Print a table of the speed gained by each step from a plain training loop to this project's.
 
 python -m benchmarks.gains FILE
 
-FILE is what `python -m benchmarks.step` wrote.
+FILE is written by `python -m benchmarks.step`.
 """
 
 import json
@@ -10,14 +10,14 @@ import statistics
 import sys
 from pathlib import Path
 
-from benchmarks.measure import number, place, ratio
+from benchmarks.measure import describe_machine, number, ratio
 
-# Each with its row of the benchmark.
+# Each with its row in the benchmark.
 STEPS = {
-    "a plain loop: float32, torch's own layout": "convnet: naive fp32 NCHW",
-    "bf16 where the processor computes it, channels last": "convnet: bare, keep_memory=false",
-    "freed memory kept, not mapped and cleared anew": "convnet: bare loop",
-    "the same under Lightning's Trainer": "convnet: Trainer",
+    "plain loop: float32, channels first": "convnet: naive fp32 NCHW",
+    "bf16 if the processor has it, channels last": "convnet: bare, keep_memory=false",
+    "malloc keeps freed memory": "convnet: bare loop",
+    "with Lightning's Trainer": "convnet: Trainer",
 }
 
 
@@ -30,7 +30,9 @@ def table(path: Path) -> str:
         gain = f"{ratio(speeds, row, before):.2f}" if before else ""
         lines.append([step, number(statistics.median(speeds[row])), gain])
         before = row
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{place(record)}."
+    return (
+        "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{describe_machine(record)}."
+    )
 
 
 if __name__ == "__main__":

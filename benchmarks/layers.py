@@ -1,52 +1,55 @@
-"""Each layer with weights by itself, forward and backward: what a step of them can reach at most.
+"""Speed of each layer with weights alone, forward and backward: an upper bound for a step.
 
 python -m benchmarks.layers
 
-A step is these layers and, between them, normalisation, activations, pooling, the loss and the
-optimizer, which add time and hardly any arithmetic.
+A step also has normalisation, activations, pooling, loss and optimizer, which take time but do
+little arithmetic.
 """
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from benchmarks.measure import alternate, claim, output, ratio, report
 from benchmarks.step import BATCH
-from benchmarks.subjects import matrix_product, network_of, parts, quiet
+from benchmarks.subjects import build_network, components, matrix_product, minimal
 
 ROUNDS = 5
 REPEATS = 3
 
 
-def shapes(model: str) -> list[tuple[str, tuple[int, ...], float]]:
-    """Name, input shape of one image and multiplications of each layer, in order."""
+def layer_shapes(model: str) -> list[tuple[str, tuple[int, ...], float]]:
+    """List each layer's name, input shape per image and multiplications per image, in order."""
     import torch
     from torch import nn
 
-    network = network_of(model)
-    found = []
+    network = build_network(model)
+    layers = []
 
-    def note(layer, inputs, made):
-        work = layer.weight.numel() * made[0].numel() / made.size(1)
-        found.append((names[layer], tuple(inputs[0].shape[1:]), work))
+    def record(layer, inputs, output):
+        work = layer.weight.numel() * output[0].numel() / output.size(1)
+        layers.append((names[layer], tuple(inputs[0].shape[1:]), work))
 
     names = {m: n for n, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
     for layer in names:
-        layer.register_forward_hook(note)
+        layer.register_forward_hook(record)
     network(torch.zeros(2, 3, 32, 32))
-    return found
+    return layers
 
 
-def alone(model: str, name: str, shape: tuple[int, ...], batch: int, bf16: bool) -> Iterator[float]:
-    """Seconds of a layer's forward and backward pass over a batch."""
+def layer_seconds(
+    model: str, name: str, shape: tuple[int, ...], batch: int, bf16: bool
+) -> Iterator[float]:
+    """Yield the seconds of a layer's forward and backward pass over a batch."""
     import torch
 
-    parts(*quiet())  # sets up threads, memory and denormals as a run does
-    layer = network_of(model).get_submodule(name)
+    components(*minimal())  # sets threads, malloc and denormals like a run
+    layer = build_network(model).get_submodule(name)
     images = torch.randn(batch, *shape, dtype=torch.bfloat16 if bf16 else None)
     if len(shape) == 3:
         layer.to(memory_format=torch.channels_last)
         images = images.to(memory_format=torch.channels_last)
-    images.requires_grad_(shape[0] != 3)  # nothing is before the first layer
+    images.requires_grad_(shape[0] != 3)  # the first layer needs no input gradient
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         gradient = torch.ones_like(layer(images))
     while True:
@@ -59,15 +62,15 @@ def alone(model: str, name: str, shape: tuple[int, ...], batch: int, bf16: bool)
 
 def main() -> None:
     path = output("layers")
-    precision = parts(*quiet()).hardware.precision.value
+    precision = components(*minimal()).hardware.precision.value
     bf16 = precision == "bf16-mixed"
-    contenders = {"matrix product": (matrix_product, precision)}
+    contenders: dict[str, tuple[Any, ...]] = {"matrix product": (matrix_product, precision)}
     work = {}
     for model, batch in BATCH.items():
-        for name, shape, multiplications in shapes(model):
+        for name, shape, multiplications in layer_shapes(model):
             row = f"{model}: {name}, {shape[0]} x {shape[-1]} x {shape[-1]}"
             row = row if len(shape) == 3 else f"{model}: {name}, {shape[0]}"
-            contenders[row] = (alone, model, name, shape, batch, bf16)
+            contenders[row] = (layer_seconds, model, name, shape, batch, bf16)
             passes = 2 if shape[0] == 3 else 3  # forward, weights, images
             work[row] = 2 * passes * multiplications * batch / 1e9
     measured = alternate(contenders, ROUNDS)
@@ -75,9 +78,9 @@ def main() -> None:
     figures |= {row: [work[row] / seconds for seconds in times] for row, times in measured.items()}
     claims = []
     for model, target in (("convnet", 0.85), ("airnet", 0.92)):
-        own = [row for row in measured if row.startswith(f"{model}:")]
-        total = sum(work[row] for row in own)
-        rates = [total / sum(turn) for turn in zip(*(measured[row] for row in own), strict=True)]
+        rows = [row for row in measured if row.startswith(f"{model}:")]
+        total = sum(work[row] for row in rows)
+        rates = [total / sum(turn) for turn in zip(*(measured[row] for row in rows), strict=True)]
         figures[f"{model}: all its layers"] = rates
         over = ratio(figures, f"{model}: all its layers", "matrix product")
         claims.append(claim(f"{model}: its layers alone over the matrix product", over, target))

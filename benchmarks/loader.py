@@ -1,4 +1,4 @@
-"""Augmented, normalised batches: ours, torchvision's ways, and the limit.
+"""Speed of augmented, normalised batches: this project, torchvision, and the hardware limit.
 
 python -m benchmarks.loader
 """
@@ -6,15 +6,17 @@ python -m benchmarks.loader
 import time
 from collections.abc import Callable, Iterator
 
+from torch.utils.data import DataLoader, Dataset
+
 from benchmarks.measure import alternate, claim, output, ratio, report
-from benchmarks.subjects import bare, parts, quiet, some_images
+from benchmarks.subjects import bare, components, minimal, some_images
 
 BATCH, IMAGES, ROUNDS = 250, 5000, 7
 
 
 def ours(normalised: bool, *overrides: str) -> Iterator[float]:
-    """Images a second from our loader, as the step takes them: bytes, then normalised floats."""
-    built = parts(*quiet(f"data.batch_size={BATCH}", *overrides))
+    """Yield images per second of this project's loader, with or without normalisation."""
+    built = components(*minimal(f"data.batch_size={BATCH}", *overrides))
     built.data.setup()
     loader = built.data.train_dataloader()
     while True:
@@ -28,11 +30,11 @@ def ours(normalised: bool, *overrides: str) -> Iterator[float]:
         yield seen / (time.perf_counter() - start)
 
 
-class Images:
-    """A map-style data set whose images are made and changed when they are asked for.
+class Images(Dataset):
+    """A map-style data set that transforms each image when it is read.
 
     Args:
-        items: arrays (32, 32, 3), of which PIL images are made, or tensors (3, 32, 32).
+        items: arrays (32, 32, 3), converted to PIL images, or tensors (3, 32, 32).
     """
 
     def __init__(self, items: list, labels: list[int], transform: Callable):
@@ -49,14 +51,13 @@ class Images:
         return self.transform(image), self.labels[index]
 
 
-def torchvisions(kind: str, workers: int) -> Iterator[float]:
-    """Images a second from torch's DataLoader with torchvision's transforms.
+def torchvision_loader(kind: str, workers: int) -> Iterator[float]:
+    """Yield images per second of torch's DataLoader with torchvision's transforms.
 
     Args:
-        kind: `pil`, as `torchvision.datasets.CIFAR10` gives images; or `v2`, on uint8 tensors.
+        kind: `pil` for PIL images, as in `torchvision.datasets.CIFAR10`; `v2` for uint8 tensors.
     """
     import torch
-    from torch.utils.data import DataLoader
     from torchvision import transforms
     from torchvision.transforms import v2
 
@@ -84,7 +85,7 @@ def torchvisions(kind: str, workers: int) -> Iterator[float]:
             ]
         )
 
-    loader = DataLoader(
+    loader: DataLoader = DataLoader(
         Images(items, labels, transform),
         BATCH,
         shuffle=True,
@@ -92,7 +93,7 @@ def torchvisions(kind: str, workers: int) -> Iterator[float]:
         persistent_workers=workers > 0,
     )
     while True:
-        # From the first batch on, so that starting workers and epochs does not count.
+        # Starting workers and epochs does not count: time starts after the first batch.
         batches = iter(loader)
         next(batches)
         seen, start = 0, time.perf_counter()
@@ -102,7 +103,7 @@ def torchvisions(kind: str, workers: int) -> Iterator[float]:
 
 
 def copying() -> Iterator[float]:
-    """Images a second if nothing is done but to copy a batch of floats: the limit."""
+    """Yield images per second of copying a batch of floats: the hardware limit."""
     import torch
 
     source, target = torch.randn(2, BATCH, 3, 32, 32)
@@ -122,10 +123,10 @@ def main() -> None:
             "ours, before normalisation": (ours, False),
             "ours, shrunk to 24": (ours, True, "model=airnet", "data.sizes={1:24}"),
             "ours, data=torchvision": (ours, True, "data=torchvision"),
-            "torchvision DataLoader, PIL, 0 workers": (torchvisions, "pil", 0),
-            pil: (torchvisions, "pil", 2),
-            "torchvision v2 on tensors, 0 workers": (torchvisions, "v2", 0),
-            "torchvision v2 on tensors, 2 workers": (torchvisions, "v2", 2),
+            "torchvision DataLoader, PIL, 0 workers": (torchvision_loader, "pil", 0),
+            pil: (torchvision_loader, "pil", 2),
+            "torchvision v2 on tensors, 0 workers": (torchvision_loader, "v2", 0),
+            "torchvision v2 on tensors, 2 workers": (torchvision_loader, "v2", 2),
             "copying the same bytes": (copying,),
             "training step of convnet, bare loop": (bare, [f"data.batch_size={BATCH}"], 8),
         },

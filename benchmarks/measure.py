@@ -1,4 +1,4 @@
-"""Contenders that take turns, and the table of what they did.
+"""Measure contenders in turns and print the results as a table.
 
 python -m benchmarks.measure FILE ...
 """
@@ -15,31 +15,31 @@ from typing import Any
 
 FOLDER = Path(__file__).parent / "results"
 
-# A contender sets itself up, then yields one figure for each piece of work it does.
+# A contender prepares itself, then does one piece of work per value it yields.
 Contender = Callable[..., Iterator[float]]
 
 
 def serve(contender: Contender, arguments: Sequence[Any], pipe) -> None:
-    """What a contender's process does: one piece of work for each word on the pipe."""
-    figures = contender(*arguments)
+    """Do one piece of work for each message on the pipe; runs in a contender's process."""
+    values = contender(*arguments)
     while pipe.recv() != "stop":
-        pipe.send(next(figures))
+        pipe.send(next(values))
 
 
 def alternate(
     contenders: Mapping[str, tuple[Any, ...]], rounds: int, warm_up: int = 1
 ) -> dict[str, list[float]]:
-    """Let contenders work in turns, each in a process of its own, one at a time.
+    """Run contenders in turns, each in its own process, one at a time.
 
-    Turns spread what else goes on in the machine over all of them alike; processes of their own
-    keep one's allocator, threads and caches from the others.
+    Turns spread the machine's other load evenly; separate processes keep allocators, threads and
+    caches apart.
 
     Args:
-        contenders: for each name, a contender at the top level of a module, then its arguments.
-        rounds: figures to take from each; the first `warm_up` are thrown away besides.
+        contenders: a module-level contender and its arguments for each name.
+        rounds: measurements per contender, after `warm_up` discarded ones.
 
     Returns:
-        For each name, its figures in the order they were taken.
+        The measurements of each name in order.
     """
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
@@ -47,7 +47,7 @@ def alternate(
         pipes[name], theirs = context.Pipe()
         processes.append(context.Process(target=serve, args=(contender, arguments, theirs)))
         processes[-1].start()
-        theirs.close()  # so that its death is the end of the pipe
+        theirs.close()  # so that the pipe ends with the process
     figures: dict[str, list[float]] = {name: [] for name in contenders}
     try:
         for turn in range(warm_up + rounds):
@@ -59,7 +59,7 @@ def alternate(
             print(f"\rround {turn + 1} of {warm_up + rounds}", end="", file=sys.stderr, flush=True)
         print(file=sys.stderr)
     except (EOFError, BrokenPipeError):
-        sys.exit(f"error: the process of {name!r} ended; what it said stands above")
+        sys.exit(f"error: the process of {name!r} failed; its error is above")
     finally:
         for pipe in pipes.values():
             if not pipe.closed:
@@ -74,13 +74,13 @@ def alternate(
 def claim(
     what: str, value: float, target: float, at_most: bool = False, provided: bool = True
 ) -> dict[str, Any]:
-    """A measured ratio beside what was to be reached; not met unless `provided` holds as well."""
+    """Compare a measured ratio with its target; `provided` is a further condition."""
     met = provided and (value <= target if at_most else value >= target)
     return {"what": what, "value": value, "target": target, "at_most": at_most, "met": met}
 
 
 def ratio(figures: Mapping[str, list[float]], one: str, other: str) -> float:
-    """The median over rounds of one contender's figure over another's in the same round."""
+    """Return the median, over rounds, of one contender's value divided by another's."""
     pairs = zip(figures[one], figures[other], strict=True)
     return statistics.median(a / b for a, b in pairs)
 
@@ -93,15 +93,15 @@ def report(
     claims: Sequence[dict[str, Any]] = (),
     **more: Any,
 ) -> dict[str, Any]:
-    """Print the table, and keep it as JSON.
+    """Save the measurements as JSON and print them as a table.
 
     Args:
-        path: the JSON file, named after the benchmark.
-        unit: of the figures.
-        figures: what each contender did, a figure for each round.
-        base: the contender that the ratios are over; None for no ratios.
+        path: JSON file, named after the benchmark.
+        unit: of the measurements.
+        figures: measurements of each contender, one per round.
+        base: contender that others are compared with; None for no comparison.
         claims: see `claim`.
-        more: whatever else belongs to the record.
+        more: further entries of the record.
     """
     from cifar10.runs.result import environment
 
@@ -128,19 +128,19 @@ def report(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(rounded(record), indent=1) + "\n", encoding="utf-8")
     print(table(rounded(record)))
-    print(f"\nwritten to {path}")
+    print(f"\nsaved to {path}")
     return record
 
 
 def output(name: str) -> Path:
-    """Where the command line wants a benchmark's JSON; ends the program where it is wrong."""
+    """Parse a benchmark's command line and return the path of its JSON file."""
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
     parser.add_argument("--out", type=Path, default=FOLDER / f"{name}.json", help="JSON file")
     return parser.parse_args().out
 
 
 def rounded(value: Any) -> Any:
-    """A plain value whose floats have five significant digits."""
+    """Round all floats of a plain value to five significant digits."""
     if isinstance(value, dict):
         return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -153,7 +153,7 @@ def number(value: float) -> str:
 
 
 def table(record: Mapping[str, Any]) -> str:
-    """A record as Markdown: the figures, the claims, the hardware."""
+    """Format a record as Markdown: measurements, claims, hardware."""
     head = ["", f"median {record['unit']}", "min to max"]
     if record["base"]:
         head.append(f"over {record['base']}")
@@ -167,37 +167,35 @@ def table(record: Mapping[str, Any]) -> str:
         if record["base"]:
             cells.append(f"{row['ratio']:.2f}")
         lines.append(cells)
-    parts = ["\n".join(f"| {' | '.join(line)} |" for line in lines)]
+    sections = ["\n".join(f"| {' | '.join(line)} |" for line in lines)]
     if record["claims"]:
-        parts.append(claims_table([record]))
-    parts.append(f"{place(record)}, {len(record['rows'][0]['figures'])} rounds in turns.")
-    return "\n\n".join(parts)
-
-
-def place(record: Mapping[str, Any]) -> str:
-    hardware, versions = record["hardware"], record["versions"]
-    return (
-        f"Measured on {hardware['cpu']}, {hardware['threads']} threads, torch {versions['torch']}"
+        sections.append(claims_table([record]))
+    sections.append(
+        f"{describe_machine(record)}, {len(record['rows'][0]['figures'])} rounds in turns."
     )
+    return "\n\n".join(sections)
+
+
+def describe_machine(record: Mapping[str, Any]) -> str:
+    hardware, torch = record["hardware"], record["versions"]["torch"]
+    threads = f"{hardware['threads']} thread{'s' * (hardware['threads'] > 1)}"
+    return f"Measured on {hardware['cpu']}, {threads}, torch {torch}"
 
 
 def claims_table(records: Sequence[Mapping[str, Any]]) -> str:
-    lines = [["claim", "measured", "to reach", ""], ["---"] * 4]
+    lines = [["what", "measured"], ["---"] * 2]
     for record in records:
-        for made in record["claims"]:
-            limit = f"at {'most' if made['at_most'] else 'least'} {number(made['target'])}"
-            met = "met" if made["met"] else "not met"
-            lines.append([made["what"], number(made["value"]), limit, met])
+        lines += [[claim["what"], number(claim["value"])] for claim in record["claims"]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def tables(paths: Sequence[Path]) -> str:
-    """One record's whole table, or of several their claims and the hardware of each."""
+    """Format one record, or the claims and the hardware of several."""
     records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     if len(records) == 1:
         return table(records[0])
-    places = dict.fromkeys(map(place, records))
-    return f"{claims_table(records)}\n\n{'; '.join(places)}."
+    machines = dict.fromkeys(map(describe_machine, records))
+    return f"{claims_table(records)}\n\n{'; '.join(machines)}."
 
 
 if __name__ == "__main__":

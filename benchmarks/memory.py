@@ -1,4 +1,4 @@
-"""Memory: the peak resident size of whole runs.
+"""Peak memory of whole runs: their largest resident set size.
 
 python -m benchmarks.memory
 """
@@ -14,12 +14,12 @@ from benchmarks.measure import claim, output, report
 
 ROUNDS = 3
 ROOT = Path(__file__).parent.parent
-# More steps change nothing: what one needs is given back or used again by the next.
+# More steps do not need more memory.
 FEW = [
     "trainer.max_epochs=1",
     *(f"+trainer.limit_{split}_batches=3" for split in ("train", "val", "test")),
 ]
-RUNS = {
+RUNS: dict[str, list[str]] = {
     "python train.py": [],
     "python train.py keep_memory=false": ["keep_memory=false"],
     "python train.py experiment=airnet94": ["experiment=airnet94", "test_views=false"],
@@ -29,16 +29,17 @@ RUNS = {
 
 
 def peak(overrides: list[str]) -> float:
-    """Megabytes that a run's process held at most."""
+    """Return the peak resident set size of a run in MB."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "train.py", *FEW, *overrides, f"hydra.run.dir={folder}/run"]
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
-        said = process.stderr.read()
+        assert process.stderr
+        errors = process.stderr.read()
         _, status, usage = os.wait4(process.pid, 0)
         if status:
-            sys.exit(said.decode())
+            sys.exit(errors.decode())
         assert json.loads(Path(folder, "run", "result.json").read_text())["status"] == "ok"
     return usage.ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
 

@@ -1,4 +1,4 @@
-"""Prediction, images a second: from memory, one at a time and a thousand at once; from a folder.
+"""Prediction speed: images in memory, in batches of 1 and 1,000, and a folder of files.
 
 python -m benchmarks.predict
 """
@@ -7,9 +7,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from benchmarks.measure import alternate, claim, output, ratio, report
-from benchmarks.subjects import network_of, parts, quiet
+from benchmarks.subjects import build_network, components, minimal
 
 ROUNDS = 7
 IMAGES = {1: 200, 1000: 2000}
@@ -17,9 +18,10 @@ FILES = 10_000
 
 
 def ours(model: str, batch: int) -> Iterator[float]:
+    """Yield images per second of this project's classifier."""
     import torch
 
-    built = parts(*quiet(f"model={model}"))
+    built = components(*minimal(f"model={model}"))
     classifier = built.classifier.eval()
     images = torch.randint(256, (batch, 3, 32, 32), dtype=torch.uint8)
     bf16 = built.hardware.precision.value == "bf16-mixed"
@@ -32,10 +34,10 @@ def ours(model: str, batch: int) -> Iterator[float]:
 
 
 def naive(model: str, batch: int) -> Iterator[float]:
-    """As torch does it unasked: float32, NCHW, with gradients recorded off."""
+    """Yield images per second with torch's defaults: float32, channels first, no_grad."""
     import torch
 
-    network = network_of(model).eval()
+    network = build_network(model).eval()
     images = torch.randn(batch, 3, 32, 32)
     with torch.no_grad():
         while True:
@@ -45,39 +47,39 @@ def naive(model: str, batch: int) -> Iterator[float]:
             yield IMAGES[batch] / (time.perf_counter() - start)
 
 
-def picture_folder() -> Path:
-    """A folder of 10,000 PNG files, in a folder for each class as torchvision wants them."""
+def image_folder() -> Path:
+    """Create 10,000 PNG files in one folder per class, as torchvision expects."""
     import numpy as np
     from PIL import Image
 
     from cifar10.data import CLASSES
 
-    folder = Path(tempfile.gettempdir(), "cifar10-benchmark-pictures")
-    chance = np.random.default_rng(0)
+    folder = Path(tempfile.gettempdir(), "cifar10-benchmark-images")
+    generator = np.random.default_rng(0)
     for number in range(FILES):
         file = folder / CLASSES[number % 10] / f"{number}.png"
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(chance.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(file)
+            Image.fromarray(generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(file)
     return folder
 
 
 def our_folder(model: str) -> Iterator[float]:
-    """As `cifar10 predict` goes through a folder."""
-    from cifar10.data import images as pictures
-    from cifar10.inference import predict as answers
+    """Yield images per second of `cifar10 predict` for a folder."""
+    from cifar10.data.images import find_images
+    from cifar10.inference.predict import predict_files
 
-    classifier = parts(*quiet(f"model={model}")).classifier
-    folder = picture_folder()
+    classifier = components(*minimal(f"model={model}")).classifier
+    folder = image_folder()
     while True:
         start = time.perf_counter()
-        files, _ = pictures.find_images([folder])
-        answered = sum(1 for _ in answers.predict_files(files, classifier, top=5, failed=[]))
+        files, *_ = find_images([folder])
+        answered = sum(1 for _ in predict_files(files, classifier, top=5, failed=[]))
         yield answered / (time.perf_counter() - start)
 
 
-def torchvisions_folder(model: str) -> Iterator[float]:
-    """As a tutorial does: ImageFolder and a DataLoader with two workers, the same network."""
+def torchvision_folder(model: str) -> Iterator[float]:
+    """Yield images per second of ImageFolder and a DataLoader with two workers."""
     import torch
     from torch.utils.data import DataLoader
     from torchvision import datasets, transforms
@@ -85,8 +87,8 @@ def torchvisions_folder(model: str) -> Iterator[float]:
     from cifar10.data import MEAN, STD
     from cifar10.inference.predict import BATCH
 
-    network = network_of(model).eval()
-    folder = picture_folder()
+    network = build_network(model).eval()
+    folder = image_folder()
     to_tensor = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
     while True:
         start = time.perf_counter()
@@ -100,9 +102,9 @@ def torchvisions_folder(model: str) -> Iterator[float]:
 def main() -> None:
     path = output("predict")
     theirs = "convnet, a folder of 10,000: torchvision ImageFolder, 2 workers"
-    contenders = {
+    contenders: dict[str, tuple[Any, ...]] = {
         "convnet, a folder of 10,000: ours": (our_folder, "convnet"),
-        theirs: (torchvisions_folder, "convnet"),
+        theirs: (torchvision_folder, "convnet"),
     }
     for model in ("convnet", "airnet"):
         for batch in IMAGES:

@@ -1,9 +1,9 @@
-"""Train the recipes that are compared, and keep their result.json.
+"""Train the recipes of RESULTS.md and save their result.json.
 
 python -m benchmarks.recipes [--seeds 3] [RECIPE ...]
 
-Takes hours on a CPU. What `results/` holds with the same settings is not trained again, so that the
-same command goes on where it was stopped.
+Takes hours on a CPU. Recipes whose result with today's settings is in `results/` are skipped, so
+rerunning the command continues after an interruption.
 """
 
 import argparse
@@ -16,8 +16,8 @@ from cifar10.core.settings import compose_settings
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
-# A recipe's folder in `results/`, and what its command line changes.
-RECIPES = {
+# Overrides of each recipe, by its folder in `results/`.
+RECIPES: dict[str, list[str]] = {
     "default": [],
     "original": ["experiment=original"],
     "airnet94": ["experiment=airnet94"],
@@ -27,19 +27,21 @@ RECIPES = {
 
 
 def is_of(file: Path, recipe: str, seed: int) -> bool:
-    """Whether a result.json is that of a recipe as it stands now."""
-    from cifar10.runs import result as results
+    """Whether a result.json has today's settings of a recipe."""
+    from cifar10.core.legacy import upgrade_settings
     from cifar10.runs.components import hyperparameters
+    from cifar10.runs.result import read_result
 
     if not file.exists():
         return False
-    result = results.read_result(file)
+    result = read_result(file)
     wanted = hyperparameters(compose_settings(*RECIPES[recipe], f"seed={seed}"))
-    # A setting that came later does nothing by default, or it would have changed the recipe.
-    return result["status"] == "ok" and result["settings"].items() <= wanted.items()
+    # The result may lack newer settings: their defaults change nothing.
+    recorded = upgrade_settings(result["settings"])
+    return result["status"] == "ok" and recorded.items() <= wanted.items()
 
 
-def kept(recipe: str, seed: int) -> Path:
+def committed(recipe: str, seed: int) -> Path:
     return RESULTS / recipe / f"seed{seed}" / "result.json"
 
 
@@ -48,14 +50,14 @@ def trained(recipe: str, seed: int) -> Path:
 
 
 def train(recipe: str, seed: int) -> None:
-    if any(is_of(place(recipe, seed), recipe, seed) for place in (kept, trained)):
+    if any(is_of(file(recipe, seed), recipe, seed) for file in (committed, trained)):
         return
     folder = trained(recipe, seed).parent
-    shutil.rmtree(folder, ignore_errors=True)  # of a run that was broken off
+    shutil.rmtree(folder, ignore_errors=True)  # of an interrupted run
     overrides = [*RECIPES[recipe], f"seed={seed}", f"hydra.run.dir={folder}"]
     print(f"training {recipe}, seed {seed}", flush=True)
     if subprocess.run([sys.executable, "train.py", *overrides], check=False, cwd=ROOT).returncode:
-        sys.exit(f"error: {recipe} with seed {seed} failed; what it said stands above")
+        sys.exit(f"error: {recipe} with seed {seed} failed; its error is above")
 
 
 def main() -> None:
@@ -65,18 +67,17 @@ def main() -> None:
     arguments = parser.parse_args()
     for name in arguments.recipes:
         if name not in RECIPES:
-            parser.error(f"{name}: there are {', '.join(RECIPES)}")
-    from cifar10.runs import result as results
+            parser.error(f"{name}: unknown recipe; choose from {', '.join(RECIPES)}")
+    from cifar10.runs.result import read_result, without_local_paths, write_result
 
     jobs = [(r, s) for s in range(arguments.seeds) for r in arguments.recipes or RECIPES]
     for job in jobs:
         train(*job)
-    for job in jobs:  # only now, so that all were trained on a clean checkout
+    for job in jobs:  # at the end, so that all are trained on a clean checkout
         if trained(*job).exists():
-            kept(*job).parent.mkdir(parents=True, exist_ok=True)
-            results.write_result(
-                kept(*job).parent, results.without_local_paths(results.read_result(trained(*job)))
-            )
+            folder = committed(*job).parent
+            folder.mkdir(parents=True, exist_ok=True)
+            write_result(folder, without_local_paths(read_result(trained(*job))))
 
 
 if __name__ == "__main__":

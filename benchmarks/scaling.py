@@ -1,4 +1,4 @@
-"""Scaling: processes for threads, and time as the set grows.
+"""Scaling: two processes instead of two threads, and training time against data set size.
 
 python -m benchmarks.scaling
 """
@@ -27,15 +27,15 @@ SIZES = (10_000, 20_000, 50_000)
 
 
 def run(overrides: list[str]) -> dict:
-    """What a run of one epoch without validation leaves in its result.json."""
+    """Return the result.json of a run of one epoch."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
             *(sys.executable, "train.py", "trainer.max_epochs=1", *overrides),
             f"hydra.run.dir={folder}/run",
         ]
-        done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True)
-        if done.returncode:
-            sys.exit(done.stderr.decode())
+        process = subprocess.run(command, check=False, cwd=ROOT, capture_output=True)
+        if process.returncode:
+            sys.exit(process.stderr.decode())
         return json.loads(Path(folder, "run", "result.json").read_text())
 
 
@@ -48,9 +48,9 @@ def main() -> None:
             rate = run(["data.val_size=0", *few, *overrides])["images_per_second"]
             figures.setdefault(name, []).append(rate)
         for size in SIZES:
-            left = [f"data.val_size={50_000 - size}", "+trainer.limit_val_batches=0"]
-            none = [*left, "callbacks.best=null", "+trainer.limit_test_batches=1"]
-            seconds = run(none)["seconds"]["training"]
+            overrides = [f"data.val_size={50_000 - size}", "+trainer.limit_val_batches=0"]
+            overrides += ["callbacks.best=null", "+trainer.limit_test_batches=1"]
+            seconds = run(overrides)["seconds"]["training"]
             figures.setdefault(f"one epoch of {size:,} images", []).append(size / seconds)
     small, *_, large = (statistics.median(figures[f"one epoch of {s:,} images"]) for s in SIZES)
     report(path, "images/s", figures, large_over_small=large / small)

@@ -1,4 +1,4 @@
-"""Start: from the command line to the first optimizer step, against the imports alone.
+"""Startup time: from the command line to the first optimizer step, compared with the imports.
 
 python -m benchmarks.startup
 """
@@ -25,34 +25,35 @@ TRAIN = [
 
 
 class StopAtFirstStep(Callback):
-    """Ends the process when the first gradients are there, just before they are used."""
+    """Ends the process just before the first optimizer step."""
 
     def on_before_optimizer_step(self, trainer, module, optimizer):
         os._exit(0)
 
 
 def seconds(command: list[str]) -> float:
+    """Return the wall time of a command."""
     environment = os.environ | {"CIFAR10_TRUST": "benchmarks", "PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryDirectory() as folder:
         if "train.py" in command:
             command = [*command, f"hydra.run.dir={folder}/run"]
         start = time.perf_counter()
         run = subprocess.run(command, check=False, cwd=ROOT, env=environment, capture_output=True)
-        taken = time.perf_counter() - start
+        elapsed = time.perf_counter() - start
     if run.returncode:
         sys.exit(run.stderr.decode())
-    return taken
+    return elapsed
 
 
 def main() -> None:
     path = output("startup")
     commands = {"import torch, lightning": IMPORTS, "train.py to the first step": TRAIN}
     figures: dict[str, list[float]] = {name: [] for name in commands}
-    for turn in range(1 + ROUNDS):  # the first fills the disk's cache
+    for turn in range(1 + ROUNDS):  # the first fills the disk cache
         for name, command in commands.items():
-            taken = seconds(command)
+            elapsed = seconds(command)
             if turn:
-                figures[name].append(taken)
+                figures[name].append(elapsed)
     base, ours = commands
     claims = [claim("start over the bare imports", ratio(figures, ours, base), 1.35, at_most=True)]
     report(path, "seconds", figures, base=base, claims=claims)

@@ -1,4 +1,4 @@
-"""What the benchmarks run: ours as it is used, and the plain loops beside it."""
+"""The contenders of the benchmarks: this project, plain loops, and hardware limits."""
 
 import itertools
 import time
@@ -9,8 +9,8 @@ from cifar10.core.settings import compose_settings
 WARM_STEPS = 2
 
 
-def parts(*overrides: str):
-    """The objects of a run of ours."""
+def components(*overrides: str):
+    """Build the objects of a run."""
     import tempfile
     from pathlib import Path
 
@@ -20,18 +20,18 @@ def parts(*overrides: str):
 
 
 def some_images(count: int):
-    """The first training images, uint8 (count, 3, 32, 32), and their labels as a list."""
+    """Return the first training images, uint8 (count, 3, 32, 32), and a list of their labels."""
     from cifar10.core.instantiate import instantiate
     from cifar10.data.module import CIFAR10DataModule
 
-    # No more than the data: the peers' processes keep torch's own threads and allocator.
+    # Only the data: a whole run would change threads and allocator of the peers' processes.
     data = instantiate(compose_settings()["data"], "data", CIFAR10DataModule)
     data.setup()
     return data.some_images(count), data.labels[:count].tolist()
 
 
-def quiet(*overrides: str) -> list[str]:
-    """A trainer's overrides that leave out files and validation, and stay on the processor."""
+def minimal(*overrides: str) -> list[str]:
+    """Add overrides for a CPU run without files and validation."""
     return [
         *overrides,
         "trainer.accelerator=cpu",
@@ -43,7 +43,7 @@ def quiet(*overrides: str) -> list[str]:
 
 
 def under_trainer(overrides: list[str], steps: int) -> Iterator[float]:
-    """Training images a second under Lightning's Trainer, with our metrics and logging."""
+    """Yield training images per second with Lightning's Trainer, metrics and logging."""
     from lightning.pytorch.callbacks import Callback
 
     class Clock(Callback):
@@ -58,9 +58,9 @@ def under_trainer(overrides: list[str], steps: int) -> Iterator[float]:
 
     while True:
         total = steps + WARM_STEPS
-        built = parts(*quiet(*overrides, f"+trainer.limit_train_batches={total}"))
+        built = components(*minimal(*overrides, f"+trainer.limit_train_batches={total}"))
         built.trainer.fit_loop.max_epochs = 1
-        # As far from the end of training as the bare loop: what is frozen late, is not frozen here.
+        # The same total as the bare loop, so that nothing is frozen late in the training.
         optimizer, scheduler = built.classifier.build_optimizer(1000)
         by_step = {"scheduler": scheduler, "interval": "step"}
         built.classifier.configure_optimizers = lambda o=optimizer, s=by_step: {
@@ -74,14 +74,16 @@ def under_trainer(overrides: list[str], steps: int) -> Iterator[float]:
 
 
 def bare(overrides: list[str], steps: int) -> Iterator[float]:
-    """Training images a second of the same network, optimizer and batches in a loop of 10 lines."""
+    """Yield training images per second of the same objects in a loop of 10 lines."""
     import torch
     from torch.nn import functional as F
 
-    built = parts(*quiet(*overrides))
+    from cifar10.training.classifier import InitFromImages
+
+    built = components(*minimal(*overrides))
     built.data.setup()
     classifier = built.classifier.train()
-    if hasattr(classifier.network, "look_at"):
+    if isinstance(classifier.network, InitFromImages):
         classifier.network.init_from_images(classifier.normalise(built.data.some_images()))
     optimizer, scheduler = classifier.build_optimizer(1000)
     smoothing = classifier.hparams.label_smoothing
@@ -102,7 +104,7 @@ def bare(overrides: list[str], steps: int) -> Iterator[float]:
 
 
 def naive(model: str, batch_size: int, steps: int) -> Iterator[float]:
-    """Training images a second of the loop of a tutorial, on one ready batch."""
+    """Yield training images per second of a tutorial's loop on one prepared batch."""
     import torch
 
     batch = torch.randn(batch_size, 3, 32, 32), torch.randint(10, (batch_size,))
@@ -110,12 +112,12 @@ def naive(model: str, batch_size: int, steps: int) -> Iterator[float]:
 
 
 def naive_steps(model: str, batches: Iterator, steps: int) -> Iterator[float]:
-    """Training images a second of the loop of a tutorial: float32, NCHW, SGD."""
+    """Yield training images per second of a tutorial's loop: float32, channels first, SGD."""
     import torch
     from torch.nn import functional as F
 
     torch.manual_seed(0)
-    network = network_of(model)
+    network = build_network(model)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
     while True:
         for step in range(steps + WARM_STEPS):
@@ -129,7 +131,7 @@ def naive_steps(model: str, batches: Iterator, steps: int) -> Iterator[float]:
         yield seen / (time.perf_counter() - start)
 
 
-def network_of(model: str):
+def build_network(model: str):
     from torch import nn
 
     from cifar10.core.instantiate import instantiate
@@ -138,7 +140,7 @@ def network_of(model: str):
 
 
 def matrix_product(precision: str, size: int = 2048) -> Iterator[float]:
-    """GFLOP/s of a large matrix product: what the processor can do."""
+    """Yield GFLOP/s of a large matrix product: the hardware limit (peak)."""
     import torch
 
     dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
@@ -153,12 +155,12 @@ def matrix_product(precision: str, size: int = 2048) -> Iterator[float]:
 
 
 def training_flops(model: str) -> float:
-    """Floating-point operations of one image's training step, forward and backward."""
+    """Count the floating-point operations of a training step per image."""
     import torch
     from torch.nn import functional as F
     from torch.utils.flop_counter import FlopCounterMode
 
-    network = network_of(model)
+    network = build_network(model)
     with FlopCounterMode(display=False) as counter:
         F.cross_entropy(network(torch.randn(8, 3, 32, 32)), torch.zeros(8).long()).backward()
     return counter.get_total_flops() / 8

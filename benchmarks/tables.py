@@ -1,8 +1,8 @@
-"""Write the tables of README.md and RESULTS.md anew, from the JSON files behind them.
+"""Update the tables of README.md and RESULTS.md from their JSON files.
 
 python -m benchmarks.tables
 
-A table stands between a comment with the command that prints it and `<!-- end -->`.
+Each table is between a comment with the command that prints it and `<!-- end -->`.
 """
 
 import re
@@ -38,7 +38,7 @@ PRINTERS = {
 
 
 def renewed(text: str) -> str:
-    """A page with every table as its command would print it now."""
+    """Return a page with all tables updated."""
     return BLOCK.sub(lambda m: f"{m[1]}{PRINTERS[m[2]](m[3])}\n{m[5]}", text)
 
 

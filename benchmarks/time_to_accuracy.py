@@ -1,12 +1,11 @@
-"""Seconds of training to a target accuracy: each recipe's work times its measured speed.
+"""Training time to a target accuracy: each recipe's work divided by its measured speed.
 
 python -m benchmarks.time_to_accuracy
 
-Accuracies are those of the result.json files in `results/` (see `benchmarks.recipes`); how many
-epochs the original's way needs is extrapolated from the ten it was given. Speeds are measured here,
-in turns: trainings hours apart on a shared machine cannot be compared by their clocks. What a
-training's own clock said is kept beside them. No recipe's whitening is frozen while its speed is
-measured, which saves each of them some time later on.
+Accuracies come from `results/` (see `benchmarks.recipes`); the epochs that the original recipe
+needs are extrapolated from its ten. Speeds are measured here in turns, since wall times of
+trainings hours apart on a shared machine cannot be compared; those are recorded as well. Speeds
+include the backward pass of the whitening layer, which the recipes skip later in the training.
 """
 
 import math
@@ -18,61 +17,66 @@ from benchmarks.measure import alternate, claim, output, ratio, report
 from benchmarks.recipes import RECIPES, RESULTS
 from benchmarks.subjects import naive_steps, some_images, under_trainer
 from cifar10.core.settings import compose_settings
-from cifar10.data.loader import side_at_epoch, value_at_epoch
+from cifar10.data.loader import side_at_epoch
 
 ROUNDS = 3
 STEPS = 2
 FITTED = 6  # last epochs of a run that ended before its target
 
 
-def phases(overrides: list[str]) -> dict[tuple[int, float], int]:
-    """How many images a recipe goes through in each size in pixels, each share of them kept."""
-    chosen = compose_settings(*overrides)
-    data, trainer = chosen["data"], chosen["trainer"]
-    sizes = {int(first): side for first, side in (data["sizes"] or {}).items()}
+def images_by_size(overrides: list[str]) -> dict[int, int]:
+    """Count the images that a recipe trains on in each size in pixels."""
+    settings = compose_settings(*overrides)
+    data, trainer = settings["data"], settings["trainer"]
     total = 50_000 - (data["val_size"] if data["validation"] == "held-out" else 0)
     left = trainer.get("max_steps", sys.maxsize)
-    images: dict[tuple[int, float], int] = {}
+    images: dict[int, int] = {}
     for epoch in range(trainer["max_epochs"]):
         steps = min(left, math.ceil(total / data["batch_size"]))
-        side = side_at_epoch(sizes, epoch)
-        phase = side, value_at_epoch(chosen["keep_hardest"], epoch)
-        images[phase] = images.get(phase, 0) + min(steps * data["batch_size"], total)
+        side = side_at_epoch(data["sizes"], epoch)
+        images[side] = images.get(side, 0) + min(steps * data["batch_size"], total)
         left -= steps
-    return {phase: count for phase, count in images.items() if count}
+    return {side: count for side, count in images.items() if count}
 
 
-def phase_name(recipe: str, size: int, keep: float) -> str:
-    return f"{recipe}, {size} pixels" + f", hardest {keep:.0%}" * (keep < 1)
+def constant_size(overrides: list[str], side: int) -> str:
+    """Return the override that sets all image sizes of a recipe to one value."""
+    # Hydra merges dictionaries, so every epoch of the recipe is overridden.
+    epochs = compose_settings(*overrides)["data"]["sizes"] or {1: side}
+    return f"data.sizes={{{','.join(f'{epoch}:{side}' for epoch in epochs)}}}"
 
 
-def original_way(steps: int) -> Iterator[float]:
-    """Training images a second of a tutorial's loop over torchvision's DataLoader, PIL images."""
+def row_name(recipe: str, side: int) -> str:
+    return f"{recipe}, {side} pixels"
+
+
+def tutorial_loop(steps: int) -> Iterator[float]:
+    """Yield training images per second of a tutorial's loop over a DataLoader of PIL images."""
     from torch.utils.data import DataLoader
     from torchvision import transforms
 
     from benchmarks.loader import Images
     from cifar10.data import MEAN, STD
 
-    chosen = compose_settings("experiment=original")
-    batch_size = chosen["data"]["batch_size"]
+    batch_size = compose_settings("experiment=original")["data"]["batch_size"]
     images, labels = some_images(10_000)
     arrays = [image.permute(1, 2, 0).contiguous().numpy() for image in images]
     to_tensor = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
-    loader = DataLoader(Images(arrays, labels, to_tensor), batch_size, shuffle=True, num_workers=2)
+    loader: DataLoader = DataLoader(
+        Images(arrays, labels, to_tensor), batch_size, shuffle=True, num_workers=2
+    )
 
-    def for_ever():
+    def endless():
         while True:
             yield from loader
 
-    yield from naive_steps("convnet", for_ever(), steps)
+    yield from naive_steps("convnet", endless(), steps)
 
 
 def epochs_to(run: dict, target: float) -> float:
-    """After how many epochs a run that validates on the test set has reached a target.
+    """Return the epochs that a run which validates on the test set needs for a target accuracy.
 
-    Where it ended before that: extrapolated, by a power law in the number of epochs through the
-    test errors of its last six.
+    If it ended earlier, they are extrapolated by a power law through its last six test errors.
     """
     points = [(e["epoch"], e["val/top1"]) for e in run["history"]]
     for epoch, top1 in points:
@@ -88,7 +92,7 @@ def epochs_to(run: dict, target: float) -> float:
 
 
 def accuracies(runs: list[dict]) -> dict[str, float]:
-    """Means over a recipe's seeds, and the median of what its trainings' own clocks said."""
+    """Average a recipe's accuracies over its seeds; its training time is the median."""
     views = [run["test_views"]["top1"] for run in runs if "test_views" in run]
     return {
         "seeds": len(runs),
@@ -102,36 +106,32 @@ def main() -> None:
     path = output("time_to_accuracy")
     from cifar10.sweeps.grouping import find_runs
 
-    work = {recipe: phases(RECIPES[recipe]) for recipe in RECIPES if recipe != "original"}
+    work = {recipe: images_by_size(RECIPES[recipe]) for recipe in RECIPES if recipe != "original"}
     contenders = {
-        phase_name(recipe, size, keep): (
+        row_name(recipe, side): (
             under_trainer,
-            [
-                *RECIPES[recipe],
-                f"data.sizes={{1:{size}}}",
-                f"keep_hardest=[{keep}]",
-            ],
+            [*RECIPES[recipe], constant_size(RECIPES[recipe], side)],
             STEPS,
         )
         for recipe, images in work.items()
-        for size, keep in images
+        for side in images
     }
-    way = "original, a tutorial's loop over torchvision's loader"
-    rates = alternate(contenders | {way: (original_way, STEPS)}, ROUNDS)
+    tutorial = "original, a tutorial's loop over torchvision's loader"
+    rates = alternate(contenders | {tutorial: (tutorial_loop, STEPS)}, ROUNDS)
     seconds = {
         recipe: [
-            sum(count / rates[phase_name(recipe, *phase)][turn] for phase, count in images.items())
+            sum(count / rates[row_name(recipe, side)][turn] for side, count in images.items())
             for turn in range(ROUNDS)
         ]
         for recipe, images in work.items()
     }
-    seconds["original, an epoch"] = [50_000 / rate for rate in rates[way]]
+    seconds["original, an epoch"] = [50_000 / rate for rate in rates[tutorial]]
     runs = {recipe: find_runs([RESULTS / recipe]) for recipe in RECIPES}
     reached = {recipe: accuracies(found) for recipe, found in runs.items() if found}
 
     claims = []
     if ours := reached.get("airnet94"):
-        views = "airnet94: mean test top-1, six views"
+        views = "airnet94: mean test top-1, 6-view TTA"
         claims.append(claim("airnet94: mean test top-1", ours["test_top1"], 0.935))
         claims.append(claim(views, ours["test_views_top1"], 0.94))
     speeds = ("airnet94", "airbench94", "speedrun94")

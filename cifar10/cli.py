@@ -9,10 +9,9 @@ import logging
 import os
 import sys
 import warnings
-from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 from typer.exceptions import TyperException
@@ -38,16 +37,6 @@ app.add_typer(data, name="data")
 log = logging.getLogger(__name__)
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)]
-
-
-class Split(StrEnum):
-    test = "test"
-    val = "val"
-
-
-class Format(StrEnum):
-    onnx = "onnx"
-    torch = "torch"
 
 
 def print_version(wanted: bool) -> None:
@@ -92,7 +81,7 @@ def predict(
 @app.command()
 def evaluate(
     model: ModelArgument,
-    split: Annotated[Split, typer.Option(help="Images to evaluate on.")] = Split.test,
+    split: Annotated[Literal["test", "val"], typer.Option(help="Images to evaluate on.")] = "test",
     views: Annotated[
         bool, typer.Option("--views", help="Also evaluate with flip TTA and 6-view TTA.")
     ] = False,
@@ -109,7 +98,7 @@ def evaluate(
     log.info("Loading %s …", model)
     from cifar10.inference import evaluate
 
-    scores, folder = evaluate.evaluate_model(model, split.value, views, out and expand_user(out))
+    scores, folder = evaluate.evaluate_model(model, split, views, out and expand_user(out))
     print(evaluate.format_scores(scores))
     print(f"\nsaved to {folder}")
 
@@ -117,7 +106,7 @@ def evaluate(
 @app.command()
 def export(
     model: ModelArgument,
-    to: Annotated[Format, typer.Option(help="File format.")],
+    to: Annotated[Literal["onnx", "torch"], typer.Option(help="File format.")],
     out: Annotated[
         Path | None, typer.Option(help="Output file; by default MODEL.onnx or MODEL.pt2.")
     ] = None,
@@ -131,7 +120,7 @@ def export(
     log.info("Loading %s …", model)
     from cifar10.inference import export
 
-    for name, value in export.export_model(model, to.value, out and expand_user(out)).items():
+    for name, value in export.export_model(model, to, out and expand_user(out)).items():
         print(f"{name:<18} {value}")
 
 
@@ -172,7 +161,7 @@ def summarize(
 
 @data.command()
 def fetch() -> None:
-    """Download CIFAR-10 (170 MB) if needed, verify it and prepare it for training."""
+    """Download CIFAR-10 (170 MB) if needed and prepare it."""
     from cifar10.inference.evaluate import open_split
 
     open_split(compose_settings()["data"], "test")
@@ -221,16 +210,16 @@ def main() -> None:
     try:
         sys.exit(app(standalone_mode=False))
     except TyperException as error:
-        exit_with(error.format_message(), 2)
+        fail(error.format_message().replace("Value error, ", ""), 2)
     except UserError as error:
-        exit_with(str(error), 2)
+        fail(str(error), 2)
     except OSError as error:
-        exit_with(f"{error.filename or 'standard output'}: {error.strerror or error}", 2)
+        fail(f"{error.filename or 'standard output'}: {error.strerror or error}", 2)
     except (Interrupted, typer.Abort) as stop:
-        exit_with(str(stop) or "stopped", getattr(stop, "exit_code", 130))
+        fail(str(stop) or "stopped", getattr(stop, "exit_code", 130))
 
 
-def exit_with(line: str, code: int) -> NoReturn:
-    usage = line.startswith("Usage: ")  # a command without arguments shows its help
+def fail(line: str, code: int) -> NoReturn:
+    usage = line.startswith("Usage: ")  # the help of a command that got no arguments
     print(line if usage else f"error: {printable(line)}", file=sys.stderr)
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""What many tests need: the sample, a small CIFAR-10 made of it, composed settings."""
+"""Fixtures of many tests: the sample, a small CIFAR-10 made of it, settings, a trained run."""
 
 import hashlib
 import io
@@ -9,6 +9,7 @@ import signal
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,13 @@ import pytest
 from PIL import Image
 
 import train
+from cifar10 import launch
 from cifar10.core.settings import compose_settings
 from cifar10.data.checksums import BATCH_NAMES, Checksums
 from cifar10.data.prepare import Dataset
 from cifar10.data.sample import read_sample
+from cifar10.runs.signals import signals
+from tests.processes import TINY
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -127,6 +131,17 @@ def settings() -> Callable[..., dict[str, Any]]:
     return compose_settings
 
 
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> Path:
+    """A folder of 80 images in two class folders."""
+    root = tmp_path_factory.mktemp("photos")
+    for number in range(80):
+        path = root / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (40, 40)).save(path)
+    return root
+
+
 @pytest.fixture
 def cifar(monkeypatch, capsys, tmp_path):
     """Types a command in an empty folder; gives exit code, stdout and stderr."""
@@ -147,24 +162,21 @@ def cifar(monkeypatch, capsys, tmp_path):
 
 @pytest.fixture
 def tiny(settings: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """Settings of a run on the sample that takes a second or two; drawing takes longer."""
-
-    def small(*overrides: str) -> dict[str, Any]:
-        fast = ["data=sample", "trainer.max_epochs=1", "+trainer.limit_train_batches=4"]
-        fast.append("callbacks.gallery=null")
-        return settings(*fast, *overrides)
-
-    return small
+    """Composes the settings of a run on the sample that takes a second or two."""
+    return lambda *overrides: settings(*TINY, *overrides)
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> Path:
-    """The folder of a finished run of a few steps on the sample."""
-    from cifar10.runs.run import run
+    """The folder of a finished run of a few steps on the sample, with its report."""
+    from cifar10.launch import Prepared, train_and_report
+    from cifar10.runs.components import build_components
 
     folder = tmp_path_factory.mktemp("trained") / "a run"
     typed = ["data=sample", "trainer.max_epochs=2", "+trainer.limit_train_batches=8"]
-    run(compose_settings(*typed), folder, typed)
+    settings = compose_settings(*typed)
+    prepared = Prepared(settings, None, False, build_components(settings, folder))
+    train_and_report(prepared, folder, typed, time.perf_counter())
     return folder
 
 
@@ -177,6 +189,7 @@ def type_in(tmp_path, monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
 
     def run(*overrides: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["train.py", *overrides])
+        monkeypatch.setattr(launch.StartHook, "prepared", None)
         code = 0
         try:
             train.cli()
@@ -186,12 +199,15 @@ def type_in(tmp_path, monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
 
     monkeypatch.setattr("cifar10.data.prepare.prepare_dataset", forbidden)
     monkeypatch.chdir(tmp_path)
-    # The command line takes these over for the life of its process.
-    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    # The command line replaces these for the life of its process.
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     logs = logging.getLogger().handlers[:]
+    levels = {name: logging.getLogger(name).level for name in (None, "cifar10")}
     yield run
     logging.getLogger().handlers[:] = logs
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    signals.listening = False
     for number, handler in handlers.items():
         signal.signal(number, handler)

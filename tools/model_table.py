@@ -1,4 +1,4 @@
-"""The shipped models in one table.
+"""Print the pretrained models as a Markdown table.
 
 python -m tools.model_table FOLDER
 """
@@ -7,19 +7,19 @@ import json
 import sys
 from pathlib import Path
 
-HEAD = ("model", "parameters", "file", "top-1", "top-3", "top-5", "top-1, with mirror image")
+HEAD = ("model", "parameters", "file", "top-1", "top-3", "top-5", "top-1, flip TTA")
 
 
 def table(folder: Path) -> str:
-    """A Markdown table with a line for each card in a folder."""
+    """Format the JSON cards of a folder, one row each."""
     lines = [HEAD, ["---"] * len(HEAD)]
     for path in sorted(folder.glob("*.json")):
-        known = json.loads(path.read_text(encoding="utf-8"))
-        scores, size = known["scores"], path.with_suffix(".safetensors").stat().st_size
+        card = json.loads(path.read_text(encoding="utf-8"))
+        scores, size = card["scores"], path.with_suffix(".safetensors").stat().st_size
         lines.append(
             [
                 f"[`{path.stem}`](cifar10/zoo/{path.stem}.md)",
-                f"{known['result']['parameters']:,}",
+                f"{card['result']['parameters']:,}",
                 f"{size / 1e6:.1f} MB",
                 *(f"{scores[key]:.2%}" for key in ("top1", "top3", "top5")),
                 f"{scores['mirrored']['top1']:.2%}",
@@ -29,4 +29,6 @@ def table(folder: Path) -> str:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m tools.model_table FOLDER")
     print(table(Path(sys.argv[1])))

@@ -20,7 +20,7 @@ from cifar10.sweeps.grouping import (
 # Heading, split and metric in result.json, format.
 COLUMNS = (
     ("test top-1", "test", "top1", "{:.2%}"),
-    ("six views", "test_views", "top1", "{:.2%}"),
+    ("6-view TTA", "test_views", "top1", "{:.2%}"),
     ("test top-3", "test", "top3", "{:.2%}"),
     ("test top-5", "test", "top5", "{:.2%}"),
     ("test loss", "test", "loss", "{:.4f}"),
@@ -45,8 +45,9 @@ def as_markdown(runs: Sequence[Run]) -> str:
             cells.append(format_mean(group.values(split, metric), form))
         lines.append([*cells, str(len(group.runs))])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    places = dict.fromkeys(describe_hardware(run) for group in groups for run in group.runs)
-    notes = [f"Measured on {'; '.join(places)}."] if places else []
+    hardware = dict.fromkeys(describe_hardware(run) for group in groups for run in group.runs)
+    names = "; ".join(hardware).replace(" 1 threads", " 1 thread")  # as version 0.1 wrote it
+    notes = [f"Measured on {names}."] if hardware else []
     if unfinished := sum(run["status"] != "ok" for run in runs):
         notes.append(f"{unfinished} not finished.")
     return "\n\n".join([table, *notes])

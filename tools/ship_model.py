@@ -1,177 +1,188 @@
-"""Put a run's network among the shipped models, with its card.
+"""Publish the model of a run as a pretrained model, with its cards.
 
 python -m tools.ship_model RUN NAME
+python -m tools.ship_model --cards     rewrite the Markdown cards from the JSON cards
 """
 
+import argparse
 import hashlib
 import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from cifar10 import zoo
 from cifar10.core.errors import UserError
 from cifar10.core.files import atomic_write
-from cifar10.inference import evaluate as evaluation
-from cifar10.runs import checkpoint
-from cifar10.runs import result as results
+from cifar10.inference.evaluate import PRECISION, evaluate, evaluation_settings, open_split
+from cifar10.runs.checkpoint import read_checkpoint
 from cifar10.runs.load import find_checkpoint, load, restore_classifier
-from cifar10.runs.result import repeat_command
-from cifar10.training.classifier import Classifier
+from cifar10.runs.result import (
+    RESULT_FILE,
+    read_result,
+    repeat_command,
+    to_json,
+    without_local_paths,
+)
 
-COST = 0.0002  # of top-1 that half precision may take
+COST = 0.0002  # largest loss of top-1 by half precision
+VIEWS = (("single view", None), ("flip TTA", "mirrored"), ("6-view TTA", "six_views"))
 
 
 def ship(run: Path, name: str) -> str:
-    """Put a model's halved weights and its cards, for programs and for people, into the zoo.
+    """Write a model's half-precision weights, JSON card and Markdown card to the zoo.
 
     Args:
         run: folder of a finished run.
-        name: of the model.
+        name: of the pretrained model.
 
     Returns:
-        The card for people.
+        The Markdown card.
 
     Raises:
-        UserError: the run is not finished, or half precision costs more than 0.02 points of top-1.
+        UserError: the run is not finished, or half precision costs more than 0.02% top-1.
     """
-    result = results.read_result(run / results.RESULT_FILE)
+    result = read_result(run / RESULT_FILE)
     if result["status"] != "ok":
-        raise UserError(f"{run} is not finished: its status is {result['status']}")
-    teacher = result_of(result["settings"].get("teacher"))
-    state = checkpoint.read_checkpoint(find_checkpoint(run))
-    weights = halved(state["state_dict"])
-    settings, _, _ = evaluation.evaluation_settings(run)
-    _, batches = evaluation.open_split(settings, "test")
+        raise UserError(f"{run}: not finished, its status is {result['status']}")
+    teacher = teacher_result(result)
+    state = read_checkpoint(find_checkpoint(run))
+    weights = to_half(state["state_dict"])
+    settings, _, _ = evaluation_settings(run)
+    _, batches = open_split(settings, "test")
 
-    def scores(classifier: Classifier, views: bool) -> dict[str, Any]:
-        return evaluation.evaluate(classifier, batches, evaluation.PRECISION, views)[0]
-
-    before = scores(load(run, "cpu"), views=False)
-    after = scores(restore_classifier(state["hyper_parameters"], weights), views=True)
+    original = load(run, "cpu")
+    half = restore_classifier(state["hyper_parameters"], weights)
+    half.set_memory_format(original.memory_format == torch.channels_last)  # as `load` does
+    before, _ = evaluate(original, batches, PRECISION, views=False)
+    after, _ = evaluate(half, batches, PRECISION, views=True)
     cost = before["top1"] - after["top1"]
     if cost > COST:
-        raise UserError(f"half precision costs {cost:.2%} of top-1, more than {COST:.2%}")
+        raise UserError(f"{run}: half precision costs {cost:.2%} top-1, more than {COST:.2%}")
     data = save(weights)
-    known = {
+    card = {
         "sha256": hashlib.sha256(data).hexdigest(),
         "hyper_parameters": state["hyper_parameters"],
         "scores": after,
-        "result": without_history(result),
-        "teacher": teacher and without_history(teacher),
+        "result": published(result),
+        "teacher": teacher and published(teacher),
     }
-    text = card(name, known)
     zoo.FOLDER.mkdir(parents=True, exist_ok=True)
-    files = {"safetensors": data, "json": results.to_json(known).encode(), "md": text.encode()}
+    markdown = markdown_card(name, card)
+    files = {"safetensors": data, "json": to_json(card).encode(), "md": markdown.encode()}
     for suffix, content in files.items():
         with atomic_write(zoo.FOLDER / f"{name}.{suffix}") as file:
             file.write(content)
-    return text
+    return markdown
 
 
-def result_of(model: str | None) -> dict[str, Any] | None:
-    """The result of the run that trained a model, given as `cifar10 predict` takes it."""
-    if model is None or model in zoo.pretrained_names():
-        return model and zoo.model_card(model)["result"]
-    return results.read_result(find_checkpoint(model).parent / results.RESULT_FILE)
+def teacher_result(result: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the result of the run that trained a run's teacher, if it had one."""
+    teacher = result["settings"].get("teacher")
+    if teacher is None:
+        return None
+    if zoo.is_pretrained(teacher):
+        return zoo.model_card(teacher)["result"]
+    return read_result(find_checkpoint(teacher).parent / RESULT_FILE)
 
 
-def without_history(result: dict[str, Any]) -> dict[str, Any]:
-    """A run's result in short, as it may be handed on."""
-    return {k: v for k, v in results.without_local_paths(result).items() if k != "history"}
+def published(result: dict[str, Any]) -> dict[str, Any]:
+    """Return a result without its history and the paths of this machine."""
+    return {k: v for k, v in without_local_paths(result).items() if k != "history"}
 
 
-def halved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Matrices and convolutions in half precision; all that is small or sums as it is."""
+def to_half(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Convert matrices and convolutions to half precision; vectors are small and stay."""
     return {
         key: (value.half() if value.is_floating_point() and value.ndim > 1 else value).contiguous()
         for key, value in weights.items()
     }
 
 
-def card(name: str, known: dict[str, Any]) -> str:
-    """A model's card for people, in Markdown.
-
-    Args:
-        known: its card for programs, see `zoo.card`.
-    """
-    result, shipped = known["result"], known["scores"]
-    teacher = []
-    if known["teacher"]:
-        teacher = ["from a teacher that was made by", "", *made_by(known["teacher"])]
-    weakest = sorted(shipped["per_class"], key=shipped["per_class"].get)[:2]
-    confused = [
-        (count, row, column)
-        for row, counts in enumerate(shipped["confusion"])
-        for column, count in enumerate(counts)
-        if row != column
-    ]
-    names = list(shipped["per_class"])
-    pairs = ", ".join(
-        f"{names[row]} taken for {names[column]} ({count})"
-        for count, row, column in sorted(confused, reverse=True)[:4]
-    )
-    lines = [
-        f"# {name}",
-        "",
-        f"{result['network']}, {result['parameters']:,} parameters. Made by",
-        "",
-        *made_by(result),
-        *teacher,
-        f"| {shipped['images']:,} test images, float32 | loss | top-1 | top-3 | top-5 |",
+def markdown_card(name: str, card: dict[str, Any]) -> str:
+    """Format a model's JSON card (see `zoo.model_card`) as Markdown."""
+    result, scores = card["result"], card["scores"]
+    lines = [f"# {name}", "", f"{result['network']}, {result['parameters']:,} parameters.", ""]
+    lines += ["Training command:", "", *training(result), ""]
+    if card["teacher"]:
+        lines += ["Training command of its teacher:", "", *training(card["teacher"]), ""]
+    lines += [
+        f"| {scores['images']:,} test images, float32 | loss | top-1 | top-3 | top-5 |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for label, kind in (
-        ("as they are", shipped),
-        ("mean with the mirror image", shipped["mirrored"]),
-        ("mean of six views", shipped["six_views"]),
-    ):
-        tops = " | ".join(f"{kind[f'top{k}']:.2%}" for k in (1, 3, 5))
-        lines.append(f"| {label} | {kind['loss']:.4f} | {tops} |")
+    for label, key in VIEWS:
+        view = scores[key] if key else scores
+        tops = " | ".join(f"{view[f'top{k}']:.2%}" for k in (1, 3, 5))
+        lines.append(f"| {label} | {view['loss']:.4f} | {tops} |")
+    classes = list(scores["per_class"])
+    weakest = sorted(classes, key=lambda label: scores["per_class"][label])[:2]
+    errors = sorted(
+        (
+            (count, row, column)
+            for row, counts in enumerate(scores["confusion"])
+            for column, count in enumerate(counts)
+            if row != column
+        ),
+        reverse=True,
+    )
+    pairs = [f"{classes[row]} as {classes[column]} ({count})" for count, row, column in errors[:4]]
     lines += [
         "",
-        f"Expected calibration error: {shipped['calibration_error']:.2%} (15 bins).",
+        f"Expected calibration error: {scores['calibration_error']:.2%} (15 bins).",
         "",
         "| class | top-1 |",
         "| --- | --- |",
-        *(f"| {key} | {value:.2%} |" for key, value in shipped["per_class"].items()),
+        *(f"| {label} | {top1:.2%} |" for label, top1 in scores["per_class"].items()),
         "",
-        f"Weak spots: {' and '.join(weakest)} are missed most; most frequent mistakes: {pairs}."
-        " It knows ten classes only, and answers with one of them whatever it is shown.",
+        f"Weakest classes: {' and '.join(weakest)}. Most frequent errors: {', '.join(pairs)}.",
+        f"Every image is classified as one of these {len(classes)} classes, whatever it shows.",
         "",
-        f"Weights in half precision, SHA-256 `{known['sha256']}`.",
+        f"Weights in half precision, SHA-256 `{card['sha256']}`.",
     ]
     return "\n".join(lines) + "\n"
 
 
-def made_by(result: dict[str, Any]) -> list[str]:
-    """The command of a run, and what there is to know of it, as Markdown."""
+def training(result: dict[str, Any]) -> list[str]:
+    """Format the command, circumstances and metrics of a training run as Markdown."""
     data = result["data"]
-    held_out = (
-        f"{data['val']:,} were held out to choose the epoch"
-        if data["val"]
-        else ("none was held out, and the last epoch is the result")
-    )
+    device = result["device"].replace(" 1 threads", " 1 thread")  # as version 0.1 wrote it
+    first, *resumed = repeat_command(result).split(" && ")
+    command = " && ".join([f"{first} seed={result['seed']}", *resumed])
+    chosen = f"{data['val']:,} validation images chose the epoch"
+    if not data["val"]:
+        chosen = "no validation set, so the last epoch is the result"
     return [
-        f"    {repeat_command(result)}",
+        f"    {command}",
         "",
-        f"at commit {result['commit'][:12]}, on {result['device']}, {result['precision']['value']}:"
-        f" {result['epochs']} epochs in {result['seconds']['training'] / 60:.0f} minutes. Seed"
-        f" {result['seed']}, one run. {data['train']:,} images were trained on; {held_out}. Its own"
-        f" figures: test loss {result['test']['loss']:.4f}, top-1 {result['test']['top1']:.2%}.",
+        f"Trained at commit {result['commit'][:12]} on {device}, {result['precision']['value']}: "
+        f"{result['epochs']} epochs in {result['seconds']['training'] / 60:.0f} minutes, one run. "
+        f"{data['train']:,} training images; {chosen}.",
         "",
+        f"Metrics recorded during training: test loss {result['test']['loss']:.4f}, top-1 "
+        f"{result['test']['top1']:.2%}.",
     ]
 
 
 def main() -> None:
-    if len(sys.argv) != 3:
-        sys.exit("usage: python -m tools.ship_model RUN NAME")
-    try:
-        print(ship(Path(sys.argv[1]), sys.argv[2]))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("run", nargs="?", type=Path, help="folder of a finished run")
+    parser.add_argument("name", nargs="?", help="name of the pretrained model")
+    parser.add_argument("--cards", action="store_true", help="rewrite the Markdown cards")
+    arguments = parser.parse_args()
+    if arguments.cards:
+        for name in zoo.pretrained_names():
+            text = markdown_card(name, zoo.model_card(name))
+            (zoo.FOLDER / f"{name}.md").write_text(text, encoding="utf-8")
+    elif arguments.name:
+        try:
+            print(ship(arguments.run, arguments.name))
+        except UserError as error:
+            sys.exit(f"error: {error}")
+    else:
+        parser.error("RUN and NAME are needed")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def unknown_setting(key: str, value: Any, known: Iterable[str]) -> UnknownSettin
     if reason := why_removed(key):
         return UnknownSetting(key, value, reason)
     known = [name for name in known if not key.startswith(f"{name}.")]
-    if close := difflib.get_close_matches(key, known, n=1):
+    if close := difflib.get_close_matches(key, known, n=1, cutoff=0.8):
         hint = f"did you mean {close[0]}?"
     else:
         hint = f"choose from {', '.join(sorted(known))}" if len(known) < 12 else "see --help"

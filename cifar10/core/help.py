@@ -11,7 +11,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from cifar10.core.hydra_errors import options_of
-from cifar10.core.settings import CONFIGS, compose
+from cifar10.core.settings import CONFIGS, compose, flatten
 
 USAGE = """\
 Train a CIFAR-10 classifier, evaluate its best checkpoint on the test set and write result.json.
@@ -81,11 +81,7 @@ def help_text(words: Sequence[str]) -> str:
 def describe(node: dict[Any, Any], prefix: str, meaning: dict[str, str]) -> list[str]:
     """One line or more for each setting of a group."""
     lines = []
-    for key, value in node.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict) and value:
-            lines += describe(value, f"{name}.", meaning)
-            continue
+    for name, value in flatten(node, prefix).items():
         text = json.dumps(value) if value is None or isinstance(value, bool) else str(value)
         typed = f"{name}={text}"
         if len(typed) > WIDTH - 2:

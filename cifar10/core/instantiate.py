@@ -89,7 +89,8 @@ def call_checked(
     check_types(function, arguments, prefix)
     for name, parameter in named.items():
         if parameter.default is parameter.empty and name not in given and name not in arguments:
-            raise SettingError(f"{prefix}{name}: missing; {function.__name__} needs it")
+            user = f"; {function.__name__} needs it" if isinstance(function, type) else ""
+            raise SettingError(f"{prefix}{name}: missing{user}")
     return function(**given, **arguments)
 
 
@@ -155,7 +156,8 @@ def requirement(details: Iterable[ErrorDetails]) -> str:
     """What a value must be, from pydantic's errors about it: `must be at least 1 or be null`."""
     needs = []
     for detail in details:
-        text = REQUIREMENTS.get(detail["type"])
+        text, limits = REQUIREMENTS.get(detail["type"]), detail.get("ctx", {})
+        limits = {key: f"{n:g}" if type(n) is float else n for key, n in limits.items()}
         fallback = detail["msg"].partition(" should ")[2] or detail["msg"]
-        needs.append(text.format(**detail.get("ctx", {})) if text else fallback)
+        needs.append(text.format(**limits) if text else fallback)
     return f"must {' or '.join(dict.fromkeys(needs))}"

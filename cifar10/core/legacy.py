@@ -40,10 +40,7 @@ def upgrade_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def upgrade_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Upgrade the flat settings of a result, where lists and dictionaries are text.
-
-    Settings that were removed stay unless they are neutral, so that results remain distinct.
-    """
+    """Upgrade a result's flat settings, whose lists are text; a removed one stays if in use."""
     new = dict(settings)
     for key, neutral in REMOVED.items():
         if set(json.loads(new.get(key, "[]"))) <= {neutral}:

@@ -105,8 +105,8 @@ class Augment:
         columns = reflect(line + shift[:, 1:], size)
         columns = torch.where(draw.flip[indices, None], columns.flip(1), columns)
         # Gathering whole rows first takes half the time of gathering single pixels.
-        whole = pixels.view(-1, size).index_select(0, (indices[:, None] * size + rows).view(-1))
-        batch = whole.view(-1, size, size).gather(2, columns[:, None, :].expand(-1, size, -1))
+        moved = pixels.view(-1, size).index_select(0, (indices[:, None] * size + rows).view(-1))
+        batch = moved.view(-1, size, size).gather(2, columns[:, None, :].expand(-1, size, -1))
         if self.cutout:
             start = draw.hole[indices]
             inside = (line >= start[..., None]) & (line < start[..., None] + self.cutout)

@@ -13,19 +13,12 @@ RECORD_BYTES = 1 + PIXEL_BYTES
 
 @dataclass(frozen=True)
 class Checksums:
-    """Digests of the files of a data set in CIFAR-10's format.
+    """Digests of the files of a data set in CIFAR-10's format."""
 
-    Attributes:
-        records: number of images in each of the six batches.
-        sha256: of each binary batch.
-        md5: of each pickled batch in the Python archive.
-        archives: SHA-256 of each known archive, by official file name.
-    """
-
-    records: Sequence[int]
-    sha256: Sequence[str]
-    md5: Sequence[str]
-    archives: Mapping[str, str]
+    records: Sequence[int]  # number of images in each of the six batches
+    sha256: Sequence[str]  # of each binary batch
+    md5: Sequence[str]  # of each pickled batch in the Python archive
+    archives: Mapping[str, str]  # SHA-256 of each known archive, by official file name
 
     @property
     def digest(self) -> str:

@@ -20,13 +20,7 @@ from cifar10.data.checksums import BATCH_NAMES, PIXEL_BYTES, Checksums, CorruptD
 
 def read_folder(path: Path, checksums: Checksums) -> list[bytes]:
     """Read an extracted folder of binary or pickled batches."""
-    suffix = ".bin" if path.name.endswith("-bin") else ""
-    files = {}
-    for name in BATCH_NAMES:
-        file = path / f"{name}{suffix}"
-        if not file.is_file():
-            raise CorruptData(f"{file} is missing")
-        files[file.name] = file.read_bytes()
+    files = {file.name: file.read_bytes() for file in path.glob("*_batch*") if file.is_file()}
     return to_binary(files, checksums, path)
 
 
@@ -58,7 +52,7 @@ def to_binary(files: Mapping[str, bytes], checksums: Checksums, source: Path) ->
         else:
             batches = from_pickles(files, checksums)
     except (KeyError, ValueError, OSError) as error:
-        raise CorruptData(f"{source} does not hold the six batches: {error}") from error
+        raise CorruptData(f"{source} is incomplete or damaged: {error}") from error
     verify_batches(batches, checksums, str(source))
     return batches
 

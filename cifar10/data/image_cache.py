@@ -2,8 +2,10 @@
 
 import hashlib
 import logging
+import math
 import os
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -85,13 +87,11 @@ def read_all(root: Path, files: Sequence[Path]) -> tuple[Tensor, Tensor]:
     pixels = torch.zeros(len(files), 3, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
     readable = torch.zeros(len(files), dtype=torch.bool)
     log.info("reading the %d images of %s", len(files), root)
-    console, index = Console(stderr=True), 0
+    console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("reading", total=len(files))
-        for batch in images.read_ahead(files, AHEAD):
-            for _, image in batch:
-                if isinstance(image, Tensor):
-                    pixels[index], readable[index] = image, True
-                index += 1
-            progress.advance(task, len(batch))
+        total = math.ceil(len(files) / AHEAD)
+        batches = progress.track(images.read_ahead(files, AHEAD), total, description="reading")
+        for index, (_, image) in enumerate(chain.from_iterable(batches)):
+            if isinstance(image, Tensor):
+                pixels[index], readable[index] = image, True
     return pixels, readable

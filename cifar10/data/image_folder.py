@@ -24,19 +24,12 @@ MAX_LISTED = 10  # unreadable files listed by name
 
 
 class ScannedFolder(NamedTuple):
-    """The images of all splits, in the order train, val, test.
+    """The images of all splits, in the order train, val, test."""
 
-    Attributes:
-        classes: the sorted names of the class folders.
-        files: every image.
-        labels: their classes, int64 (N,).
-        counts: number of images in train, val and test.
-    """
-
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # names of the class folders, sorted
     files: list[Path]
-    labels: Tensor
-    counts: list[int]
+    labels: Tensor  # int64 (N,)
+    counts: list[int]  # number of images in train, val and test
 
 
 class FolderDataModule(InMemoryDataModule):

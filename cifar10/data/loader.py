@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,8 +10,6 @@ from torch.nn import functional as F
 from cifar10.core.errors import SettingError
 from cifar10.data.augment import Augment, Draw, generator, unpack
 from cifar10.data.checksums import IMAGE_SIZE
-
-T = TypeVar("T")
 
 
 @dataclass(eq=False)
@@ -30,7 +27,7 @@ class Loader:
     Args:
         pixels: the packed data set, int32 (N, S, S), on the device where batches are needed.
         labels: int64 (N,), on the same device.
-        indices: the images to load, int64 (M,).
+        indices: of the images to load, int64 (M,).
         batch_size: images in a global batch; the last batch of an epoch may be smaller.
         augment: augmentation of training images; None makes an evaluation loader.
         seed: of order and augmentation.
@@ -105,17 +102,10 @@ class Loader:
             yield downscale(images, side_at_epoch(self.sizes, self.epoch)), self.labels[indices]
 
 
-def value_at_epoch(values: Sequence[T], epoch: int) -> T:
-    """A per-epoch setting; the last value repeats."""
-    return values[min(epoch, len(values) - 1)]
-
-
 def side_at_epoch(sizes: Mapping[int, int] | None, epoch: int) -> int:
     """Side in pixels of the images of an epoch, counted from 0.
 
-    Args:
-        sizes: sides by the first epoch, counted from 1, that has them: `{1: 24, 13: 28}` means 24
-            pixels from epoch 1 and 28 from epoch 13 on. Without an entry, images keep 32.
+    `sizes` counts from 1: {1: 24, 13: 28} means 24 pixels, and 28 from epoch 13 on; None means 32.
     """
     begun = [first for first in sizes or {} if first <= epoch + 1]
     return sizes[max(begun)] if sizes and begun else IMAGE_SIZE

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import lightning as L
@@ -38,13 +38,6 @@ class InMemoryDataModule(L.LightningDataModule, ABC):
 
     `train` is trained on, `val` chooses the checkpoint, `test` is evaluated once, after training.
 
-    Subclasses set these before the data is opened, so that settings are checked first:
-
-    Attributes:
-        name: of the data set, for the record.
-        total: number of training images, including those that will be held out.
-        classes: names, in label order.
-
     Args:
         batch_size: images per training or evaluation batch, over all ranks.
         validation: `held-out` splits val from the training set; `test` trains on all of it and
@@ -64,9 +57,10 @@ class InMemoryDataModule(L.LightningDataModule, ABC):
         SettingError: val_size or batch_size is larger than the data set allows.
     """
 
+    # Subclasses set these before the data is opened, so that settings are checked first.
     name: str
-    total: int
-    classes: Sequence[str] = CLASSES
+    total: int  # training images, including those that will be held out
+    classes: Sequence[str] = CLASSES  # in label order
 
     def __init__(
         self,
@@ -96,7 +90,11 @@ class InMemoryDataModule(L.LightningDataModule, ABC):
         self.validation, self.val_size, self.val_seed = validation, held_out, val_seed
         self.augment = Augment(flip, shift, cutout, brightness, contrast)
         self.sizes = {int(first): side for first, side in (sizes or {}).items()}
-        self.transform = compose_transforms(transform) if transform else None
+        transforms = [
+            instantiate(spec, f"data.transform.{i}", nn.Module)
+            for i, spec in enumerate(transform or ())
+        ]
+        self.transform = nn.Sequential(*transforms) if transforms else None
         self.pixels = torch.empty(0)  # until setup()
 
     @property
@@ -110,11 +108,7 @@ class InMemoryDataModule(L.LightningDataModule, ABC):
 
     @abstractmethod
     def read_dataset(self) -> prepare.Dataset:
-        """Read the whole data set.
-
-        Raises:
-            UserError: it is not available.
-        """
+        """Read the whole data set, or raise a UserError."""
 
     @property
     @abstractmethod
@@ -126,11 +120,7 @@ class InMemoryDataModule(L.LightningDataModule, ABC):
         return MEAN, STD
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the data, after downloading it if needed.
-
-        Raises:
-            UserError: it can be neither found nor downloaded.
-        """
+        """Open the data, after downloading it if needed, or raise a UserError."""
         if len(self.pixels):
             return
         dataset = self.read_dataset()
@@ -181,27 +171,17 @@ class InMemoryDataModule(L.LightningDataModule, ABC):
         Raises:
             SettingError: a batch has fewer images than there are processes.
         """
-        if self.trainer is None:
-            rank, world_size = 0, 1
-        else:
+        if self.trainer is not None:
             # On a GPU the whole set lives there, so that a batch needs no copy from the host.
             device = self.trainer.strategy.root_device
             self.pixels, self.labels = self.pixels.to(device), self.labels.to(device)
-            rank, world_size = self.trainer.global_rank, self.trainer.world_size
-            if self.batch_size < world_size:
+            training |= {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+            if self.batch_size < self.trainer.world_size:
                 raise SettingError(
-                    f"data.batch_size={self.batch_size}: must be at least {world_size}, one image "
-                    f"per process"
+                    f"data.batch_size={self.batch_size}: must be at least "
+                    f"{self.trainer.world_size}, one image per process"
                 )
-        return Loader(
-            self.pixels,
-            self.labels,
-            indices,
-            self.batch_size,
-            rank=rank,
-            world_size=world_size,
-            **training,
-        )
+        return Loader(self.pixels, self.labels, indices, self.batch_size, **training)
 
 
 class CIFAR10DataModule(InMemoryDataModule):
@@ -239,9 +219,3 @@ class CIFAR10DataModule(InMemoryDataModule):
     @property
     def digest(self) -> str:
         return sample.SHA256 if self.name == "sample" else CIFAR10.digest
-
-
-def compose_transforms(specs: list[dict[str, Any]]) -> Callable[[Tensor], Tensor]:
-    """Build transforms from their specifications and chain them."""
-    built = [instantiate(spec, f"data.transform.{i}", nn.Module) for i, spec in enumerate(specs)]
-    return nn.Sequential(*built)

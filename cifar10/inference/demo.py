@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 ZOOM = 8  # screen pixels per pixel of the network's input
 MAX_UPLOAD = "20mb"
 # Decoded by Pillow's own libraries; others may start programs (EPS: Ghostscript).
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+FORMATS = ["AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP"]
 TYPICAL = 0.95  # share of CIFAR-10's test images whose confidence is above the threshold
 
 TITLE = "What is in this image?"
@@ -126,7 +126,7 @@ def build_page(models: Sequence[str], examples: Sequence[str], folder: Path) -> 
             with gr.Column():
                 prediction = gr.Label(num_top_classes=5, label="Prediction")
                 seen = gr.Image(
-                    label=f"Input of the network ({IMAGE_SIZE}x{IMAGE_SIZE} pixels)",
+                    label=f"Network input ({IMAGE_SIZE}x{IMAGE_SIZE} pixels)",
                     interactive=False,
                     height=ZOOM * IMAGE_SIZE,
                     buttons=[],

@@ -4,7 +4,7 @@ import logging
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -33,29 +33,17 @@ PRECISION = "32-true"  # of pretrained models' published scores; the same on eve
 Split = Literal["test", "val"]
 
 
-class EvaluationSettings(NamedTuple):
-    """Settings and SHA-256 of the data, and the precision, that a model was tested with."""
-
-    data: dict[str, Any]
-    precision: str
-    digest: str | None
-
-
 def evaluate_model(
     model: str | Path, split: Split, views: bool, out: Path | None
 ) -> tuple[dict[str, Any], Path]:
-    """Evaluate a model; save evaluation.json and figures.
+    """Evaluate a model (as for `load`); save evaluation.json and figures.
 
     Args:
-        model: as for `load`.
         views: also score flip TTA and 6-view TTA.
         out: folder to save to; by default beside the checkpoint, or here for a pretrained model.
 
     Returns:
         The scores (see `evaluate`) and the folder.
-
-    Raises:
-        UserError: the model or its data cannot be loaded.
     """
     if model == LATEST:  # resolved once, since another run may start meanwhile
         model = latest_run()
@@ -101,14 +89,14 @@ def evaluate(
     Raises:
         NonFiniteError: the logits are not finite.
     """
-    kinds = ["single", *(["mirrored", "six_views"] if views else [])]
-    count = len(classifier.classes)
-    scores = {kind: metrics("", (1, 3, 5), count).to(classifier.device) for kind in kinds}
+    device, count = classifier.device, len(classifier.classes)
+    kinds = ["single", "mirrored", "six_views"] if views else ["single"]
+    scores = {kind: metrics("", (1, 3, 5), count).to(device) for kind in kinds}
     parts: list[Predictions] = []
     classifier.eval()
     for images, labels in batches:
-        images, labels = images.to(classifier.device), labels.to(classifier.device)
-        with autocast(classifier.device.type, precision):
+        images, labels = images.to(device), labels.to(device)
+        with autocast(device.type, precision):
             logits = classifier(images)
             scores["single"].update(logits, labels)
             if views:
@@ -147,32 +135,33 @@ def format_scores(scores: dict[str, Any]) -> str:
     return "\n".join([*lines, head, *table])
 
 
-def evaluation_settings(model: str | Path, split: Split = "test") -> EvaluationSettings:
+def evaluation_settings(
+    model: str | Path, split: Split = "test"
+) -> tuple[dict[str, Any], str, str | None]:
     """Find how a model was tested; without its run's result.json, assume CIFAR-10.
 
     The data folder is this machine's, unless the run's command line set another one.
+
+    Returns:
+        Settings of the data, precision, and SHA-256 of the data if it is recorded.
 
     Raises:
         SettingError: the validation images are asked for but not recorded.
     """
     result: dict[str, Any] = {}
     if zoo.is_pretrained(model):
-        result = zoo.model_card(str(model))["result"]
+        result = zoo.model_card(str(model))["result"] | {"precision": {"value": PRECISION}}
+    elif (path := find_checkpoint(model).parent / RESULT_FILE).exists():
+        result = read_result(path)
+    elif split == "val":
+        raise SettingError(f"--split val: needs {path}, which records the validation images")
     else:
-        path = find_checkpoint(model).parent / RESULT_FILE
-        if path.exists():
-            result = read_result(path)
-        elif split == "val":
-            raise SettingError(f"--split val: needs {path}, which records the validation images")
-        else:
-            log.warning("%s is missing: assuming a CIFAR-10 model and automatic precision", path)
+        log.warning("%s is missing: assuming a CIFAR-10 model and automatic precision", path)
     current = compose_settings()
     recorded = upgrade_config(result["config"]) if "config" in result else current
     settings = merge(recorded, current, [], result.get("overrides", []))
     precision = result.get("precision", {}).get("value", "auto")
-    if zoo.is_pretrained(model):
-        precision = PRECISION
-    return EvaluationSettings(settings["data"], precision, result.get("data", {}).get("digest"))
+    return settings["data"], precision, result.get("data", {}).get("digest")
 
 
 def open_split(

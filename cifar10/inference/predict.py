@@ -24,14 +24,9 @@ Prediction = tuple[Path, list[tuple[str, float]]]  # an image's classes and thei
 def predict(
     paths: Sequence[str], model: str, top: int, show: Callable[[Iterable[Prediction]], None]
 ) -> bool:
-    """Classify the images that paths, folders and globs name; report errors on stderr.
+    """Classify the images that paths, folders and globs name, and `show` the predictions.
 
-    Args:
-        top: number of classes per image.
-        show: one of this module's `print_…` functions.
-
-    Returns:
-        Whether every path and every file could be read.
+    Unreadable files are reported on stderr and skipped; returns whether there were none.
 
     Raises:
         UserError: the paths name no image at all, or the model cannot be loaded.
@@ -97,13 +92,11 @@ def print_text(predictions: Iterable[Prediction]) -> None:
 
 def print_json(predictions: Iterable[Prediction]) -> None:
     """Print one JSON list, an image per line."""
-    before = "[\n"
+    rows = []
     for path, classes in predictions:
-        rows = [{"class": name, "probability": round(p, 6)} for name, p in classes]
-        row = json.dumps({"path": str(path), "predictions": rows}, ensure_ascii=False)
-        print(before + row, end="")
-        before = ",\n"
-    print("[]" if before == "[\n" else "\n]")
+        best = [{"class": name, "probability": round(p, 6)} for name, p in classes]
+        rows.append(json.dumps({"path": str(path), "predictions": best}, ensure_ascii=False))
+    print("[" + ",\n".join(rows) + "]")
 
 
 def print_csv(predictions: Iterable[Prediction]) -> None:

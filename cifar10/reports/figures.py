@@ -118,7 +118,7 @@ def class_samples(images: Tensor, labels: Tensor, names: Sequence[str], each: in
     """
     found = {name: (labels == c).nonzero()[:each, 0] for c, name in enumerate(names[:MAX_CLASSES])}
     found = {name: indices for name, indices in found.items() if len(indices)}
-    rows = [own[torch.arange(each).clamp(max=len(own) - 1)] for own in found.values()]
+    rows = [found[name][torch.arange(each).clamp(max=len(found[name]) - 1)] for name in found]
     return image_grid(images[torch.cat(rows)], columns=each, rows=list(found))
 
 

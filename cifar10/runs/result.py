@@ -31,12 +31,19 @@ Figures = dict[str, float | None]
 Group = dict[str, Any]
 
 
+class Config(BaseModel, extra="allow", strict=True):
+    """The groups of a run's settings that are read from its result."""
+
+    data: Group = {}
+    callbacks: Group | None = None
+
+
 class Unfinished(BaseModel, extra="allow", strict=True):
     """The fields that other parts rely on; a run that has not finished may lack most of them."""
 
     status: Literal["running", "ok", "failed", "interrupted", "pruned"]
     overrides: list[str]
-    config: Group = {}  # all settings, which the run resumes with
+    config: Config = Config()  # all settings, which the run resumes with
     settings: Group = {}  # flat, those that runs are compared by
     epochs: int = 0
     history: list[Group] = []
@@ -88,9 +95,9 @@ def to_json(result: dict[str, Any]) -> str:
 
 
 def finite(value: Any) -> Any:
-    """A plain value with null for each NaN and infinity, which JSON cannot hold."""
+    """A plain value as JSON can hold it: text as keys, null for each NaN and infinity."""
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar10.core.errors import UserError
+from cifar10.core.legacy import rename_targets, upgrade_settings
 from cifar10.core.settings import flatten
 from cifar10.runs.result import RESULT_FILE, read_result, recipe_overrides
 
@@ -68,9 +69,7 @@ def group_over_seeds(runs: Iterable[Run], same_hardware: bool = False) -> list[G
     compared = zip(runs, compared_settings(runs), strict=True)
     for run, settings in sorted(compared, key=lambda pair: str(pair[0].get("started"))):
         if run["status"] == "ok":
-            changes = [
-                words for part in run.get("resumed", []) if (words := recipe_overrides(part))
-            ]
+            changes = list(filter(None, map(recipe_overrides, run.get("resumed", []))))
             where = describe_hardware(run) if same_hardware else None
             key = json.dumps([settings, changes, where], sort_keys=True)
             grouped.setdefault(key, (settings, {}))[1][run["seed"]] = run
@@ -84,50 +83,45 @@ def compared_settings(runs: Sequence[Run]) -> list[dict[str, Any]]:
     it. Otherwise a later version has added it, with a default that changes nothing, or it belongs
     to a class that another setting chooses.
     """
-    flat = [flat_settings(run) for run in runs]
-    typed = [typed_settings(run) for run in runs]
-    partial = {key for settings in flat for key in settings}
-    partial = {key for key in partial if any(key not in settings for settings in flat)}
-    defaults: dict[str, set[str]] = {key: set() for key in partial}  # values that nobody typed
-    for settings, words in zip(flat, typed, strict=True):
+    pairs = [(flat_settings(run), typed_settings(run)) for run in runs]
+    partial = {key for settings, _ in pairs for key in settings}
+    partial = {key for key in partial if any(key not in settings for settings, _ in pairs)}
+    untyped: dict[str, set[str]] = {key: set() for key in partial}  # values that nobody typed
+    for settings, words in pairs:
         for key in partial & settings.keys() - words.keys():
-            defaults[key].add(str(settings[key]))
+            untyped[key].add(str(settings[key]))
     compared = []
-    for settings, words in zip(flat, typed, strict=True):
-        own = {
+    for settings, words in pairs:
+        chosen = {
             key: value
             for key, value in settings.items()
-            if key not in partial or key in words or len(defaults[key]) > 1
+            if key not in partial or key in words or len(untyped[key]) > 1
         }
         # Words that choose a whole group, or leave one out: `callbacks=ema`, `~callbacks.best`.
         for word, value in words.items():
             chooses = any(word == "experiment" or key.startswith(f"{word}.") for key in partial)
             if chooses and word not in settings:
-                own[word] = value
-        compared.append(own)
-    shared = set.intersection(*({(k, str(v)) for k, v in own.items()} for own in compared or [{}]))
-    return [{k: v for k, v in own.items() if (k, str(v)) not in shared} for own in compared]
+                chosen[word] = value
+        compared.append(chosen)
+    items = [{(key, str(value)) for key, value in each.items()} for each in compared]
+    shared = {key for key, _ in set.intersection(*items)} if items else set()
+    return [{key: each[key] for key in each if key not in shared} for each in compared]
 
 
 def flat_settings(run: Run) -> dict[str, Any]:
     """A run's settings by dotted key, with its callbacks."""
-    config = flatten(run.get("config", {}))
-    callbacks = {
-        # A class keeps its name when it moves to another module.
-        key: value.rpartition(".")[2] if key.endswith("._target_") else value
-        for key, value in config.items()
-        if key.startswith("callbacks.")
-    }
-    settings = run["settings"] | callbacks
+    callbacks = flatten(rename_targets(run.get("config", {}).get("callbacks") or {}), "callbacks.")
+    settings = upgrade_settings(run["settings"]) | callbacks
     return {key: value for key, value in settings.items() if key not in NOT_COMPARED}
 
 
 def typed_settings(run: Run) -> dict[str, str]:
     """The overrides of a run, by key."""
-    words = (word.partition("=") for word in recipe_overrides(run))
-    return {
-        key.lstrip("+~"): "removed" if key.startswith("~") else value for key, _, value in words
-    }
+    typed = {}
+    for word in recipe_overrides(run):
+        key, _, value = word.partition("=")
+        typed[key.lstrip("+~")] = value or "removed"
+    return typed
 
 
 def describe_hardware(run: Run) -> str:
@@ -140,7 +134,3 @@ def format_mean(values: Sequence[float], form: str) -> str:
     if len(values) < 2:
         return form.format(*values) if values else ""
     return " ± ".join(form.format(f(values)) for f in (statistics.mean, statistics.stdev))
-
-
-def setting_names(groups: Sequence[Group]) -> list[str]:
-    return list(dict.fromkeys(key for group in groups for key in group.settings))

@@ -28,10 +28,10 @@ def begin_line(sweep: Mapping[str, Any], folder: Path) -> str:
         sweep: as for `name_run`.
         folder: of the sweep; its finished runs give the time that is left.
     """
-    line = f"{name_run(sweep)}: {sweep['label']}"
+    parts = [sweep["label"] or "started"]
     if seconds := seconds_left(folder, sweep["runs"]):
-        line += f", about {format_duration(seconds, rough=True)} left"
-    return line
+        parts.append(f"about {format_duration(seconds, rough=True)} left")
+    return f"{name_run(sweep)}: {', '.join(parts)}"
 
 
 def end_line(sweep: Mapping[str, Any], result: Mapping[str, Any]) -> str:

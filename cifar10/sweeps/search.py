@@ -57,10 +57,8 @@ def open_study(storage: str, metric: str, pruner: str) -> optuna.Study:
         )
     # Without the database's driver, ImportError; for another Optuna's tables, RuntimeError.
     except (*STORAGE_ERRORS, ImportError, RuntimeError) as error:
-        cause = (
-            getattr(error, "orig", None) or error
-        )  # the driver's error, without SQLAlchemy's URL
-        why = one_line(cause).replace(storage, "it")
+        # `orig` is the database driver's own error, without SQLAlchemy's links.
+        why = one_line(getattr(error, "orig", None) or error).replace(storage, "it")
         raise SettingError(
             f"sweep.storage={without_password(storage)}: {why}; if it is a file that is damaged "
             f"or not Optuna's, move it away"

@@ -20,7 +20,7 @@ class SweepSettings:
     at_once: Annotated[int, Ge(1)]
     seed: Annotated[int, Ge(0)]
     # The sweeper sets these for its runs, never the user.
-    run: None
-    runs: None
-    label: None
-    trial: None
+    run: None = None
+    runs: None = None
+    label: None = None
+    trial: None = None

@@ -3,6 +3,7 @@
 Hydra imports this file at every start, so heavy imports wait until a sweep begins.
 """
 
+import contextlib
 import itertools
 import logging
 import shlex
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -25,9 +26,6 @@ from omegaconf import DictConfig, OmegaConf
 from cifar10.core.errors import SettingError, UserError, one_line
 from cifar10.core.settings import quote_override, safe_filename
 from cifar10.runs.signals import Interrupted, preemption_signals, requeue
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
@@ -141,22 +139,24 @@ class ResumableSweeper(Sweeper):
         """
         from cifar10.runs.result import RESULT_FILE, read_result
 
+        grid = self.settings.trials is None
         folders, batch = [], []
         for number, job in jobs.items():
-            varied = [word for word in job if word.partition("=")[0] in self.varied] or ["run"]
-            prefix = "" if self.settings.trials is None else f"{number:03}_"
-            folders.append(safe_filename(prefix + "_".join(varied).replace("=", "-")))
-            own = {
+            varied = [word for word in job if word.partition("=")[0] in self.varied]
+            name = "_".join(varied).replace("=", "-") or "run"
+            folders.append(safe_filename(name if grid else f"{number:03}_{name}"))
+            extra = {
                 "sweep.run": number + 1,
                 "sweep.runs": total,
-                "sweep.label": " ".join(map(short_name, varied)),
+                # Text alone: `${…}` would be evaluated.
+                "sweep.label": " ".join(map(short_name, varied)).replace("$", ""),
                 # The default folder contains the time, which another process would evaluate anew.
                 "hydra.sweep.dir": self.folder.absolute(),
                 "hydra.sweep.subdir": folders[-1],
                 # The terminal shows the sweep's own lines; the log file has all.
                 "++hydra.job_logging.handlers.console.level": "WARNING",
             }
-            batch.append([*job, *(f"{key}={quote_override(own[key])}" for key in own)])
+            batch.append([*job, *(f"{key}={quote_override(extra[key])}" for key in extra)])
         returned: Sequence[JobReturn] = []
         try:
             returned = self.launcher.launch(batch, initial_job_idx=min(jobs))
@@ -166,21 +166,20 @@ class ResumableSweeper(Sweeper):
             log.error("error: %s", one_line(error))  # a worker or a cluster job has died
         results = []
         for name, job_return in itertools.zip_longest(folders, returned):
-            try:
+            result = {"status": "failed"}
+            with contextlib.suppress(UserError):
                 result = read_result(self.folder / name / RESULT_FILE)
-            except UserError:
-                result = {"status": "failed"}
-            # A job that fails before it claims its folder may find an older, finished run there.
-            refused = job_return is not None and job_return.status == JobStatus.FAILED
-            results.append({"status": "failed"} if refused and result["status"] == "ok" else result)
+            if job_return and job_return.status == JobStatus.FAILED and result["status"] == "ok":
+                result = {"status": "failed"}  # another run has finished in this folder
+            results.append(result)
         return results
 
     def command(self) -> str:
         """The command that continues this sweep."""
-        own = ("sweep.dir=", "hydra.sweep.dir=")
-        words = [word for word in sys.argv[1:] if not word.startswith(own)]
-        place = f"sweep.dir={quote_override(self.folder)}"
-        return shlex.join(["python", "train.py", *words, place])
+        given = ("sweep.dir=", "hydra.sweep.dir=")
+        words = [word for word in sys.argv[1:] if not word.startswith(given)]
+        folder = f"sweep.dir={quote_override(self.folder)}"
+        return shlex.join(["python", "train.py", *words, folder])
 
 
 def is_about_sweep(override: str) -> bool:
@@ -199,5 +198,6 @@ def listed_values(override: Override) -> list[str]:
 
 
 def short_name(setting: str) -> str:
-    """A setting or override without the group that its name does not need."""
-    return setting.removeprefix("optimizer.").removeprefix("model.")
+    """A setting or override without its group: `lr=0.1` for `optimizer.lr=0.1`."""
+    key, equals, value = setting.partition("=")
+    return (key.partition(".")[2] or key) + equals + value

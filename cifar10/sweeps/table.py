@@ -16,19 +16,11 @@ from cifar10.core.errors import UserError, one_line
 from cifar10.core.files import atomic_write
 from cifar10.runs.result import RESULT_FILE, repeat_command
 from cifar10.runs.run_dir import LOCK, is_free
-from cifar10.sweeps.grouping import (
-    Group,
-    Run,
-    find_runs,
-    format_mean,
-    group_over_seeds,
-    setting_names,
-)
+from cifar10.sweeps.grouping import Group, Run, find_runs, format_mean, group_over_seeds
 from cifar10.sweeps.sweeper import short_name
 
 log = logging.getLogger(__name__)
 
-LABEL = 12  # columns of the terminal
 FIGURES, TABLE = "figures", "summary.csv"
 METRICS = (("val", "loss"), ("val", "top1"), ("test", "top1"), ("test", "loss"))
 
@@ -50,8 +42,7 @@ def summarise(folder: Path, by: str = "val/loss") -> str:
         raise UserError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
     if (folder / RESULT_FILE).exists():  # its figures would be overwritten
         raise UserError(f"{folder}: is a single run; name the folder that contains several")
-    runs = find_runs([folder])
-    if not runs:
+    if not (runs := find_runs([folder])):
         raise UserError(f"{folder}: contains no {RESULT_FILE}")
     split, metric = by.split("/")
     sign = 1 if metric == "loss" else -1
@@ -62,31 +53,33 @@ def summarise(folder: Path, by: str = "val/loss") -> str:
     with atomic_write(folder / TABLE) as file:
         file.write(as_csv(groups).encode())
     files = [folder / TABLE, *draw_figures(folder, runs, groups)]
-    rows = unfinished_rows(runs)
+    lines = describe_unfinished(runs)
     if groups and groups[0].values(split, metric):
         best = groups[0].runs
-        rows.append(("best", repeat_command(best[0], best[0]["folder"])))
-        rows.extend(("", run["folder"]) for run in best)
-    rows.append(("files", ", ".join(map(str, files))))
-    lines = "\n".join(f"{name:<{LABEL}}{text}" for name, text in rows)
-    return f"{as_table(groups)}\n\n{lines}" if groups else lines
+        lines.append(f"{'best':<12}{repeat_command(best[0], best[0]['folder'])}")
+        lines.extend(f"{'':<12}{run['folder']}" for run in best)
+    lines.append(f"{'files':<12}{', '.join(map(str, files))}")
+    return "\n".join([as_table(groups), "", *lines] if groups else lines)
 
 
-def unfinished_rows(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """The runs without a result, each with its reason, as rows of status and text."""
+def describe_unfinished(runs: Sequence[Run]) -> list[str]:
+    """Lines for the runs without a result, with their status and its reason."""
     shared = set.intersection(*(set(run["overrides"]) for run in runs))
-    rows = []
+    lines = []
     for run in sorted(runs, key=lambda run: str(run["overrides"])):
         if run["status"] not in ("ok", "pruned"):
-            words = [short_name(word) for word in run["overrides"] if word not in shared]
+            words = " ".join(short_name(word) for word in run["overrides"] if word not in shared)
             running = not is_free(Path(run["folder"], LOCK))
             why = "in another process" if running else run.get("error") or "interrupted"
-            text = f"{' '.join(words) or Path(run['folder']).name}: {why}"
-            lines = textwrap.wrap(text, 80 - LABEL, break_long_words=False)
-            rows.append((run["status"], f"\n{'':<{LABEL}}".join(lines)))
+            text = f"{run['status']:<12}{words or Path(run['folder']).name}: {why}"
+            lines += textwrap.wrap(text, 80, subsequent_indent=" " * 12, break_long_words=False)
     if pruned := sum(run["status"] == "pruned" for run in runs):
-        rows.append(("pruned", f"{pruned} of {len(runs)} trials, much worse than the others"))
-    return rows
+        lines.append(f"{'pruned':<12}{pruned} of {len(runs)} trials, much worse than the others")
+    return lines
+
+
+def setting_names(groups: Sequence[Group]) -> list[str]:
+    return list(dict.fromkeys(key for group in groups for key in group.settings))
 
 
 def as_table(groups: Sequence[Group]) -> str:
@@ -95,7 +88,8 @@ def as_table(groups: Sequence[Group]) -> str:
     keys = setting_names(groups)
     for key in keys:
         table.add_column(short_name(key).replace("_", " "), overflow="fold")
-    shown = [own for own in METRICS[:3] if any(group.values(*own) for group in groups)]
+    fitting = METRICS[:3] if len(keys) <= 2 else METRICS[:2]  # into 80 columns
+    shown = [pair for pair in fitting if any(group.values(*pair) for group in groups)]
     for split, metric in shown:
         name = metric.replace("top", "top-")
         table.add_column(f"{split} {name}", justify="right", no_wrap=True)
@@ -121,8 +115,8 @@ def as_csv(groups: Sequence[Group]) -> str:
     writer.writerow([*keys, *(f"{name} {what}" for name in names for what in ("mean", "std")), "n"])
     for group in groups:
         cells: list[Any] = [group.settings.get(key) for key in keys]
-        for own in METRICS:
-            cells += [group.mean(*own) if group.values(*own) else None, group.std(*own)]
+        for pair in METRICS:
+            cells += [group.mean(*pair) if group.values(*pair) else None, group.std(*pair)]
         writer.writerow([*cells, len(group.runs)])
     return buffer.getvalue()
 

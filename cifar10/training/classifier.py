@@ -102,7 +102,7 @@ class Classifier(L.LightningModule):
             logits = [self(batch.to(self.device)) for batch in images.split(batch_size)]
         probabilities = torch.cat(logits).float().softmax(1).cpu()
         if not probabilities.isfinite().all():
-            raise NonFiniteError("the network returns NaN or infinity: its weights are broken")
+            raise NonFiniteError("the network outputs NaN or infinity; its weights are damaged")
         return probabilities
 
     def normalise(self, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Specifications into objects: what is built, what is refused."""
+"""Specifications into objects, and the errors of wrong ones."""
 
 from fractions import Fraction
 
@@ -20,7 +20,7 @@ def test_a_specification_becomes_its_object():
     assert (layer.in_features, layer.out_features, layer.bias) == (3, 2, None)
 
 
-def test_what_a_class_does_not_know_of_the_programs_own_arguments_is_left_out():
+def test_arguments_of_the_program_that_a_class_does_not_take_are_dropped():
     instantiate({"_target_": "torch.nn.ReLU"}, "layer", nn.Module, total_steps=3)
 
 
@@ -36,13 +36,16 @@ def test_what_a_class_does_not_know_of_the_programs_own_arguments_is_left_out():
         ({"_target_": "torch.nn.functional.relu"}, "is not a Module"),
         ({"_target_": "torch.nn.Nothing"}, "has no attribute"),
         ({"_target_": "torch.nothing.Nothing"}, "No module named"),
-        ({"_target_": "torch.nn.Linear", "in_features": 3}, "layer.out_features: missing; Linear needs it"),
+        (
+            {"_target_": "torch.nn.Linear", "in_features": 3},
+            "layer.out_features: missing; Linear needs it",
+        ),
         ({"_target_": "torch.nn.ReLU", "inplac": 1}, "did you mean layer.inplace"),
-        ({"_target_": "torch.nn.ReLU", "inplace": "yes"}, "layer.inplace='yes': must be true or false"),
+        ({"_target_": "torch.nn.ReLU", "inplace": "yes"}, "inplace='yes': must be true or false"),
         ({"_target_": "torch.nn.Dropout", "p": 7.0}, "layer: dropout probability .* got 7"),
     ],
-)  # fmt: skip
-def test_what_does_not_fit_is_refused(spec, message):
+)
+def test_a_wrong_specification_is_rejected(spec, message):
     with pytest.raises(SettingError, match=message):
         instantiate(spec, "layer", nn.Module)
 
@@ -55,7 +58,7 @@ def test_another_package_can_be_trusted(monkeypatch):
     assert instantiate(spec, "thing", Fraction) == 3
 
 
-def test_what_the_program_sets_cannot_be_set():
+def test_arguments_of_the_program_cannot_be_set():
     with pytest.raises(SettingError, match=r"layer\.out=3: set by the program"):
         call_checked(lambda out: out, {"out": 3}, "layer.", out=4)
 
@@ -65,7 +68,7 @@ class Stopped(nn.Module):
         raise Interrupted(15)
 
 
-def test_a_signal_while_something_is_built_stays_a_signal(monkeypatch):
+def test_a_signal_during_building_stays_a_signal(monkeypatch):
     monkeypatch.setenv("CIFAR10_TRUST", "tests")
     with pytest.raises(Interrupted):
         instantiate({"_target_": f"{__name__}.Stopped"}, "model", nn.Module)

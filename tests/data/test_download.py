@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import stat
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -17,7 +18,7 @@ NAME = "cifar-10-python.tar.gz"
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        self.server.asked.append((self.path, self.headers.get("Range")))
+        self.server.requests.append((self.path, self.headers.get("Range")))
         kind = self.path.split("/")[1]
         if kind == "503":
             return self.send_error(503)
@@ -32,6 +33,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(200)
         self.send_header("Content-Length", str(len(body) - start))
         self.end_headers()
+        if kind == "silent":
+            return time.sleep(1)
         if kind == "breaks" and start < 50_000:
             self.wfile.write(body[start : start + 30_000])
             return self.wfile.flush()
@@ -48,7 +51,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.asked = []
+    server.requests = []
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server
@@ -87,14 +90,14 @@ def test_all_failures_are_listed_and_no_file_remains(server, tmp_path):
 
 def test_a_broken_connection_resumes_where_it_broke(server, tmp_path):
     assert download(urls(server, "breaks"), tmp_path, ARCHIVES).read_bytes() == BODY
-    ranges = [asked for _, asked in server.asked]
+    ranges = [value for _, value in server.requests]
     assert ranges == [None, "bytes=30000-", "bytes=60000-"]
 
 
 def test_a_later_start_resumes_the_part_file_even_from_another_source(server, tmp_path):
     (tmp_path / f"{NAME}.part").write_bytes(BODY[:70_000])
     assert download(urls(server, "good"), tmp_path, ARCHIVES).read_bytes() == BODY
-    assert [asked for _, asked in server.asked] == ["bytes=70000-"]
+    assert [value for _, value in server.requests] == ["bytes=70000-"]
 
 
 @pytest.mark.parametrize("length", [70_000, len(BODY), len(BODY) + 5])
@@ -111,6 +114,11 @@ def test_a_server_without_ranges_starts_from_the_beginning(server, tmp_path):
 def test_a_complete_part_file_is_accepted(server, tmp_path):
     (tmp_path / f"{NAME}.part").write_bytes(BODY)
     assert download(urls(server, "good"), tmp_path, ARCHIVES).read_bytes() == BODY
+
+
+def test_a_source_that_sends_nothing_is_left_after_the_timeout(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("cifar10.data.download.READ_TIMEOUT", 0.2)
+    assert download(urls(server, "silent", "good"), tmp_path, ARCHIVES).read_bytes() == BODY
 
 
 def test_a_malformed_url_is_skipped(server, tmp_path):

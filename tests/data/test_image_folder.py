@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from zlib import crc32
 
 import numpy as np
@@ -179,7 +180,7 @@ def renamed(old, new):
         (renamed("train", "training"), [], "rename its folder training to train"),
         (renamed("train", "TRAIN"), [], "rename its folder TRAIN to train"),
         (lambda root: None, ["data.batch_size=31"], "at most 30"),
-        (lambda root: None, ["+data.name=x"], "there is no such setting"),
+        (lambda root: None, ["+data.name=x"], "unknown setting"),
         (remove("test/ant", "test/big bee", "test/wasp", "test"), ["data.test_size=30"], "29"),
     ],
 )
@@ -212,12 +213,16 @@ def test_a_read_only_folder_is_read_without_a_cache(module, monkeypatch, caplog)
 
 
 def test_an_image_folder_trains_predicts_and_evaluates(photos, tmp_path, cifar, settings):
+    from cifar10.launch import Prepared, train_and_report
+    from cifar10.runs.components import build_components
     from cifar10.runs.load import load
     from cifar10.runs.run import run
 
     out = tmp_path / "run"
-    chosen = ["data=folder", f"data.dir='{photos}'", "data.batch_size=10", "trainer.max_epochs=3"]
-    result = run(settings(*chosen), out, chosen)
+    typed = ["data=folder", f"data.dir='{photos}'", "data.batch_size=10", "trainer.max_epochs=3"]
+    composed = settings(*typed)
+    prepared = Prepared(composed, None, False, build_components(composed, out))
+    result, _ = train_and_report(prepared, out, typed, time.perf_counter())
     assert (result["data"]["train"], result["data"]["test"]) == (30, 12)
     assert result["test"]["top3"] == result["test"]["top5"] == 1  # of three classes
     drawn = {path.stem for path in (out / "figures").iterdir()}
@@ -228,16 +233,18 @@ def test_an_image_folder_trains_predicts_and_evaluates(photos, tmp_path, cifar, 
         torch.stack([read_image(p) for p in (photos / "train").rglob("*.png")])
     )
     torch.testing.assert_close(classifier.mean.flatten(), torch.tensor(mean))
-    code, said, _ = cifar("predict", photos / "test" / "big bee" / "test0.png", "-m", out, "--json")
+    code, output, _ = cifar(
+        "predict", photos / "test" / "big bee" / "test0.png", "-m", out, "--json"
+    )
     assert code == 0
-    named = [answer["class"] for answer in json.loads(said[said.index("[") :])[0]["predictions"]]
-    assert sorted(named) == sorted(CLASSES)
+    predictions = json.loads(output[output.index("[") :])[0]["predictions"]
+    assert sorted(entry["class"] for entry in predictions) == sorted(CLASSES)
     assert cifar("evaluate", out)[0] == 0
     scores = json.loads((out / "evaluation-test" / "evaluation.json").read_text())
     assert scores["top1"] == pytest.approx(result["test"]["top1"])
     assert list(scores["per_class"]) == list(CLASSES)
     next((photos / "test" / "wasp").iterdir()).unlink()
     code, _, error = cifar("evaluate", out)
-    assert (code, "are not those" in error) == (2, True)
-    with pytest.raises(SettingError, match="are not those"):
-        run(settings(*chosen, "trainer.max_epochs=4"), out, [], earlier=result)
+    assert (code, "differs from the data set" in error) == (2, True)
+    with pytest.raises(SettingError, match="have changed"):
+        run(settings(*typed, "trainer.max_epochs=4"), out, [], earlier=result)

@@ -17,8 +17,8 @@ RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 def corner_colours(image: torch.Tensor) -> dict[str, tuple[int, ...]]:
     """The colours near the four corners."""
-    places = {"top left": (4, 4), "top right": (4, 27), "bottom left": (27, 4)}
-    return {name: tuple(image[:, y, x].tolist()) for name, (y, x) in places.items()}
+    positions = {"top left": (4, 4), "top right": (4, 27), "bottom left": (27, 4)}
+    return {name: tuple(image[:, y, x].tolist()) for name, (y, x) in positions.items()}
 
 
 def halves(size=(90, 60), left=RED, right=BLUE) -> Image.Image:
@@ -39,19 +39,19 @@ def test_an_image_of_32x32_pixels_is_unchanged(tmp_path):
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 def test_any_size_is_resized_to_32x32(size, suffix, tmp_path):
     Image.new("RGB", size, (200, 100, 50)).save(tmp_path / f"a.{suffix}")
-    picture = read_image(tmp_path / f"a.{suffix}")
-    assert picture.shape == (3, 32, 32)
-    assert picture.dtype == torch.uint8
-    middle = picture.flatten(1).float().mean(1)
-    torch.testing.assert_close(middle, torch.tensor([200.0, 100, 50]), atol=3, rtol=0)
+    image = read_image(tmp_path / f"a.{suffix}")
+    assert image.shape == (3, 32, 32)
+    assert image.dtype == torch.uint8
+    mean = image.flatten(1).float().mean(1)
+    torch.testing.assert_close(mean, torch.tensor([200.0, 100, 50]), atol=3, rtol=0)
 
 
 def test_the_centre_is_cropped(tmp_path):
     image = Image.new("RGB", (96, 32), RED)
     image.paste(GREEN, (32, 0, 64, 32))
     image.save(tmp_path / "a.png")
-    picture = read_image(tmp_path / "a.png")
-    assert set(corner_colours(picture).values()) == {GREEN}
+    image = read_image(tmp_path / "a.png")
+    assert set(corner_colours(image).values()) == {GREEN}
 
 
 def test_resizing_is_antialiased(tmp_path):
@@ -64,8 +64,8 @@ def test_resizing_is_antialiased(tmp_path):
 
 @pytest.mark.parametrize("mode", ["L", "P", "1", "CMYK", "YCbCr", "HSV", "RGBA", "LA", "RGBX"])
 def test_every_mode_converts_to_its_rgb_colours(mode):
-    picture = to_32x32(halves(left=(0, 0, 0), right=WHITE).convert(mode))
-    found = corner_colours(picture)
+    image = to_32x32(halves(left=(0, 0, 0), right=WHITE).convert(mode))
+    found = corner_colours(image)
     assert max(found["top left"]) < 8
     assert min(found["top right"]) > 247
 
@@ -108,20 +108,20 @@ def test_of_an_animation_the_first_frame_is_used(tmp_path):
 
 
 def test_a_file_that_is_not_an_image_is_reported_in_one_line(tmp_path, monkeypatch):
-    whole = tmp_path / "whole.png"
-    halves((300, 300)).save(whole)
+    large = tmp_path / "large.png"
+    halves((300, 300)).save(large)
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("not an image")
-    (tmp_path / "half.png").write_bytes(whole.read_bytes()[:200])
+    (tmp_path / "half.png").write_bytes(large.read_bytes()[:200])
     for name, reason in {
         "empty.png": "empty file",
         "text.png": "not an image",
-        "whole.png": "300x300 pixels, more than 10,000",
+        "large.png": "300x300 pixels, more than 10,000",
         "half.png": "",
         "missing.png": "No such file",
         ".": "not a file",
     }.items():
-        monkeypatch.setattr(images, "MAX_PIXELS", 10_000 if name == "whole.png" else 10**6)
+        monkeypatch.setattr(images, "MAX_PIXELS", 10_000 if name == "large.png" else 10**6)
         with pytest.raises(UnreadableImage) as error:
             read_image(tmp_path / name)
         assert reason in str(error.value)
@@ -158,9 +158,9 @@ def test_reading_ahead_keeps_the_order_and_continues_after_a_bad_file(tmp_path):
     batches = list(read_ahead(names, 3))
     assert [len(batch) for batch in batches] == [3, 3, 1]
     values = [
-        None if isinstance(picture, UnreadableImage) else int(picture[0, 0, 0])
+        None if isinstance(image, UnreadableImage) else int(image[0, 0, 0])
         for batch in batches
-        for _, picture in batch
+        for _, image in batch
     ]
     assert values == [0, 1, 2, None, 4, 5, 6]
 

@@ -25,13 +25,13 @@ def seed(request) -> int:
 
 @pytest.fixture
 def chance(request, seed) -> random.Random:
-    """Random numbers of this test's own, so that each can be repeated alone."""
+    """Random numbers of each test, so that each can be repeated alone."""
     return random.Random(f"{seed} {request.node.name}")
 
 
 @pytest.fixture(scope="session")
 def survived() -> Callable[[str], None]:
-    """Counts what was tried and what survived, for the table in RESULTS.md."""
+    """Counts trials and successes, for the table in RESULTS.md."""
 
     def count(what: str, good: bool) -> None:
         counts = tried.setdefault(what, [0, 0])
@@ -43,7 +43,7 @@ def survived() -> Callable[[str], None]:
 
 @pytest.fixture(scope="session")
 def reference(tmp_path_factory) -> tuple[dict, float]:
-    """What the small run computes when nothing disturbs it, and the seconds that takes."""
+    """The results of the undisturbed small run, and the seconds that it takes."""
     folder = tmp_path_factory.mktemp("reference")
     harness.reference(folder / "first")  # starts the server, which takes longer
     return harness.reference(folder / "run")

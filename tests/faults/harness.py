@@ -1,14 +1,8 @@
-"""Runs of the command line in processes that can be killed, and what they leave behind.
+"""Small runs that can be killed, and the comparison of what they computed."""
 
-The heavy imports happen once, in a server process; each run is a fork of it.
-"""
-
-import contextlib
 import functools
-import multiprocessing
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,9 +12,7 @@ import torch
 
 from cifar10.data.checksums import Checksums
 from cifar10.runs import result as results
-
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["train", "cifar10.runs.run"])
+from tests.processes import TrainProcess
 
 # 800 training images, 8 steps an epoch, a checkpoint every 5.
 SMALL = (
@@ -31,63 +23,30 @@ SMALL = (
     "trainer.max_epochs=3",
     "trainer.accelerator=cpu",
     "callbacks.last.every_n_steps=5",
-    "callbacks.gallery=null",  # it takes longer than all the rest
+    "report=false",  # takes longer than all the rest
     "threads=1",
     "seed=7",
 )
 # The same from data that a run must prepare first; see `use_checksums`.
 PREPARING = ("data=cifar10", "data.val_size=200", "data.download=false", *SMALL[1:])
-# What may differ: times, what was typed, and the state of the checkout.
+# What may differ: times, overrides and the state of the checkout.
 TIMES = ("started", "seconds", "images_per_second", "overrides", "resumed", "commit", "clean")
 
 
-def command_line(arguments: Sequence[str], output: str, prepare: Callable[[], None] | None) -> None:
-    """What a run's process does: `python train.py ARGUMENTS`, its output in a file."""
-    file = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    os.environ["CIFAR10_TRUST"] = "tests"
-    sys.argv = ["train.py", *arguments]
-    import train
-
-    if prepare:
-        prepare()
-    train.cli()
-
-
-class Run:
-    """A run of the command line in a process of its own.
+class Run(TrainProcess):
+    """A run that may use the small network of these tests.
 
     Args:
         arguments: of train.py.
-        output: file that what it prints is added to.
-        prepare: called in the process before anything else.
+        folder: the working directory; its output goes to files beside it.
+        prepare: called in the process before train.py starts.
     """
 
     def __init__(
-        self, arguments: Sequence[str], output: Path, prepare: Callable[[], None] | None = None
+        self, arguments: Sequence[str], folder: Path, prepare: Callable[[], None] | None = None
     ):
-        self.output = output
-        self.process = SERVER.Process(
-            target=command_line, args=(list(arguments), str(output), prepare)
-        )
-        self.process.start()
-
-    def wait(self, seconds: float = 120) -> int:
-        """The exit code; negative for the number of the signal that killed it."""
-        self.process.join(seconds)
-        if self.process.is_alive():
-            self.process.kill()
-            raise AssertionError(f"still running after {seconds} s: {self.said}")
-        return self.process.exitcode
-
-    def kill(self, number: int = signal.SIGKILL) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.process.pid, number)
-
-    @property
-    def said(self) -> str:
-        return self.output.read_text(errors="replace") if self.output.exists() else ""
+        environment = {"CIFAR10_TRUST": "tests"}
+        super().__init__(folder, *arguments, environment=environment, prepare=prepare)
 
 
 def use_checksums(checksums: Checksums, then: Callable[[], None] | None = None) -> None:
@@ -101,7 +60,7 @@ def use_checksums(checksums: Checksums, then: Callable[[], None] | None = None) 
 
 
 def die_after_saves(count: int = 6) -> None:
-    """Have the process be killed right after it has put its sixth file in place."""
+    """Have the process be killed right after it has saved its sixth file."""
     rename, done = Path.replace, 0
 
     def replace(self: Path, target: Path) -> Path:
@@ -116,7 +75,7 @@ def die_after_saves(count: int = 6) -> None:
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """All that a finished run computed: weights, optimizer, figures; no times."""
+    """Everything that a finished run computed: weights, optimizer, figures; no times."""
     result = results.read_result(folder / results.RESULT_FILE)
     history = [
         {key: value for key, value in epoch.items() if key != "train/images_per_second"}
@@ -151,8 +110,8 @@ def reference(
     arguments: Sequence[str] = SMALL,
     prepare: Callable[[], None] | None = None,
 ) -> tuple[dict[str, Any], float]:
-    """What an uninterrupted run computes, and the seconds it took."""
+    """The results of an uninterrupted run, and the seconds it took."""
     start = time.perf_counter()
-    run = Run([*arguments, f"hydra.run.dir={folder}"], folder.with_suffix(".log"), prepare)
-    assert run.wait() == 0, run.said
+    run = Run([*arguments, f"hydra.run.dir={folder}"], folder.parent, prepare)
+    assert run.wait() == 0, run.output
     return outcome(folder), time.perf_counter() - start

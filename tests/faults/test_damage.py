@@ -1,4 +1,4 @@
-"""Files that were damaged: seen, or of no consequence; never another result."""
+"""Corrupted files: detected or harmless, never another result."""
 
 import functools
 import itertools
@@ -15,9 +15,8 @@ from cifar10.data.sample import SAMPLE_FILE, read_sample
 from tests.conftest import FORMS
 from tests.faults.harness import SMALL, Run, die_after_saves, outcome, same
 
-# Without its settings a run cannot go on; without its best checkpoint it cannot end, if no later
-# epoch is better; nor can it where a directory is in the place of a file that it must write, or a
-# link in that of its lock.
+# A run cannot resume without its settings, and cannot end without its best checkpoint if no later
+# epoch is better, nor where a directory replaces a file that it must write or a link its lock.
 NEEDED = ("result.json", "best.ckpt", ".run.lock")
 DAMAGES = ("empty", "half", "bit", "random", "directory", "link")
 
@@ -37,35 +36,35 @@ def damage(path, kind, chance) -> None:
 
 
 @pytest.fixture(scope="module")
-def broken_off(tmp_path_factory):
+def killed(tmp_path_factory):
     """The folder of a run that was killed in its second epoch."""
-    folder = tmp_path_factory.mktemp("broken off") / "run"
-    run = Run([*SMALL, f"hydra.run.dir={folder}"], folder.with_suffix(".log"), die_after_saves)
-    assert run.wait() == -9, run.said
+    folder = tmp_path_factory.mktemp("killed") / "run"
+    run = Run([*SMALL, f"hydra.run.dir={folder}"], folder.parent, die_after_saves)
+    assert run.wait() == -9, run.output
     return folder
 
 
-def test_every_file_of_a_run_damaged_in_turn(
-    broken_off, tmp_path, reference, chance, long, survived
+def test_a_corrupted_file_of_a_run_is_detected_or_harmless(
+    killed, tmp_path, reference, chance, long, survived
 ):
     expected, _ = reference
-    names = sorted(p.relative_to(broken_off) for p in broken_off.rglob("*") if p.is_file())
+    names = sorted(p.relative_to(killed) for p in killed.rglob("*") if p.is_file())
     assert {"result.json", "last.ckpt", "previous.ckpt", "best.ckpt"} <= set(map(str, names))
     trials = [(name, kind) for name in names for kind in DAMAGES]
     for number, (name, kind) in enumerate(trials if long else chance.sample(trials, 6)):
         folder = tmp_path / f"run{number}"
-        shutil.copytree(broken_off, folder)
+        shutil.copytree(killed, folder)
         damage(folder / name, kind, chance)
-        run = Run([*SMALL, f"resume={folder}"], tmp_path / f"{number}.log")
+        run = Run([*SMALL, f"resume={folder}"], tmp_path)
         code = run.wait()
-        what = f"{name} {kind}: exit code {code}\n{run.said}"
-        assert "Traceback" not in run.said, what
+        what = f"{name} {kind}: exit code {code}\n{run.output}"
+        assert "Traceback" not in run.output, what
         if code:
             assert code in (1, 2), what
-            assert sum(line.startswith("error: ") for line in run.said.splitlines()) == 1, what
+            assert sum(line.startswith("error: ") for line in run.err.splitlines()) == 1, what
         may_refuse = str(name) in NEEDED or kind == "directory"
         good = same(outcome(folder), expected) if code == 0 else may_refuse
-        survived("file of a run damaged: seen or of no consequence", good)
+        survived("corrupted run file: detected or harmless", good)
         assert good, what
 
 
@@ -80,7 +79,7 @@ def test_damage_to_any_data_file_is_detected_or_harmless(forms, tmp_path, sample
             good = same_data(read(), whole)
         except UserError as error:
             good = str(path.name) in str(error)
-        survived("data file damaged: seen or of no consequence", good)
+        survived("corrupted data file: detected or harmless", good)
         assert good, (path, kind)
 
     (tmp_path / "whole").mkdir()

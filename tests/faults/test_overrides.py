@@ -1,4 +1,4 @@
-"""Bad settings, made up by the hundred: one line each, before anything is touched."""
+"""Random invalid settings: one line each, before anything is written."""
 
 import shutil
 import tempfile
@@ -29,11 +29,13 @@ BAD = st.one_of(
     st.builds("~{}".format, words),
     st.builds("resume={}".format, words),
     st.builds("trainer.precision={}".format, words),
-    st.builds("data.sizes={}".format, st.sampled_from(["{}", "{1:7}", "32", "{1:33}", "{a:24}"])),
+    st.builds("data.sizes={}".format, st.sampled_from(["[24]", "{0:32}", "{1:7}", "{1:a}", "32"])),
 )
 
 
-def test_bad_overrides_end_in_one_line(type_in, tmp_path, long, request, survived):
+def test_an_invalid_override_is_one_line_and_writes_nothing(
+    type_in, tmp_path, long, request, survived
+):
     @seed(request.config.getoption("--fault-seed"))
     @settings(
         max_examples=200 if long else 20,
@@ -50,18 +52,20 @@ def test_bad_overrides_end_in_one_line(type_in, tmp_path, long, request, survive
             and stderr.count("\n") == 1
             and not list(tmp_path.iterdir())
         )
-        survived("bad override: one line, exit code 2, nothing touched", good)
+        survived("invalid override: one line, exit code 2, nothing written", good)
         assert good, (override, code, stderr)
 
     try_one()
 
 
 @pytest.mark.parametrize("kind", ["random", "directory", "link", "colon"])
-def test_a_damaged_configuration_ends_in_one_line(kind, type_in, tmp_path, chance, long, survived):
+def test_a_corrupted_yaml_file_is_one_line_and_writes_nothing(
+    kind, type_in, tmp_path, chance, long, survived
+):
     files = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml"))
     for file in files if long else chance.sample(files, 2):
-        with tempfile.TemporaryDirectory() as place:
-            copy = shutil.copytree(CONFIGS, Path(place, "configs"))
+        with tempfile.TemporaryDirectory() as folder:
+            copy = shutil.copytree(CONFIGS, Path(folder, "configs"))
             if kind == "colon":
                 (copy / file).write_text("a: b: c\n")
             else:
@@ -70,5 +74,5 @@ def test_a_damaged_configuration_ends_in_one_line(kind, type_in, tmp_path, chanc
             code, stderr = type_in(f"--config-path={copy}", *group)
         good = code == 2 and stderr.startswith("error: ") and stderr.count("\n") == 1
         good = good and not list(tmp_path.iterdir())
-        survived("configuration file damaged: one line, exit code 2, nothing touched", good)
+        survived("corrupted YAML file: one line, exit code 2, nothing written", good)
         assert good, (file, code, stderr)

@@ -1,17 +1,20 @@
-"""Many processes prepare the data at once, and one of them is killed."""
+"""Eight processes that prepare the data at once, one of which is killed."""
 
 import multiprocessing
 import time
 
 from cifar10.data.prepare import PREPARED_FILE, prepare_dataset, read_prepared
-from tests.faults.harness import SERVER
+from tests.processes import SERVER, start_server
 
 
 def prepare(folder, checksums) -> None:
     prepare_dataset(folder, [], False, checksums)
 
 
-def test_eight_processes_prepare_at_once_and_one_is_killed(forms, tmp_path, chance, long, survived):
+def test_a_killed_process_does_not_disturb_the_others_that_prepare_the_data(
+    forms, tmp_path, chance, long, survived
+):
+    start_server()
     for round in range(20 if long else 2):
         folder = tmp_path / f"data {round}"
         folder.mkdir()

@@ -116,4 +116,4 @@ def test_a_damaged_result_is_reported_in_one_line(damage, cifar, trained, tmp_pa
     (copy / RESULT_FILE).write_text(json.dumps(result))
     code, _, err = cifar("evaluate", copy)
     assert code == 2
-    assert err.startswith("error: ") and err.count("\n") == 1
+    assert err.startswith(f"error: {copy}/result.json") and err.count("\n") == 1

@@ -74,7 +74,7 @@ def folder(tmp_path, monkeypatch):
 def test_it_trains_and_predicts_in_the_folder_of_its_file(folder, cifar):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     words = ["--config-dir", "my configs", "data=sample", "model=mine", "trainer.max_epochs=1"]
-    words += ["hydra.run.dir=run", "callbacks.gallery=null"]
+    words += ["hydra.run.dir=run", "report=false"]
     subprocess.run([sys.executable, ROOT / "train.py", *words], env=environment, check=True)
     sample = ROOT / "cifar10" / "data" / "sample.png"
     code, out, _ = cifar("predict", sample, "--model", "run", "--csv")

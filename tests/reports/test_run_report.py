@@ -1,108 +1,70 @@
-"""What a run leaves to look at."""
+"""The figures and the report page of a run."""
 
 import re
 import shutil
 import subprocess
 
 import pytest
-import torch
-from cifar10.reports.gallery import Gallery
-from matplotlib.figure import Figure
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cifar10.reports import figures, report
-from cifar10.runs import result as results
-from cifar10.runs.run import run
+from cifar10.reports import run_report
+from cifar10.reports.run_report import CAPTIONS, PAGE, render_page
+from cifar10.runs.result import read_result
 
-NAMES = {*report.CAPTIONS}
+NAMES = {*CAPTIONS}
 
 
-def test_a_run_leaves_pictures_a_report_and_tensorboards_images(trained):
+def test_a_report_has_figures_a_page_and_tensorboards_images(trained):
     assert {path.stem for path in (trained / "figures").glob("*.png")} == NAMES
     for path in (trained / "figures").iterdir():
-        with Image.open(path) as picture:
-            assert min(picture.size) > 50
-            assert len(picture.convert("L").getcolors(1 << 16)) > 4, f"{path} is blank"
+        with Image.open(path) as image:
+            assert min(image.size) > 50
+            assert len(image.convert("L").getcolors(1 << 16)) > 4, f"{path} is blank"
     events = EventAccumulator(str(trained)).Reload()
     assert set(events.Tags()["images"]) == NAMES
 
 
-def test_the_report_needs_no_network_and_has_the_result_and_the_command(trained):
-    page = (trained / report.NAME).read_text(encoding="utf-8")
-    result = results.read_result(trained / results.RESULT_FILE)
+def test_the_page_needs_no_network_and_has_the_result_and_the_command(trained):
+    page = (trained / PAGE).read_text(encoding="utf-8")
+    result = read_result(trained / "result.json")
     assert not re.search(r"(src|href)=\"(?!data:)", page)
     assert "http" not in re.sub(r"<pre>.*?</pre>", "", page, flags=re.DOTALL)
-    assert f"{100 * result['test']['top1']:.2f} %" in page
+    assert f"{result['test']['top1']:.2%}" in page
     assert "python train.py data=sample trainer.max_epochs=2" in page
-    assert "seed=0" in page
+    assert "seed: 0" in page
     assert page.count("data:image/png;base64,") == len(NAMES)
+    for caption in CAPTIONS.values():
+        assert caption in page
 
 
-def test_what_the_report_is_told_cannot_run_in_it(trained):
-    result = results.read_result(trained / results.RESULT_FILE)
-    result["overrides"] = ["x=<script>alert(1)</script>"]
-    assert "<script" not in report.page(result, {})
+def test_text_of_a_result_cannot_run_in_the_page(trained):
+    result = read_result(trained / "result.json")
+    command = "python train.py x=<script>alert(1)</script>"
+    assert "<script" not in render_page(result, command, {})
 
 
-def test_a_failure_to_draw_fails_no_run(tiny, tmp_path, monkeypatch, caplog):
-    def broken(_):
+def test_the_page_says_how_many_test_images_were_evaluated(trained):
+    result = read_result(trained / "result.json")
+    assert "of 500 test images" not in render_page(result, "", {})
+    result["data"]["tested"] = 100
+    assert "100 of 500 test images" in render_page(result, "", {})
+
+
+def test_a_figure_that_fails_is_logged_and_fails_no_run(tmp_path, monkeypatch, caplog):
+    def broken(*_):
         raise ValueError("no such\nfont")
 
-    monkeypatch.setattr(figures, "curves", broken)
-    settings = tiny()
-    settings["callbacks"]["gallery"] = {"_target_": "cifar10.reports.gallery.Gallery"}
-    result = run(settings, tmp_path)
-    assert result["status"] == results.read_result(tmp_path / results.RESULT_FILE)["status"] == "ok"
-    assert "the run's pictures are incomplete: no such font" in caplog.text
-
-
-def test_the_gallery_can_be_left_out(tiny, tmp_path):
-    run(tiny(), tmp_path)
-    assert not (tmp_path / "figures").exists()
-
-
-@pytest.mark.parametrize("images", [7, 9, 10])
-def test_answers_of_several_ranks_are_put_back_in_order(images, monkeypatch):
-    """Two ranks that each have every second image of a batch of six and one of the rest."""
-    logits = torch.arange(images * 2.0).view(images, 2)
-    batches = [logits[:6], logits[6:]]
-    said = [[batch[rank::2] for batch in batches if len(batch) > rank] for rank in range(2)]
-
-    class Trainer:
-        world_size = 2
-
-    def gather(parts, _):
-        parts[:] = said
-
-    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
-    gallery = Gallery()
-    gallery.said = said[0]
-    gallery.on_test_end(Trainer(), None)
-    assert torch.equal(torch.cat(gallery.said), logits)
-
-
-def test_figures_take_little_and_odd_input():
-    images = torch.zeros(3, 3, 32, 32, dtype=torch.uint8)
-    labels = torch.tensor([0, 1, 1])
-    certain = torch.eye(10)[labels]
-    names = [str(n) for n in range(10)]
-    drawn = [
-        figures.curves([{"epoch": 1}]),
-        figures.mistakes(images, labels, certain, names),  # there are none
-        figures.samples(images, labels, names),
-        figures.confusion(torch.zeros(10, 10), names),
-        figures.reliability(torch.tensor([0.0, 1.0]), torch.tensor([False, True]), 0.0),
-        figures.filters(torch.zeros(1, 3, 2, 2)),
-    ]
-    assert all(isinstance(figure, Figure) for figure in drawn)
+    monkeypatch.setattr(run_report, "run_figures", broken)
+    assert run_report.write_report(tmp_path, {}, "", None, None, []) is None
+    assert "the report is incomplete: no such font" in caplog.text
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs Chromium")
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_report_opens_in_a_browser_without_being_wider_than_it(trained, tmp_path, width):
+def test_a_browser_shows_the_page_without_horizontal_scrolling(trained, tmp_path, width):
     page = tmp_path / "page.html"
-    text = (trained / report.NAME).read_text(encoding="utf-8")
+    text = (trained / PAGE).read_text(encoding="utf-8")
     script = "document.title = document.documentElement.scrollWidth + ' of ' + innerWidth + ' ' + "
     script += "[...document.images].every(i => i.complete && i.naturalWidth > 50)"
     page.write_text(text.replace("</html>", f"<script>onload = () => {{{script}}}</script></html>"))

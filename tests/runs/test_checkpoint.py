@@ -1,4 +1,4 @@
-"""Checkpoint files: whole or not there, and what becomes of damaged ones."""
+"""Checkpoint files: saved completely or not at all; corrupt ones are detected."""
 
 import errno
 import os
@@ -23,12 +23,12 @@ def write(path, step=3):
     return path
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_a_saved_checkpoint_can_be_loaded(tmp_path):
     read = checkpoint.read_checkpoint(write(tmp_path / "last.ckpt"))
     assert torch.equal(read["state_dict"]["weight"], STATE["state_dict"]["weight"])
 
 
-def test_a_full_disk_leaves_the_old_file_and_one_line(tmp_path, monkeypatch):
+def test_a_full_disk_keeps_the_old_file_and_is_one_error(tmp_path, monkeypatch):
     path = write(tmp_path / "last.ckpt")
     before = path.read_bytes()
 
@@ -36,35 +36,35 @@ def test_a_full_disk_leaves_the_old_file_and_one_line(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match=r"last.ckpt cannot be written: No space left"):
+    with pytest.raises(UserError, match=r"last.ckpt: cannot be saved: No space left"):
         write(path, step=9)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
 
-def test_every_flipped_bit_is_seen_or_changes_nothing(tmp_path):
+def test_a_flipped_bit_is_detected_or_harmless(tmp_path):
     path = write(tmp_path / "last.ckpt")
     whole = path.read_bytes()
-    seen = 0
-    places = range(0, len(whole), 97)
-    for place in places:
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    detected = 0
+    positions = range(0, len(whole), 97)
+    for position in positions:
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
         try:
             read = checkpoint.read_checkpoint(path)
         except UserError:
-            seen += 1
+            detected += 1
             continue
         assert torch.equal(read["state_dict"]["weight"], STATE["state_dict"]["weight"])
         assert read["global_step"] == 3
-    assert seen > len(places) / 2
+    assert detected > len(positions) / 2
 
 
-def test_torch_itself_does_not_see_a_flipped_bit(tmp_path):
-    """If it ever does, `read` may do without looking."""
+def test_torch_itself_does_not_detect_a_flipped_bit(tmp_path):
+    """If it ever does, `read_checkpoint` need not verify checksums."""
     path = write(tmp_path / "last.ckpt")
     whole = bytearray(path.read_bytes())
-    place = whole.index(torch.arange(500.0, 510.0).numpy().tobytes())
-    whole[place] ^= 1
+    position = whole.index(torch.arange(500.0, 510.0).numpy().tobytes())
+    whole[position] ^= 1
     path.write_bytes(whole)
     assert not torch.equal(torch.load(path)["state_dict"]["weight"], STATE["state_dict"]["weight"])
     with pytest.raises(UserError, match=r"another checksum|Bad CRC"):
@@ -83,31 +83,31 @@ def damage(path, how):
 
 
 @pytest.mark.parametrize("how", ["empty", "half", "directory", "dangling link"])
-def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(how, tmp_path, caplog):
+def test_a_corrupt_last_checkpoint_is_replaced_by_the_previous_one(how, tmp_path, caplog):
     write(tmp_path / "previous.ckpt", step=2)
     damage(write(tmp_path / "last.ckpt", step=4), how)
     assert checkpoint.find_resumable(tmp_path) == (tmp_path / "previous.ckpt", 2)
     assert len(caplog.messages) == 1
-    assert "last.ckpt is no whole checkpoint" in caplog.text
-    assert "going on from previous.ckpt instead" in caplog.text
+    assert "last.ckpt: not a valid checkpoint" in caplog.text
+    assert "resuming from previous.ckpt instead" in caplog.text
 
 
-def test_none_yet_and_none_whole_are_told_apart(tmp_path):
+def test_no_checkpoint_yet_differs_from_no_valid_one(tmp_path):
     assert checkpoint.find_resumable(tmp_path) is None
     damage(write(tmp_path / "last.ckpt"), "half")
-    with pytest.raises(UserError, match="there is no other to go on from"):
+    with pytest.raises(UserError, match="there is no other checkpoint to resume from"):
         checkpoint.find_resumable(tmp_path)
 
 
-def test_weights_alone_cannot_be_trained_on(tmp_path):
+def test_a_file_of_weights_alone_cannot_be_resumed(tmp_path):
     AtomicCheckpointIO().save_checkpoint(
         {"state_dict": {}, "callbacks": {}}, tmp_path / "last.ckpt"
     )
-    with pytest.raises(UserError, match="holds weights alone: it lacks optimizer_states"):
+    with pytest.raises(UserError, match="holds only weights; it lacks optimizer_states"):
         checkpoint.find_resumable(tmp_path)
 
 
-def test_a_moved_runs_own_files_are_found_and_a_callbacks_own_folder_stays(tmp_path):
+def test_paths_in_a_moved_run_follow_it_but_not_those_of_other_folders(tmp_path):
     here, elsewhere = str(tmp_path / "before"), str(tmp_path / "elsewhere")
 
     def state(folder):

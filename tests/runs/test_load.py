@@ -179,7 +179,9 @@ def test_a_pretrained_model_reproduces_the_scores_on_its_cards(pretrained, cifar
     assert code == 0
     scores = json.loads(Path("little-evaluation-test/evaluation.json").read_text())
     card = zoo.model_card("little")
-    assert card["scores"].items() <= scores.items()
+    assert card["scores"].pop("confusion") == scores["confusion"]
+    for key, value in card["scores"].items():  # the memory layout may change the last digit
+        assert scores[key] == pytest.approx(value, abs=2e-6)
     text = (pretrained / "little.md").read_text()
     for kind in (scores, scores["mirrored"], scores["six_views"]):
         assert f"| {kind['loss']:.4f} | {kind['top1']:.2%} | {kind['top3']:.2%} |" in text

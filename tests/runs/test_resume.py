@@ -1,66 +1,37 @@
-"""Going on with a run: what may change, what comes back, what the logs show."""
+"""Resuming a run: which settings may change, how its logs continue, runs of version 0.1."""
 
 import csv
 import json
+import shutil
 
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import train
 from cifar10.core.errors import SettingError, UserError
-from cifar10.runs import checkpoint, resume
-from cifar10.runs import result as results
-from cifar10.runs.components import build_components
-from cifar10.runs.last_checkpoint import LastCheckpoint
-from cifar10.runs.run import run, step_of
-from cifar10.runs.run_dir import claim_run_dir
+from cifar10.core.legacy import MOVED
+from cifar10.runs import resume
+from cifar10.runs.result import (
+    read_result,
+    recorded_settings,
+    repeat_command,
+    settings_digest,
+    write_result,
+)
+from cifar10.runs.run import run
 from cifar10.runs.signals import Interrupted, signals
-from cifar10.sweeps.grouping import group_over_seeds
+from cifar10.training.classifier import Classifier
 
 
-@pytest.fixture
-def ask_to_stop(monkeypatch):
-    """Has the run behave as if a signal came during its nth training step."""
-
-    def ask(step):
-        from cifar10.training.classifier import Classifier
-
-        original = Classifier.training_step
-
-        def training_step(self, batch, index):
-            if self.global_step == step - 1:
-                signals.asked = 15
-            return original(self, batch, index)
-
-        monkeypatch.setattr(Classifier, "training_step", training_step)
-
-    yield ask
-    signals.asked = None
-
-
-def interrupt(ask_to_stop, step, settings, folder):
-    ask_to_stop(step)
+@pytest.mark.parametrize("step", [1, 4, 6])
+def test_curves_continue_without_a_gap_and_without_duplicates(step, finished, tmp_path, signal_at):
+    signal_at(step)
     with pytest.raises(Interrupted):
-        run(settings, folder)
-    signals.asked = None
-    earlier = results.read_result(folder / results.RESULT_FILE)
-    assert earlier["status"] == "interrupted"
-    return earlier
-
-
-LOGGED = ("trainer.max_epochs=3", "trainer.log_every_n_steps=1", "logger=csv")
-
-
-@pytest.mark.parametrize("step", [1, 6, 8])
-def test_curves_go_on_without_a_gap_and_without_doubles(step, tiny, tmp_path, ask_to_stop):
-    settings = tiny(*LOGGED)
-    settings["logger"] |= tiny()["logger"]
-    run(settings, tmp_path / "whole")
-    earlier = interrupt(ask_to_stop, step, settings, tmp_path / "parts")
-    ask_to_stop(-1)
-    run(settings, tmp_path / "parts", earlier=earlier)
+        run(finished.settings, tmp_path)
+    signals.received = None
+    signal_at(-1)
+    run(finished.settings, tmp_path, earlier=read_result(tmp_path / "result.json"))
 
     def points(folder):
         events = EventAccumulator(str(folder)).Reload()
@@ -72,59 +43,22 @@ def test_curves_go_on_without_a_gap_and_without_doubles(step, tiny, tmp_path, as
             rows = list(csv.DictReader(file))
         return [{k: v for k, v in row.items() if "images_per_second" not in k} for row in rows]
 
-    assert points(tmp_path / "parts") == points(tmp_path / "whole")
-    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
-
-
-def test_weight_averages_come_back(tiny, tmp_path, ask_to_stop):
-    settings = tiny(
-        "trainer.max_epochs=2",
-        "+callbacks.average._target_=lightning.pytorch.callbacks.EMAWeightAveraging",
-        "+callbacks.average.decay=0.5",
-    )
-    run(settings, tmp_path / "whole")
-    earlier = interrupt(ask_to_stop, 6, settings, tmp_path / "parts")
-    run(settings, tmp_path / "parts", earlier=earlier)
-    whole, parts = (torch.load(tmp_path / name / "last.ckpt") for name in ("whole", "parts"))
-    for kind in ("state_dict", "current_model_state"):
-        for key, value in whole[kind].items():
-            assert torch.equal(value, parts[kind][key]), key
-
-
-def test_a_moved_run_goes_on_in_its_new_place(tiny, tmp_path, ask_to_stop):
-    settings = tiny("trainer.max_epochs=2")
-    earlier = interrupt(ask_to_stop, 6, settings, tmp_path / "here")
-    (tmp_path / "here").rename(tmp_path / "there")
-    (tmp_path / "link").symlink_to(tmp_path / "there")  # Lightning compares resolved paths
-    result = run(settings, tmp_path / "link", earlier=earlier)
-    assert result["checkpoint"] == "best.ckpt"
-    assert not (tmp_path / "here").exists()
-    state = torch.load(tmp_path / "there" / "last.ckpt")["callbacks"]
-    paths = [s["best_model_path"] for s in state.values() if "best_model_path" in s]
-    assert all(path.startswith(str(tmp_path / "there")) for path in paths)
-
-
-def test_a_run_that_another_process_has_is_left_alone(tiny, tmp_path):
-    lock = claim_run_dir(tmp_path, {"status": "running"})
-    try:
-        with pytest.raises(UserError, match="in use by another process"):
-            run(tiny(), tmp_path, earlier={"overrides": [], "started": ""})
-    finally:
-        lock.release()
+    assert points(tmp_path) == points(finished.folder)
+    assert rows(tmp_path) == rows(finished.folder)
 
 
 @pytest.mark.parametrize(
     "override",
     ["trainer.max_epochs=7", "logger=csv", "~logger", "data.dir=/elsewhere", "threads=1"],
 )
-def test_how_long_where_and_what_is_shown_may_change(override, settings):
+def test_length_place_and_display_may_change(override, settings):
     recorded, now = settings("seed=3"), settings(override)
     merged = resume.merge(recorded, now, [override])
     assert merged == settings("seed=3", override)
 
 
 @pytest.mark.parametrize(
-    "override,named",
+    ("override", "named"),
     [
         ("optimizer.lr=0.5", "optimizer.lr=0.5: the run has optimizer.lr="),
         ("model=airnet", "model._target_=cifar10.models.airnet.AirNet"),
@@ -134,184 +68,127 @@ def test_how_long_where_and_what_is_shown_may_change(override, settings):
         ("~callbacks.best", "the run has callbacks.best"),
     ],
 )
-def test_what_would_make_it_another_run_is_refused_by_name(override, named, settings):
-    with pytest.raises(SettingError, match=r"the run has") as error:
+def test_a_change_of_the_result_is_rejected_by_name(override, named, settings):
+    with pytest.raises(SettingError, match=r"cannot change on resume") as error:
         resume.merge(settings("seed=3"), settings(override), [override])
     assert named in str(error.value)
 
 
-def test_an_unchanged_command_line_changes_nothing_though_defaults_moved_on(settings):
+def test_changed_defaults_do_not_change_a_recorded_run(settings):
     typed = ["experiment=airnet94", "seed=3"]
     recorded = settings(*typed)
     recorded["label_smoothing"] = 0.15
-    moved_on = settings("seed=3")
-    moved_on["label_smoothing"] = 0.3
-    assert resume.merge(recorded, moved_on, ["seed=3"]) == recorded
+    now = settings("seed=3")
+    now["label_smoothing"] = 0.3
+    assert resume.merge(recorded, now, ["seed=3"]) == recorded
 
 
-def test_settings_that_were_changed_in_the_record_are_refused(tiny, tmp_path):
-    run(tiny(), tmp_path)
-    path = tmp_path / results.RESULT_FILE
-    result = json.loads(path.read_text())
-    assert results.recorded_settings(result, tmp_path) == tiny()
-    result["config"]["optimizer"]["lr"] *= 2
-    with pytest.raises(UserError, match="other settings than its run wrote"):
-        results.recorded_settings(result, tmp_path)
-
-
-def test_a_damaged_last_checkpoint_never_becomes_the_previous(
-    tiny, tmp_path, ask_to_stop, monkeypatch
-):
-    settings = tiny("trainer.max_epochs=3")
-    earlier = interrupt(ask_to_stop, 6, settings, tmp_path)
-    last = tmp_path / "last.ckpt"
-    last.write_bytes(last.read_bytes()[:1000])
-    ask_to_stop(-1)
-
-    def full(*_, **__):
-        raise UserError("no space")
-
-    monkeypatch.setattr(checkpoint.AtomicCheckpointIO, "save_checkpoint", full)
-    with pytest.raises(UserError, match="no space"):
-        run(settings, tmp_path, earlier=earlier)
-    path, _ = checkpoint.find_resumable(tmp_path)
-    assert path.name == "previous.ckpt"
-
-
-def test_a_checkpoint_without_its_run_is_nobodys(tiny, tmp_path, ask_to_stop):
-    interrupt(ask_to_stop, 6, tiny("trainer.max_epochs=2"), tmp_path)
-    (tmp_path / results.RESULT_FILE).unlink()
-    with pytest.raises(UserError, match=r"holds a last.ckpt without its run's result.json"):
-        run(tiny(), tmp_path)
-
-
-def test_the_last_checkpoint_is_written_after_all_others(tiny, tmp_path):
-    mine = "lightning.pytorch.callbacks.ModelCheckpoint"
-    settings = tiny(f"+callbacks.mine._target_={mine}", "+callbacks.mine.monitor=val/top1")
-    callbacks = build_components(settings, tmp_path).trainer.checkpoint_callbacks
-    assert len(callbacks) == 3
-    assert isinstance(callbacks[-1], LastCheckpoint)
-
-
-@pytest.fixture
-def die_before_the_test(monkeypatch):
-    """Has a run end after its training as if it had been killed there."""
-
-    def end(*_, **__):
-        monkeypatch.undo()
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("lightning.Trainer.test", end)
-
-
-def test_early_stopping_is_not_forgotten(tiny, tmp_path, die_before_the_test):
-    settings = tiny(
-        "trainer.max_epochs=3",
-        "+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping",
-        "+callbacks.stop.monitor=val/loss",
-        "+callbacks.stop.stopping_threshold=100",
-    )
-    with pytest.raises(KeyboardInterrupt):
-        run(settings, tmp_path)
-    result = run(settings, tmp_path, earlier=results.read_result(tmp_path / results.RESULT_FILE))
-    assert result["epochs"] == 1
-
-
-def test_the_last_of_max_steps_within_an_epoch_is_its_end(tiny, tmp_path, die_before_the_test):
-    more = ("+trainer.max_steps=2", "callbacks.last.every_n_steps=1", "data.val_size=0")
-    settings = tiny(*more)
-    with pytest.raises(KeyboardInterrupt):
-        run(settings, tmp_path)
-    result = run(settings, tmp_path, earlier=results.read_result(tmp_path / results.RESULT_FILE))
-    assert result["epochs"] == 1
-
-
-def test_more_epochs_stretch_the_schedule_from_the_first_step_on(tiny, tmp_path, monkeypatch):
-    from cifar10.training.classifier import Classifier
-
-    rates = []
-    step = Classifier.training_step
-
-    def noted(self, batch, index):
-        rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
-        return step(self, batch, index)
-
-    monkeypatch.setattr(Classifier, "training_step", noted)
-    run(tiny("trainer.max_epochs=2"), tmp_path / "straight")
-    expected = rates[4:]
-    rates.clear()
-    run(tiny(), tmp_path / "parts", ["seed=0"])
-    longer = tiny("trainer.max_epochs=2")
-    earlier = results.read_result(tmp_path / "parts" / results.RESULT_FILE)
-    result = run(longer, tmp_path / "parts", ["trainer.max_epochs=2"], earlier=earlier)
-    assert rates[4:] == expected
-    command = results.repeat_command(result)
-    assert command.endswith("python train.py resume=RUN trainer.max_epochs=2")
-    straight = results.read_result(tmp_path / "straight" / results.RESULT_FILE)
-    assert len(group_over_seeds([result, straight])) == 2
-
-
-def test_a_finished_run_without_its_checkpoints_is_not_trained_anew(tiny, tmp_path):
-    run(tiny(), tmp_path)
-    for name in ("last.ckpt", "previous.ckpt"):
-        (tmp_path / name).unlink(missing_ok=True)
-    earlier = results.read_result(tmp_path / results.RESULT_FILE)
-    with pytest.raises(UserError, match=r"holds no last.ckpt of the 1 epochs"):
-        run(tiny("trainer.max_epochs=2"), tmp_path, earlier=earlier)
-    assert results.read_result(tmp_path / results.RESULT_FILE)["status"] == "failed"
-
-
-def test_a_signal_at_the_very_end_of_training_stops_before_the_test(
-    tiny, tmp_path, ask_to_stop, monkeypatch
-):
-    end = LastCheckpoint.on_train_epoch_end
-
-    def late(self, *arguments):
-        end(self, *arguments)
-        signals.asked = 15
-
-    monkeypatch.setattr(LastCheckpoint, "on_train_epoch_end", late)
-    with pytest.raises(Interrupted):
-        run(tiny(), tmp_path)
-    assert results.read_result(tmp_path / results.RESULT_FILE)["status"] == "interrupted"
-
-
-def test_an_error_while_a_signal_waits_stays_an_error(ask_to_stop):
-    signals.asked = 15
-    assert train.interruption(RuntimeError("a crash")) is None
-    stop = Interrupted(15)
-    wrapped = RuntimeError("composing failed")
-    wrapped.__context__ = stop
-    assert train.interruption(wrapped) is stop
-
-
-@pytest.mark.filterwarnings("ignore:Experiment logs directory")
-def test_rows_that_were_cut_are_left_out_and_a_second_kill_loses_none(tmp_path):
-    logger = CSVLogger(tmp_path, name="", version="")
-    path = tmp_path / "metrics.csv"
-    path.write_text("step,train/loss\n1,0.5\n2,0.4\n3,0.3\n4")
-    resume.continue_logs([logger], 3)
-    assert path.read_text().split() == ["step,train/loss", "1,0.5", "2,0.4"]
-    path.rename(tmp_path / ".metrics.before.csv")  # killed between making the writer and its save
-    resume.continue_logs([CSVLogger(tmp_path, name="", version="")], 3)
-    assert path.read_text().split() == ["step,train/loss", "1,0.5", "2,0.4"]
-
-
-def test_a_group_that_was_left_out_can_come_back(settings):
+def test_a_group_that_was_left_out_can_be_added(settings):
     typed = ["+logger.tensorboard.flush_secs=5"]
     merged = resume.merge(settings("logger.tensorboard=null"), settings(*typed), typed)
     assert merged["logger"]["tensorboard"]["flush_secs"] == 5
 
 
-def test_a_place_that_the_run_was_told_stays(settings):
-    told = ["data.dir=/big", "data.download=false"]
-    merged = resume.merge(settings(*told), settings(), [], told)
+def test_the_place_of_the_data_stays_if_it_was_typed(settings):
+    first = ["data.dir=/big", "data.download=false"]
+    merged = resume.merge(settings(*first), settings(), [], first)
     assert merged["data"]["dir"] == "/big"
     assert merged["data"]["download"] is False
-    assert resume.merge(settings(*told), settings(), [])["data"]["download"] is True
+    assert resume.merge(settings(*first), settings(), [])["data"]["download"] is True
 
 
-@pytest.mark.parametrize("data", [b"", b"PK", b"x" * 1000])
-def test_a_damaged_best_checkpoint_has_no_step(data, tmp_path):
-    (tmp_path / "best.ckpt").write_bytes(data)
-    assert step_of(tmp_path / "best.ckpt") is None
+def test_settings_that_were_changed_in_the_record_are_rejected(finished):
+    result = read_result(finished.folder / "result.json")
+    assert recorded_settings(result, finished.folder) == finished.settings
+    result["config"]["optimizer"]["lr"] *= 2
+    with pytest.raises(UserError, match="its settings were changed or are corrupt"):
+        recorded_settings(result, finished.folder)
+
+
+def test_more_epochs_stretch_the_schedule_from_the_first_step_on(
+    tiny, finished, tmp_path, monkeypatch
+):
+    rates = []
+    step = Classifier.training_step
+
+    def recorded(self, batch, index):
+        rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
+        return step(self, batch, index)
+
+    monkeypatch.setattr(Classifier, "training_step", recorded)
+    run(tiny(), tmp_path, ["seed=0"])
+    rates.clear()
+    earlier = read_result(tmp_path / "result.json")
+    longer = tiny("trainer.max_epochs=2")
+    result = run(longer, tmp_path, ["trainer.max_epochs=2"], earlier=earlier)
+    logged = EventAccumulator(str(finished.folder)).Reload().Scalars("train/lr")
+    assert rates == pytest.approx([event.value for event in logged][4:], rel=1e-5)
+    command = repeat_command(result)
+    assert command == "python train.py && python train.py resume=RUN trainer.max_epochs=2"
+
+
+def test_a_finished_run_without_its_checkpoints_is_not_trained_anew(finished, tmp_path):
+    folder = shutil.copytree(
+        finished.folder, tmp_path / "run", ignore=shutil.ignore_patterns("last.*", "previous.*")
+    )
+    settings = json.loads(json.dumps(finished.settings))
+    settings["trainer"]["max_epochs"] = 3
+    with pytest.raises(UserError, match=r"last.ckpt is missing, .* counts 2 trained epochs"):
+        run(settings, folder, earlier=read_result(folder / "result.json"))
+    assert read_result(folder / "result.json")["status"] == "failed"
+
+
+@pytest.mark.filterwarnings("ignore:Experiment logs directory")
+def test_cut_rows_are_left_out_and_a_second_kill_loses_none(tmp_path):
+    logger = CSVLogger(tmp_path, name="", version="")
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,train/loss\n1,0.5\n2,0.4\n3,0.3\n4")
+    resume.continue_logs([logger], 3)
+    assert path.read_text().split() == ["step,train/loss", "1,0.5", "2,0.4"]
+    path.rename(tmp_path / ".metrics.before.csv")  # killed before the new writer has saved
+    resume.continue_logs([CSVLogger(tmp_path, name="", version="")], 3)
+    assert path.read_text().split() == ["step,train/loss", "1,0.5", "2,0.4"]
+
+
+def old_names(value):
+    """Nested settings with the class names of version 0.1."""
+    old = {new: name for name, new in MOVED.items()}
+    if isinstance(value, dict):
+        return {key: old_names(item) for key, item in value.items()}
+    return old.get(value, value) if isinstance(value, str) else value
+
+
+def as_version_0_1(folder, settings):
+    """Give a run's result and checkpoints the form that version 0.1 wrote."""
+    config = old_names({key: value for key, value in settings.items() if key != "report"})
+    config["keep_hardest"] = [1.0]
+    config["data"] |= {"crops": [32], "sizes": [32]}
+    config["callbacks"]["gallery"] = {"_target_": "cifar10.gallery.Gallery"}
+    assert config["optimizer"]["_target_"] == "cifar10.optim.Muon"
+    result = read_result(folder / "result.json")
+    digest = settings_digest(config)
+    write_result(folder, result | {"config": config, "config_digest": digest})
+    for path in folder.glob("*.ckpt"):
+        checkpoint = torch.load(path)
+        arguments = old_names(checkpoint["hyper_parameters"]) | {"keep_hardest": [1.0]}
+        torch.save(checkpoint | {"hyper_parameters": arguments}, path)
+
+
+def test_a_run_of_version_0_1_loads_and_resumes(finished, tmp_path):
+    import cifar10
+
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder, folder)
+    as_version_0_1(folder, finished.settings)
+    images = torch.randint(256, (3, 3, 32, 32), dtype=torch.uint8)
+    expected = cifar10.load(finished.folder, "cpu").predict(images)
+    assert torch.equal(cifar10.load(folder, "cpu").predict(images), expected)
+
+    earlier = read_result(folder / "result.json")
+    settings = recorded_settings(earlier, folder)
+    assert settings == finished.settings | {"report": True}
+    settings["trainer"]["max_epochs"] = 3
+    result = run(settings, folder, ["trainer.max_epochs=3"], earlier=earlier)
+    assert result["status"] == "ok"
+    assert [epoch["epoch"] for epoch in result["history"]] == [1, 2, 3]
+    assert result["history"][:2] == finished.result["history"]

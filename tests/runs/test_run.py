@@ -1,18 +1,13 @@
-"""Whole runs on the sample: determinism, checkpoints, result.json, logs."""
+"""Whole runs on the sample: determinism, the chosen checkpoint, result.json, errors."""
 
-import re
+import shutil
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.hparams import plugin_data_pb2
 from torch.nn import functional as F
 
 from cifar10.core.errors import UserError
-from cifar10.reports.run_report import render_page
-from cifar10.runs import result as results
-from cifar10.runs.components import build_components
-from cifar10.runs.console import summary
+from cifar10.runs.result import read_result
 from cifar10.runs.run import run
 from cifar10.training.classifier import Classifier
 
@@ -21,41 +16,33 @@ def weights(folder, name="last"):
     return torch.load(folder / f"{name}.ckpt")["state_dict"]
 
 
-def same(first, second):
+def equal(first, second):
     return all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tiny, tmp_path):
-    first = run(tiny("trainer.max_epochs=2"), tmp_path / "1")
-    again = run(tiny("trainer.max_epochs=2"), tmp_path / "2")
-    other = run(tiny("trainer.max_epochs=2", "seed=1"), tmp_path / "3")
-    assert same(weights(tmp_path / "1"), weights(tmp_path / "2"))
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(trained, settings, tmp_path):
+    typed = ["data=sample", "trainer.max_epochs=2", "+trainer.limit_train_batches=8"]
+    first = read_result(trained / "result.json")
+    again = run(settings(*typed), tmp_path / "again")
+    other = run(settings(*typed, "trainer.max_epochs=1", "seed=1"), tmp_path / "other")
+    assert equal(weights(trained), weights(tmp_path / "again"))
     assert first["test"] == again["test"]
-    assert not same(weights(tmp_path / "1"), weights(tmp_path / "3"))
+    assert first["history"][0]["train/loss"] != other["history"][0]["train/loss"]
+    assert not equal(weights(trained), weights(tmp_path / "other"))
     assert first["data"]["val_digest"] == other["data"]["val_digest"]
 
 
-def test_what_the_seed_changes_besides_the_weights_is_the_order(settings, tmp_path):
-    def order(seed):
-        parts = build_components(settings("data=sample", f"seed={seed}"), tmp_path)
-        parts.data.setup()
-        return torch.cat([labels for _, labels in parts.data.train_dataloader()])
-
-    assert torch.equal(order(0), order(0))
-    assert not torch.equal(order(0), order(1))
-
-
-def test_the_test_figures_are_those_of_the_best_checkpoint(tiny, tmp_path, sample):
-    result = run(tiny("trainer.max_epochs=2", "trainer.precision=32-true"), tmp_path)
+def test_the_test_figures_are_those_of_the_best_checkpoint(finished, sample):
+    result, folder = finished.result, finished.folder
     best = min(result["history"], key=lambda epoch: epoch["val/loss"])
     assert result["best_epoch"] == best["epoch"]
     assert result["val"]["loss"] == best["val/loss"]
-    assert torch.load(tmp_path / "best.ckpt")["epoch"] + 1 == best["epoch"]
-    assert_figures(result["test"], tmp_path / "best.ckpt", sample)
+    assert torch.load(folder / "best.ckpt")["epoch"] + 1 == best["epoch"]
+    assert_figures(result["test"], folder / "best.ckpt", sample)
 
 
 def assert_figures(test, checkpoint, sample):
-    """Compare a run's test figures with a pass by hand."""
+    """Compare a run's test figures with a direct computation."""
     model = Classifier.load_from_checkpoint(checkpoint, map_location="cpu").eval()
     with torch.no_grad():
         logits = model(sample.test_images)
@@ -67,7 +54,7 @@ def assert_figures(test, checkpoint, sample):
     assert test["loss"] == pytest.approx(loss, abs=1e-4)
 
 
-def test_when_an_epoch_got_worse_last_goes_on_and_best_is_tested(
+def test_after_a_worse_epoch_the_best_checkpoint_is_tested_and_the_last_is_saved(
     tiny, tmp_path, monkeypatch, sample
 ):
     def spoil(self):
@@ -86,37 +73,41 @@ def test_when_an_epoch_got_worse_last_goes_on_and_best_is_tested(
     assert_figures(result["test"], tmp_path / "best.ckpt", sample)
 
 
-def test_without_validation_the_last_epoch_is_the_result(tiny, tmp_path):
-    result = run(tiny("data.val_size=0", "trainer.max_epochs=2"), tmp_path)
+def test_without_validation_images_the_last_epoch_is_tested(tiny, tmp_path):
+    (tmp_path / "best.ckpt").write_bytes(b"of another run")
+    limit = ("+trainer.limit_test_batches=1", "data.batch_size=100")
+    result = run(tiny("data.val_size=0", "trainer.max_epochs=2", *limit), tmp_path)
     assert result["status"] == "ok"
     assert (result["best_epoch"], result["checkpoint"]) == (2, "last.ckpt")
     assert result["val"] == {}
     assert result["data"]["val"] == 0
     assert result["data"]["validation"] is None
+    assert (result["data"]["tested"], result["data"]["test"]) == (100, 500)
 
 
-def test_validation_on_the_test_set_names_itself(tiny, tmp_path, caplog):
+def test_validation_on_the_test_set_is_recorded_and_warned_about(tiny, tmp_path, caplog):
     result = run(tiny("data.validation=test"), tmp_path)
     assert result["data"]["validation"] == "test"
     assert result["data"]["train"] == 1000
     assert result["val"] == result["test"]
-    assert "validation is the TEST SET" in caplog.text
+    assert "chooses the checkpoint on the test set" in caplog.text
 
 
-def test_a_result_says_all_that_is_needed_to_believe_it(tiny, tmp_path):
-    returned = run(tiny(), tmp_path, ["data=sample"])
-    result = results.read_result(tmp_path / "result.json")
-    assert result == returned
+def test_a_result_records_settings_versions_hardware_figures_and_times(finished):
+    result = read_result(finished.folder / "result.json")
+    assert result == finished.result
     assert result["status"] == "ok"
     assert result["error"] is None
     assert result["overrides"] == ["data=sample"]
+    assert result["config"] == finished.settings
     assert len(result["commit"] or "0" * 40) == 40
     assert result["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert result["parameters"] == 2_791_434
-    assert result["epochs"] == 1
+    assert result["epochs"] == 2
     assert result["precision"]["reason"]
     assert set(result["test"]) == {"loss", "top1", "top3", "top5"}
     assert result["test"]["top1"] <= result["test"]["top3"] <= result["test"]["top5"] <= 1
+    assert result["data"]["tested"] == 500
     assert result["images_per_second"] > 0
     parts = ("set_up", "training", "evaluation")
     assert 0 < sum(result["seconds"][part] for part in parts) <= result["seconds"]["total"]
@@ -130,7 +121,7 @@ def test_a_result_says_all_that_is_needed_to_believe_it(tiny, tmp_path):
         (OSError(5), "failed"),
     ],
 )
-def test_a_run_that_breaks_off_leaves_a_result_and_its_last_epoch(
+def test_a_run_that_an_error_ends_has_a_result_and_the_last_epochs_checkpoint(
     error, status, tiny, tmp_path, monkeypatch
 ):
     def broken(self, batch, index):
@@ -142,7 +133,7 @@ def test_a_run_that_breaks_off_leaves_a_result_and_its_last_epoch(
     monkeypatch.setattr(Classifier, "training_step", broken)
     with pytest.raises((SystemExit, KeyboardInterrupt, OSError)):
         run(tiny("trainer.max_epochs=3"), tmp_path)
-    result = results.read_result(tmp_path / "result.json")
+    result = read_result(tmp_path / "result.json")
     assert result["status"] == status
     assert result["error"]
     assert result["epochs"] == result["best_epoch"] == 1
@@ -151,41 +142,11 @@ def test_a_run_that_breaks_off_leaves_a_result_and_its_last_epoch(
     assert not list(tmp_path.glob(".*tmp"))
 
 
-def test_a_folder_takes_one_run(tiny, tmp_path):
-    run(tiny(), tmp_path)
-    before = (tmp_path / "result.json").read_bytes()
+def test_a_folder_holds_one_run(finished):
+    before = (finished.folder / "result.json").read_bytes()
     with pytest.raises(UserError, match=r"already holds a run.*hydra\.run\.dir="):
-        run(tiny(), tmp_path)
-    assert (tmp_path / "result.json").read_bytes() == before
-
-
-def test_tensorboard_has_the_curves_and_an_hparams_page_with_val_and_test(tiny, tmp_path):
-    result = run(tiny("trainer.max_epochs=2", "trainer.log_every_n_steps=1"), tmp_path)
-    events = EventAccumulator(str(tmp_path))
-    events.Reload()
-    curves = set(events.Tags()["scalars"])
-    split = {f"{s}/{m}" for s in ("val", "test") for m in ("loss", "top1", "top3", "top5")}
-    assert split | {"train/loss", "train/top1", "train/lr", "train/images_per_second"} <= curves
-    # Two epochs, two points: nothing made up at the start.
-    assert len(events.Scalars("val/loss")) == 2
-    assert events.Scalars("test/top1")[-1].value == pytest.approx(result["test"]["top1"])
-    rates = [event.value for event in events.Scalars("train/lr")]
-    assert len(rates) == 8
-    peak = 0.2 * 8
-    expected = [0.07 * min((s + 1) / (peak + 1), (8 - s) / (8 - peak)) for s in range(8)]
-    assert rates == pytest.approx(expected, rel=1e-5)
-
-    def page(tag):
-        content = events.summary_metadata[tag].plugin_data.content
-        return plugin_data_pb2.HParamsPluginData.FromString(content)
-
-    names = {m.name.tag for m in page("_hparams_/experiment").experiment.metric_infos}
-    assert names == split
-    shown = page("_hparams_/session_start_info").session_start_info.hparams
-    assert shown["optimizer.lr"].number_value == 0.07
-    assert shown["model"].string_value == "ConvNet"
-    assert shown["seed"].number_value == 0
-    assert not any("dir" in name for name in shown)
+        run(finished.settings, finished.folder)
+    assert (finished.folder / "result.json").read_bytes() == before
 
 
 def test_a_test_loss_that_is_not_finite_fails_the_run(tiny, tmp_path, monkeypatch):
@@ -194,12 +155,12 @@ def test_a_test_loss_that_is_not_finite_fails_the_run(tiny, tmp_path, monkeypatc
             self.network.fc4.bias[0] = float("nan")
 
     monkeypatch.setattr(Classifier, "on_test_start", spoil, raising=False)
-    with pytest.raises(UserError, match="the test/loss is nan"):
+    with pytest.raises(UserError, match="test/loss is nan"):
         run(tiny(), tmp_path)
-    assert results.read_result(tmp_path / "result.json")["status"] == "failed"
+    assert read_result(tmp_path / "result.json")["status"] == "failed"
 
 
-def test_an_epoch_without_validation_repeats_no_figures(tiny, tmp_path):
+def test_an_epoch_without_validation_records_no_validation_figures(tiny, tmp_path):
     chosen = tiny("trainer.max_epochs=3", "+trainer.check_val_every_n_epoch=2")
     result = run(chosen, tmp_path)
     assert ["val/loss" in epoch for epoch in result["history"]] == [False, True, False]
@@ -208,56 +169,38 @@ def test_an_epoch_without_validation_repeats_no_figures(tiny, tmp_path):
     assert torch.load(tmp_path / "last.ckpt")["epoch"] == 2
 
 
-def test_on_a_terminal_a_bar_counts_epochs_from_1(tiny, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    run(tiny("trainer.max_epochs=2"), tmp_path)
-    shown = capsys.readouterr().out
-    assert "epoch 1/2 " in shown
-    assert "Epoch 0" not in shown
-
-
-def test_csv_logs_where_asked_for(tiny, tmp_path):
-    run(tiny("logger=csv"), tmp_path)
-    assert "val/loss" in (tmp_path / "metrics.csv").read_text().splitlines()[0]
-
-
-def test_a_run_says_how_many_test_images_it_scored_and_that_no_epoch_was_chosen(tiny, tmp_path):
-    limited = ("+trainer.limit_test_batches=1", "data.batch_size=100", "data.val_size=0")
-    result = run(tiny(*limited), tmp_path / "limited")
-    assert result["data"]["tested"] == 100
-    table = summary(result, tmp_path)
-    assert re.search(r"tested on +100 of 500 images", table)
-    assert re.search(r"last epoch +1 of 1", table)
-    assert "Only 100 of 500 test images" in render_page(result, "", {})
-    whole = run(tiny(), tmp_path / "whole")
-    assert whole["data"]["tested"] == 500
-    assert "tested on" not in summary(whole, tmp_path)
-
-
-def test_a_folder_that_cannot_be_made_is_one_line(tiny, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written to"):
-        run(tiny(), tmp_path / "file" / "run")
-
-
-def test_a_checkpoint_that_was_left_there_is_not_taken_for_this_runs(tiny, tmp_path):
-    (tmp_path / "best.ckpt").write_bytes(b"another run's")
-    result = run(tiny("data.val_size=0"), tmp_path)
-    assert result["checkpoint"] == "last.ckpt"
-    assert result["best_epoch"] == 1
-
-
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("+trainer.limit_test_batches=0", "nothing was tested"),
-        ("trainer.limit_train_batches=0", "no step was trained"),
-        ("callbacks.best.monitor=foo", "monitor='foo'"),
-        ("+trainer.val_check_interval=100", "val_check_interval"),
-        ("+trainer.strategy=ddp_spawn", "trainer.strategy=ddp_spawn: must start processes"),
+        ("+trainer.limit_test_batches=0", "limit_test_batches: no test batch is left"),
+        ("trainer.limit_train_batches=0", "limit_train_batches or .*: no training step is left"),
+        ("callbacks.best.monitor=foo", "trainer or callbacks: .*monitor='foo'"),
+        ("+trainer.val_check_interval=100", "trainer.val_check_interval=100: must be 1.0"),
+        ("+trainer.strategy=ddp_spawn", "trainer.strategy=ddp_spawn: not supported; use ddp"),
     ],
 )
-def test_what_only_shows_while_training_is_named_as_well(override, message, tiny, tmp_path):
+def test_a_setting_that_fails_only_while_training_is_named(override, message, tiny, tmp_path):
     with pytest.raises(UserError, match=message):
         run(tiny(override), tmp_path)
-    assert results.read_result(tmp_path / "result.json")["status"] == "failed"
+    assert read_result(tmp_path / "result.json")["status"] == "failed"
+
+
+def test_memory_that_is_out_is_reported_with_the_batch_size(tiny, tmp_path, monkeypatch):
+    def full(self, batch, index):
+        raise torch.OutOfMemoryError("tried to allocate\n2 GiB")
+
+    monkeypatch.setattr(Classifier, "training_step", full)
+    with pytest.raises(UserError, match=r"data.batch_size=\d+: out of memory; .* 2 GiB"):
+        run(tiny(), tmp_path)
+
+
+def test_a_folder_that_is_removed_during_a_run_is_named(tiny, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+
+    def remove(self, batch, index):
+        shutil.rmtree(folder)
+        raise OSError(2, "No such file")
+
+    monkeypatch.setattr(Classifier, "training_step", remove)
+    with pytest.raises(UserError, match="run was removed while the run was writing to it"):
+        run(tiny("~logger"), folder)

@@ -1,31 +1,52 @@
-"""A signal that comes while Python finalises an object."""
+"""Signals: at once, or after the step where one is deferred."""
 
-import os
 import signal
 import subprocess
-import sys
 
-from cifar10.core.settings import ROOT
+import pytest
+
+from cifar10.runs import signals as module
+from cifar10.runs.signals import Interrupted, Signals, preemption_signals, requeue
 
 
-def test_a_signal_in_a_finaliser_is_not_lost():
-    code = """
-import os, signal, sys, time
-from cifar10.runs.signals import signals
-signals.listen()
-sys.unraisablehook = signals.ignored
-class Dying:
-    def __del__(self):
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0)
-del_me = Dying()
-del del_me
-time.sleep(30)
-"""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", code]
-    shown = subprocess.run(
-        command, check=False, env=environment, capture_output=True, text=True, timeout=25
-    )
-    assert shown.returncode == 128 + signal.SIGTERM
-    assert shown.stderr == ""
+def test_a_signal_interrupts_at_once_or_waits_where_it_is_deferred(capsys):
+    signals = Signals()
+    with pytest.raises(Interrupted) as caught:
+        signals.handle(signal.SIGTERM, None)
+    assert str(caught.value) == "interrupted by SIGTERM"
+    assert caught.value.exit_code == 143
+    assert not isinstance(caught.value, Exception)
+
+    signals = Signals()
+    signals.defer()
+    signals.handle(signal.SIGINT, None)
+    assert signals.received == signal.SIGINT
+    assert "Stopping after this step" in capsys.readouterr().err
+
+
+def test_a_second_signal_ends_the_process_at_once(monkeypatch):
+    signals, codes = Signals(), []
+    monkeypatch.setattr(module.os, "_exit", codes.append)
+    signals.received = signal.SIGINT
+    signals.deferred = True
+    signals.handle(signal.SIGINT, None)
+    assert codes == [130]
+
+
+def test_a_slurm_job_is_requeued_and_a_failure_is_logged(monkeypatch, caplog):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert preemption_signals() == []
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    assert preemption_signals() == [signal.SIGUSR1]
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "40")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    commands = []
+
+    def refuse(command, **_):
+        commands.append(command)
+        raise subprocess.CalledProcessError(1, command, stderr="not allowed")
+
+    monkeypatch.setattr(module.subprocess, "run", refuse)
+    requeue()
+    assert commands == [["scontrol", "requeue", "40_3"]]
+    assert "scontrol requeue 40_3 failed: not allowed" in caplog.text

@@ -1,0 +1,84 @@
+"""Wrong settings on the command line: one line that says what to do, before anything is written."""
+
+import pytest
+
+LINES = {
+    "optimizer.lrr=1": "optimizer.lrr=1: unknown setting; did you mean optimizer.lr?",
+    "data.batchsize=8": "data.batchsize=8: unknown setting; did you mean data.batch_size?",
+    "trainer.max_epoch=3": "trainer.max_epoch=3: unknown setting; did you mean trainer.max_epochs?",
+    "optimiser=adamw": "optimiser=adamw: unknown setting; did you mean optimizer?",
+    "sed=1": "sed=1: unknown setting; did you mean seed?",
+    "+trainer.max_epoch=3": "unknown setting; did you mean trainer.max_epochs?",
+    "trainer.gradient_clip_val=1": "gradient_clip_val=1: not in the YAML files; add it with "
+    "+trainer.gradient_clip_val=1",
+    "model=resnet5000": "unknown model 'resnet5000'; choose from airnet, convnet, ",
+    "model=null": "model=null: unknown model 'null'; choose from airnet, ",
+    "experiment=94": "experiment=94: unknown experiment '94'; choose from airbench94, airnet94, ",
+    "logger=1": "logger=1: unknown logger '1'; choose from csv, tensorboard",
+    "logger=null": "unknown logger 'null'; choose from csv, tensorboard; ~logger leaves "
+    "the group out",
+    "data=mnist": "unknown data 'mnist'; choose from cifar10, folder, sample, torchvision",
+    "keep_hardest=[0.5]": "keep_hardest=[0.5]: removed in 0.2: every epoch trains on all images",
+    "data.crops=[28]": "data.crops=[28]: removed in 0.2: data.sizes trains on smaller images",
+    "callbacks.gallery=null": "replaced in 0.2 by report=true or report=false",
+    "+keep_hardest=[0.5]": "keep_hardest=[0.5]: unknown setting; removed in 0.2",
+    "~callbacks.gallery": "~callbacks.gallery: replaced in 0.2",
+    "optimizer._target_=torch.optim.SGD": "optimizer.ns_steps=3: unknown setting; it comes from "
+    "configs/optimizer/muon.yaml; choose another file with optimizer=NAME or remove the key with "
+    "~optimizer.ns_steps",
+    "data.batch_size=0": "data.batch_size=0: must be at least 1",
+    "optimizer.lr=": "optimizer.lr='': must be a number",
+    "trainer.precision=8": "trainer.precision=8: must be one of auto, 32-true",
+    "optimizer.lr=${nothing}": "nothing",
+    "optimizer.lr=???": "optimizer.lr: required; add optimizer.lr=VALUE",
+    "data=folder": "data.dir: required; add data.dir=VALUE",
+    "a=[": "a=[: ",
+    "hydra.run.dirr=x": "hydra.run.dirr=x: unknown setting of Hydra; see --hydra-help",
+    "hydra.mode=foo": "hydra.mode",
+    "resume=nowhere": "resume=nowhere: no result.json there, so no run to resume",
+    "resume=auto": "resume=auto: also needs hydra.run.dir=FOLDER",
+    "hydra.run.dir=''": "hydra.run.dir='': must name a folder",
+}
+
+
+@pytest.mark.parametrize("typed", LINES)
+def test_a_wrong_setting_is_one_line_and_nothing_is_written(typed, type_in, tmp_path):
+    code, stderr = type_in(typed)
+    assert stderr.startswith("error: ")
+    assert stderr.count("\n") == 1
+    assert LINES[typed] in stderr
+    assert code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_of_a_class_that_was_chosen_without_its_file_can_be_removed(type_in):
+    keys = ("ns_steps", "norm_every", "adam_lr", "adam_betas", "adam_weight_decay")
+    removed = [f"~optimizer.{key}" for key in keys]
+    code, stderr = type_in("optimizer._target_=torch.optim.SGD", *removed, "trainer.max_epochs=0")
+    assert (code, "trainer.max_epochs=0" in stderr) == (2, True)
+
+
+def test_a_folder_below_a_file_is_one_line(type_in, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, stderr = type_in("data=sample", "hydra.run.dir=file/run")
+    assert code == 1
+    assert stderr == "error: file/run: Not a directory\n"
+
+
+def test_a_log_that_cannot_be_written_is_one_line(type_in, tmp_path):
+    (tmp_path / "run" / "train.log").mkdir(parents=True)
+    code, stderr = type_in("data=sample", "hydra.run.dir=run")
+    assert code == 1
+    assert stderr == f"error: {tmp_path / 'run' / 'train.log'}: Is a directory\n"
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(type_in, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "result.json").write_text("precious")
+    before = sorted(tmp_path.rglob("*"))
+    code, stderr = type_in("data=sample", "hydra.run.dir=run")
+    assert code == 1
+    assert "already holds a run" in stderr
+    assert stderr.count("\n") == 1
+    assert (tmp_path / "run" / "result.json").read_text() == "precious"
+    assert sorted(tmp_path.rglob("*")) == before
