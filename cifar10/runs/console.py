@@ -108,10 +108,6 @@ def announce(result: dict[str, Any], folder: Path) -> None:
             "Warning: data.validation=test chooses the checkpoint on the test set, so this run's "
             "test figures are not figures of unseen images"
         )
-    elif data["validation"]:
-        log.debug("split: stratified by class, data.val_seed, SHA-256 %s", data["val_digest"])
-    else:
-        log.debug("split: no validation images; the last epoch is the result")
     for choice in Hardware._fields:
         log.debug("%s: %s (%s)", choice, result[choice]["value"], result[choice]["reason"])
 
