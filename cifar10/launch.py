@@ -60,11 +60,10 @@ def prepare(cfg: DictConfig, folder: Path, overrides: list[str]) -> Prepared:
     from cifar10.runs.components import build_components
     from cifar10.runs.resume import resolve_settings
 
-    callbacks = []
-    if cfg.sweep.get("trial") is not None:  # set by the sweeper for its own jobs
+    callbacks, sweep = [], cfg.sweep
+    if sweep.get("trial") is not None:  # set by the sweeper for its own jobs
         from cifar10.sweeps.pruning import TrialReporter
 
-        sweep = cfg.sweep
         callbacks = [TrialReporter(sweep.storage, sweep.trial, sweep.metric, sweep.pruner)]
     resolved = resolve_settings(to_plain(cfg), cfg.resume, folder, overrides)
     return Prepared(*resolved, build_components(resolved[0], folder, callbacks))
@@ -82,20 +81,17 @@ class StartHook(Callback):
         if "LOCAL_RANK" not in os.environ:
             print("loading …", flush=True)
         with report_errors():  # Hydra would only print a warning
-            self.start(config)
+            from cifar10.runs.run_dir import choose_run_dir, create_run_dir, launched_rank
 
-    def start(self, config: DictConfig) -> None:
-        from cifar10.runs.run_dir import choose_run_dir, create_run_dir, launched_rank
-
-        words = [word.lstrip("+") for word in config.hydra.overrides.hydra]
-        is_named = any(word.startswith("hydra.run.dir=") for word in words)
-        folder = choose_run_dir(config.resume, config.hydra.run.dir, is_named)
-        config.hydra.run.dir = str(folder)
-        StartHook.prepared = prepare(config, folder, list(config.hydra.overrides.task))
-        if launched_rank() or StartHook.prepared.earlier:
-            config.hydra.output_subdir = None  # the run already has its .hydra/
-        elif "LOCAL_RANK" not in os.environ:  # the first of several processes
-            create_run_dir(folder)
+            words = [word.lstrip("+") for word in config.hydra.overrides.hydra]
+            is_named = any(word.startswith("hydra.run.dir=") for word in words)
+            folder = choose_run_dir(config.resume, config.hydra.run.dir, is_named)
+            config.hydra.run.dir = str(folder)
+            StartHook.prepared = prepare(config, folder, list(config.hydra.overrides.task))
+            if launched_rank() or StartHook.prepared.earlier:
+                config.hydra.output_subdir = None  # the run already has its .hydra/
+            elif "LOCAL_RANK" not in os.environ:  # the first of several processes
+                create_run_dir(folder)
 
 
 def launch(cfg: DictConfig) -> float:
@@ -146,10 +142,8 @@ def run_job(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str, An
     try:
         if (devices := cfg.trainer.get("devices")) != 1:
             # Lightning starts its other processes with the same command line: the whole sweep.
-            raise SettingError(
-                f"trainer.devices={devices}: must be 1 in a multirun; run trainings on several "
-                f"devices one after another, with a loop in the shell"
-            )
+            reason = "must be 1 in a multirun; use a loop in the shell to train on several devices"
+            raise SettingError(f"trainer.devices={devices}: {reason}")
         prepared = prepare(cfg, folder, overrides)
         if prepared.finished and prepared.earlier:
             print(f"{name}: already finished, skipped", flush=True)

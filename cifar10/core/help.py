@@ -29,9 +29,8 @@ GROUP=NAME chooses a file of configs/GROUP, KEY=VALUE changes a setting. Other o
 values, --config-dir DIR adds your own YAML files, --hydra-help lists Hydra's own options.
 """
 WIDTH, KEY_WIDTH = 100, 34  # columns
-LINE = re.compile(
-    r"^(?P<indent> *)(?P<key>[\w.@/-]+):(?P<value>.*?)(?:(?:^| )#\s*(?P<comment>.*))?$"
-)
+INDENT = " " * (KEY_WIDTH + 4)
+LINE = re.compile(r"( *)([\w.@/-]+):.*?(?: #\s*(.*))?")
 
 
 def comments(file: Path) -> dict[str, str]:
@@ -39,13 +38,12 @@ def comments(file: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     parents: list[tuple[int, str]] = []
     for line in file.read_text(encoding="utf-8").splitlines():
-        if not (match := LINE.match(line)):
-            continue
-        indent = len(match["indent"])
-        parents = [(depth, key) for depth, key in parents if depth < indent]
-        parents.append((indent, match["key"]))
-        if match["comment"]:
-            found[".".join(key for _, key in parents)] = match["comment"]
+        if match := LINE.fullmatch(line):
+            indent, key, comment = match.groups()
+            parents = [parent for parent in parents if parent[0] < len(indent)]
+            parents.append((len(indent), key))
+            if comment:
+                found[".".join(key for _, key in parents)] = comment
     return found
 
 
@@ -83,13 +81,12 @@ def describe(node: dict[Any, Any], prefix: str, meaning: dict[str, str]) -> list
     lines = []
     for name, value in flatten(node, prefix).items():
         text = json.dumps(value) if value is None or isinstance(value, bool) else str(value)
-        typed = f"{name}={text}"
-        if len(typed) > WIDTH - 2:
-            typed = f"{typed[: WIDTH - 3]}…"
-        wrapped = textwrap.wrap(meaning.get(name, ""), WIDTH - KEY_WIDTH - 4) or [""]
-        if len(typed) > KEY_WIDTH:
-            lines.append(f"  {typed}")
-            typed = ""
-        for number, part in enumerate(wrapped):
-            lines.append(f"  {typed if number == 0 else '':<{KEY_WIDTH}}  {part}".rstrip())
+        typed = f"  {name}={text}"
+        if len(typed) > WIDTH:
+            typed = f"{typed[: WIDTH - 1]}…"
+        start = f"{typed:<{len(INDENT) - 2}}  "
+        if len(start) > len(INDENT):
+            lines.append(typed)
+            start = INDENT
+        lines += textwrap.wrap(f"{start}{meaning.get(name, '')}", WIDTH, subsequent_indent=INDENT)
     return lines

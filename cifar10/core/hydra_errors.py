@@ -5,7 +5,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from omegaconf import OmegaConf
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import MissingMandatoryValue, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from yaml import MarkedYAMLError, YAMLError
 
 from cifar10.core.errors import (
     SettingError,
@@ -34,10 +38,6 @@ def report_errors() -> Iterator[None]:
 
 def to_user_error(error: Exception, words: Sequence[str]) -> UserError | None:
     """The user-facing form of an error; None for an error of the program itself."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
     if isinstance(error, ValueError) and isinstance(error.__cause__, OSError):
         error = error.__cause__  # a log file that logging cannot open
     if isinstance(error, UnknownSetting):
@@ -55,17 +55,13 @@ def to_user_error(error: Exception, words: Sequence[str]) -> UserError | None:
 
 def explain(error: Exception, words: Sequence[str]) -> SettingError:
     """What an error of Hydra, OmegaConf or PyYAML means for someone who typed `words`."""
-    from hydra.errors import MissingConfigException, OverrideParseException
-    from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
-
     if isinstance(error, MissingMandatoryValue):
         return SettingError(f"{error.full_key}: required; add {error.full_key}=VALUE")
     if isinstance(error, OverrideParseException):
         reason = str(error).strip().splitlines()[0]
         return SettingError(f"{error.override}: {reason}; quote special characters: 'KEY=\"A B\"'")
-    if mark := getattr(error, "problem_mark", None):  # of PyYAML
-        problem = getattr(error, "problem", None)
-        return SettingError(f"{mark.name}, line {mark.line + 1}: invalid YAML: {problem}")
+    if isinstance(error, MarkedYAMLError) and (mark := error.problem_mark):
+        return SettingError(f"{mark.name}, line {mark.line + 1}: invalid YAML: {error.problem}")
     if isinstance(error, UnicodeDecodeError):
         return SettingError(f"a YAML file is not UTF-8 text: {error}")
     if isinstance(error, MissingConfigException) and error.options:
@@ -77,17 +73,16 @@ def explain(error: Exception, words: Sequence[str]) -> SettingError:
         typed = [key for key in assignments(words) if key.startswith(str(cause.full_key))]
         return explain_unknown(typed[0] if typed else str(cause.full_key), words)
     for word in words:
-        if word.startswith("~") and (reason := why_removed(word[1:].partition("=")[0])):
-            return SettingError(f"{word}: {reason}")
+        if word.startswith("~") and (why := why_removed(word[1:].partition("=")[0])):
+            return SettingError(f"{word}: {why}")
     return SettingError(one_line(error) + (f": {one_line(cause)}" if cause else ""))
 
 
 def wrong_option(words: Sequence[str]) -> SettingError | None:
     """The error for the first GROUP=NAME that names no file of the group."""
-    for key, value in assignments(words).items():
-        options = options_of(key)
-        if options and value not in options:
-            return unknown_option(key, value, options)
+    for group, name in assignments(words).items():
+        if (options := options_of(group)) and name not in options:
+            return unknown_option(group, name, options)
     return None
 
 
@@ -96,8 +91,8 @@ def unknown_option(group: str, name: str, options: Sequence[str]) -> SettingErro
     if group == "hydra/launcher" and (extra := EXTRAS.get(name.partition("_")[0])):
         return SettingError(f'{group}={name}: not installed; pip install -e ".[{extra}]"')
     offered = ", ".join(option for option in options if not option.startswith("_"))
-    optional = name == "null" and group in ("logger", "callbacks")
-    remove = f"; ~{group} leaves the group out" if optional else ""
+    is_optional = name == "null" and group in ("logger", "callbacks")
+    remove = f"; ~{group} leaves the group out" if is_optional else ""
     return SettingError(f"{group}={name}: unknown {group} '{name}'; choose from {offered}{remove}")
 
 
@@ -138,8 +133,6 @@ def explain_unknown(key: str, words: Sequence[str]) -> SettingError:
 
 def explain_leftover(error: UnknownSetting, words: Sequence[str]) -> SettingError:
     """The error for a key of a chosen file that an overridden `_target_` does not take."""
-    from hydra.core.global_hydra import GlobalHydra
-
     GlobalHydra.instance().clear()  # the one that is running; the program ends with this error
     composed, files = compose(*choices(words))
     keys: Any = OmegaConf.to_container(composed)

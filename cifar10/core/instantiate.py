@@ -40,7 +40,6 @@ REQUIREMENTS = {
     "too_short": "have at least {min_length} values",
     "too_long": "have at most {max_length} values",
     "string_too_short": "not be empty",
-    "missing": "be given",
 }
 
 
@@ -96,10 +95,7 @@ def call_checked(
 
 
 def signature_parameters(function: Callable) -> tuple[dict[str, inspect.Parameter], bool]:
-    """A function's parameters by name, and whether it takes any others.
-
-    A class of this project with `**kwargs` takes the parameters of its base class.
-    """
+    """A function's parameters by name, those of forwarded `**kwargs` too; if it takes others."""
     parameters = inspect.signature(function).parameters.values()
     named = {p.name: p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
     takes_others = any(p.kind is p.VAR_KEYWORD for p in parameters)
@@ -110,15 +106,12 @@ def signature_parameters(function: Callable) -> tuple[dict[str, inspect.Paramete
 
 
 def forwards_kwargs(function: Callable) -> typing.TypeGuard[Any]:
+    """Whether this is a class of the project: they pass `**kwargs` on to their base class."""
     return isinstance(function, type) and function.__module__.startswith("cifar10.")
 
 
 def import_class(target: Any, where: str, kind: type[T]) -> type[T]:
-    """Import the class that a specification names.
-
-    Raises:
-        SettingError: it is not in a trusted package, does not exist or is of another kind.
-    """
+    """Import the class that a specification names, if its package is trusted and its kind fits."""
     user_trusted = os.environ.get("CIFAR10_TRUST", "").replace(",", " ").split()
     trusted = PACKAGES | {*user_trusted}
     name = f"{where}._target_={target}"
@@ -126,10 +119,9 @@ def import_class(target: Any, where: str, kind: type[T]) -> type[T]:
         raise SettingError(f"{name}: must be the full name of a class: package.module.Class")
     package = target.split(".")[0]
     if package not in trusted:
-        raise SettingError(
-            f"{name}: only classes of {', '.join(sorted(trusted))} are built; if you trust this "
-            f"code, set the environment variable CIFAR10_TRUST={','.join([*user_trusted, package])}"
-        )
+        allow = f"set the environment variable CIFAR10_TRUST={','.join([*user_trusted, package])}"
+        only = f"only classes of {', '.join(sorted(trusted))} are built"
+        raise SettingError(f"{name}: {only}; if you trust this code, {allow}")
     if package not in PACKAGES and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # the user's own file, in the folder they work in
     module, _, attribute = target.rpartition(".")

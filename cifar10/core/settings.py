@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import hydra
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -44,7 +45,7 @@ def expand_user(path: str | Path) -> Path:
 def to_plain(cfg: DictConfig) -> dict[str, Any]:
     """A run's settings as plain values, without those of Hydra, the sweep and resuming."""
     job = OmegaConf.masked_copy(
-        cfg, [key for key in cfg if key not in ("hydra", "resume", "sweep")]
+        cfg, [str(key) for key in cfg if key not in ("hydra", "resume", "sweep")]
     )
     plain: Any = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
     return plain
@@ -52,10 +53,8 @@ def to_plain(cfg: DictConfig) -> dict[str, Any]:
 
 def compose(*overrides: str) -> tuple[DictConfig, dict[str, str]]:
     """What `python train.py OVERRIDES` composes, and the chosen file of each group."""
-    from hydra import compose, initialize_config_dir
-
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = compose("train", list(overrides), return_hydra_config=True)
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = hydra.compose("train", list(overrides), return_hydra_config=True)
     choices = config.hydra.runtime.choices
     with open_dict(config):
         del config["hydra"]

@@ -31,7 +31,6 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
 }
 
-
 P = ParamSpec("P")
 
 
@@ -56,11 +55,7 @@ def to_png(figure: Figure) -> bytes:
 
 @styled
 def training_curves(history: Sequence[dict[str, Any]]) -> Figure:
-    """Loss, accuracy and learning rate over epochs.
-
-    Args:
-        history: `epoch` and metrics of each epoch, as in result.json; any metric may be missing.
-    """
+    """Loss, accuracy and learning rate over epochs; `history` as in result.json, with any gaps."""
     panels = {
         "Loss": {"train/loss": (ORANGE, "--"), "val/loss": (BLUE, "-")},
         "Accuracy": {
@@ -71,46 +66,34 @@ def training_curves(history: Sequence[dict[str, Any]]) -> Figure:
         },
         "Learning rate": {"train/lr": (GREY, "-")},
     }
+    recorded = {key for epoch in history for key in epoch}
     panels = {
-        title: lines
+        title: {key: look for key, look in lines.items() if key in recorded}
         for title, lines in panels.items()
-        if any(key in epoch for key in lines for epoch in history)
+        if recorded & lines.keys()
     }
     figure = Figure(figsize=(4 * max(1, len(panels)), 3.8))
     for index, (title, lines) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(1, len(panels), index)
         for key, (colour, dashes) in lines.items():
             points = [(epoch["epoch"], epoch[key]) for epoch in history if key in epoch]
-            if points:
-                marker = "o" if len(points) < 10 else None
-                axes.plot(
-                    *zip(*points, strict=True), dashes, color=colour, label=key, marker=marker
-                )
+            marker = "o" if len(points) < 10 else None
+            axes.plot(*np.transpose(points), dashes, color=colour, label=key, marker=marker)
         axes.set(title=title, xlabel="epoch")
         axes.set_xlim(history[0]["epoch"] - 0.5, history[-1]["epoch"] + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if title == "Accuracy":
             axes.yaxis.set_major_formatter(PercentFormatter(1))
         if len(lines) > 1:
-            # Inside the panel, the legend would cover the lines.
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)  # below the panel
     return figure
 
 
 @styled
 def image_grid(
-    images: Tensor,
-    titles: Sequence[str] = (),
-    columns: int = 10,
-    rows: Sequence[str] = (),
+    images: Tensor, titles: Sequence[str] = (), columns: int = 10, rows: Sequence[str] = ()
 ) -> Figure:
-    """Images in rows.
-
-    Args:
-        images: uint8 (N, 3, H, W).
-        titles: a short text above each image.
-        rows: a label before each row.
-    """
+    """Images, uint8 (N, 3, H, W), in rows, with a title above each and a label before each row."""
     height = -(-len(images) // columns)
     cell = (1.1, 1.45) if titles else (0.9, 0.9)
     figure = Figure(figsize=(cell[0] * columns + bool(rows), cell[1] * height))
@@ -127,13 +110,11 @@ def image_grid(
 
 
 def class_samples(images: Tensor, labels: Tensor, names: Sequence[str], each: int = 10) -> Figure:
-    """The first images of each class, one class per row; at most `MAX_CLASSES` classes.
+    """The first `each` images of each class, one class per row; at most `MAX_CLASSES` classes.
 
     Args:
-        images: uint8 (N, 3, H, W).
+        images: uint8 (N, 3, H, W); a class with too few repeats its last one.
         labels: int64 (N,).
-        names: of the classes.
-        each: images per class; a class with fewer repeats its last one.
     """
     found = {name: (labels == c).nonzero()[:each, 0] for c, name in enumerate(names[:MAX_CLASSES])}
     found = {name: indices for name, indices in found.items() if len(indices)}
@@ -143,11 +124,7 @@ def class_samples(images: Tensor, labels: Tensor, names: Sequence[str], each: in
 
 @styled
 def confusion_matrix(counts: Tensor, names: Sequence[str]) -> Figure:
-    """Confusion matrix, in percent of each true class.
-
-    Args:
-        counts: (classes, classes), number of images by true class (row) and predicted class.
-    """
+    """Confusion matrix, in percent of each true class; counts (true class, predicted class)."""
     matrix = np.asarray(counts, dtype=float)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     side = min(5 + 0.1 * len(names), 12)
@@ -161,7 +138,7 @@ def confusion_matrix(counts: Tensor, names: Sequence[str]) -> Figure:
             text = f"{100 * shares[row, column]:.1f}".removesuffix(".0")
             colour = "white" if shares[row, column] > 0.3 else "black"
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
-    size = None if len(names) <= MAX_CLASSES else 5
+    size = 10 if len(names) <= MAX_CLASSES else 5
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=size)
     axes.set_yticks(range(len(names)), names, fontsize=size)
     axes.set(xlabel="predicted", ylabel="true", title="Confusion matrix (% of each true class)")
@@ -189,13 +166,11 @@ def calibration(confidence: Tensor, correct: Tensor, error: float, bins: int = 1
     """Reliability diagram: accuracy by confidence, above the distribution of the confidence.
 
     Args:
-        confidence: highest probability of each image, float (N,).
-        correct: whether the prediction is correct, bool (N,).
+        confidence, correct: of each prediction, float (N,) and bool (N,).
         error: the expected calibration error, for the title.
     """
     edges = np.linspace(0, 1, bins + 1)
-    index = np.ceil(np.asarray(confidence, float) * bins).astype(int) - 1
-    index = np.clip(index, 0, bins - 1)
+    index = np.digitize(np.asarray(confidence, float), edges[1:-1], right=True)
     count = np.bincount(index, minlength=bins)
     share = np.bincount(index, np.asarray(correct, float), bins) / np.maximum(count, 1)
     few = count < FEW_IMAGES
@@ -207,11 +182,10 @@ def calibration(confidence: Tensor, correct: Tensor, error: float, bins: int = 1
     axes.plot([0, 1], [0, 1], "--", color=ORANGE, label="perfect calibration")
     title = f"Calibration (expected error {error:.2%})"
     axes.set(title=title, ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.legend(loc="upper left")
     below.bar(edges[:-1], count / max(1, count.sum()), 1 / bins, align="edge", color=GREY)
     below.set(xlabel="confidence", ylabel="images")
-    for axis in (below.xaxis, below.yaxis):
+    for axis in (axes.yaxis, below.xaxis, below.yaxis):
         axis.set_major_formatter(PercentFormatter(1))
     return figure
 
@@ -225,7 +199,6 @@ def confident_errors(
         images: uint8 (N, 3, H, W).
         labels: int64 (N,).
         probabilities: float (N, classes).
-        names: of the classes.
     """
     confidence, predicted = probabilities.max(1)
     wrong = (predicted != labels).nonzero()[:, 0]
@@ -236,11 +209,7 @@ def confident_errors(
 
 
 def first_layer_filters(weight: Tensor) -> Figure:
-    """The filters of the first layer, each scaled to the full range of colours.
-
-    Args:
-        weight: float (filters, 3, h, w).
-    """
+    """The filters of the first layer, float (N, 3, h, w), each scaled to the range of colours."""
     low = weight.amin((1, 2, 3), keepdim=True)
     span = (weight.amax((1, 2, 3), keepdim=True) - low).clamp(min=1e-12)
     pixels = (255 * (weight - low) / span).round().byte()

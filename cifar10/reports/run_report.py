@@ -54,12 +54,10 @@ def write_report(
     A failure is logged: a finished run is not lost for a figure.
 
     Args:
-        folder: the run's.
         result: the contents of result.json.
         command: repeats the run.
         data: opened.
         logits: of the test set, float (n, classes) per batch; may be empty.
-        loggers: of which TensorBoard's take the figures, at optimizer step `step`.
 
     Returns:
         The page; None if it could not be written.
@@ -87,37 +85,31 @@ def run_figures(
     logits: Sequence[Tensor],
 ) -> dict[str, Figure]:
     """All figures of a run, by file name."""
-    assert data.train_indices is not None
-    every = data.train_indices[:: max(1, len(data.train_indices) // GRID)][:GRID]
-    batches = data.loader(every, augment=data.augment, seed=data.seed)
-    augmented = torch.cat([images for images, _ in batches])
-    labels = data.labels[data.train_indices]
+    train = data.train_indices
+    batches = data.loader(train[:: -(-len(train) // GRID)], augment=data.augment, seed=data.seed)
     drawn = {
         "curves": figures.training_curves(result["history"]),
-        "augmented": figures.image_grid(augmented),
-        "samples": figures.class_samples(data.images(data.train_indices), labels, data.classes),
+        "augmented": figures.image_grid(torch.cat([images for images, _ in batches])),
+        "samples": figures.class_samples(data.images(train), data.labels[train], data.classes),
     }
     if logits:
-        predictions = torch.cat(list(logits))
-        indices = data.test_indices[: len(predictions)]
-        answered = Predictions(predictions, data.labels[indices].cpu())
-        scores = detailed_scores(answered, data.classes)
-        drawn |= prediction_figures(scores, answered, data.images(indices))
-    layers = (layer for layer in classifier.network.modules() if isinstance(layer, nn.Conv2d))
-    first = next(layers, None)
-    if first is not None and first.in_channels == 3:
-        drawn["filters"] = figures.first_layer_filters(first.weight.detach().float().cpu())
+        test = data.test_indices[: sum(map(len, logits))]
+        predictions = Predictions(torch.cat(list(logits)), data.labels[test].cpu())
+        scores = detailed_scores(predictions, data.classes)
+        drawn |= prediction_figures(scores, predictions, data.images(test))
+    layers = [layer for layer in classifier.network.modules() if isinstance(layer, nn.Conv2d)]
+    if layers and layers[0].in_channels == 3:
+        drawn["filters"] = figures.first_layer_filters(layers[0].weight.detach().float().cpu())
     return drawn
 
 
 def prediction_figures(
     scores: Mapping[str, Any], predictions: Predictions, images: Tensor
 ) -> dict[str, Figure]:
-    """The figures of a classifier's predictions for a split, by file name.
+    """The figures of predictions for uint8 (N, 3, 32, 32) images, by file name.
 
     Args:
         scores: of `detailed_scores`.
-        images: of the split, uint8 (N, 3, 32, 32).
     """
     names = list(scores["per_class"])
     probabilities = predictions.logits.softmax(1)
@@ -129,9 +121,8 @@ def prediction_figures(
         "reliability": figures.calibration(confidence, correct, scores["calibration_error"]),
     }
     if not correct.all():
-        drawn["mistakes"] = figures.confident_errors(
-            images, predictions.labels, probabilities, names
-        )
+        labels = predictions.labels
+        drawn["mistakes"] = figures.confident_errors(images, labels, probabilities, names)
     return drawn
 
 
@@ -147,26 +138,13 @@ def save_figures(drawn: Mapping[str, Figure], folder: Path) -> dict[str, bytes]:
 
 
 def render_page(result: Mapping[str, Any], command: str, images: Mapping[str, bytes]) -> str:
-    """A run's result, settings and figures as one HTML file that needs no other.
-
-    Args:
-        result: the contents of result.json.
-        command: repeats the run.
-        images: PNG files by the name of their figure.
-    """
-    template = jinja2.Template(
-        Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    """A run's result, settings and figures, PNG files by name, as one standalone HTML file."""
+    text = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
+    template = jinja2.Template(text, autoescape=True, undefined=jinja2.StrictUndefined)
     shown = {
         name: (caption, base64.b64encode(images[name]).decode())
         for name, caption in CAPTIONS.items()
         if name in images
     }
-    return template.render(
-        result=result,
-        command=command,
-        config=yaml.safe_dump(dict(result["config"]), sort_keys=False),
-        images=shown,
-    )
+    config = yaml.safe_dump(dict(result["config"]), sort_keys=False)
+    return template.render(result=result, command=command, config=config, images=shown)

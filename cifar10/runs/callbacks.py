@@ -1,9 +1,9 @@
 """Callbacks of every run: timing, history, test logits, TensorBoard's HPARAMS."""
 
+import itertools
 import logging
 import time
 from collections.abc import Mapping
-from itertools import zip_longest
 from typing import Any
 
 import lightning as L
@@ -18,9 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Stopwatch(Callback):
-    """Measures seconds of training and of evaluation, and training images per second.
-
-    Logs `train/images_per_second` each epoch.
+    """Measures training, evaluation, and `train/images_per_second` of each epoch.
 
     Attributes:
         training, evaluation: seconds so far, those before a resume included.
@@ -28,73 +26,64 @@ class Stopwatch(Callback):
         started: time.perf_counter() at which training started or resumed.
     """
 
-    SAVED = ("training", "evaluation", "images", "epoch_images", "epoch_evaluation")
-
     def __init__(self) -> None:
-        self.training = self.evaluation = self.epoch_evaluation = 0.0
-        self.evaluation_start = 0.0
-        self.images = self.epoch_images = 0
+        self.training = self.evaluation = 0.0
+        self.images = 0
+        self.whole_epochs = (0, 0.0)  # images and seconds of the finished epochs
         self.started: float | None = None
-        self.epoch_start: float | None = None  # None between epochs
+        self.lap_start = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        spent = time.perf_counter() - self.epoch_start if self.epoch_start is not None else None
-        return {key: getattr(self, key) for key in self.SAVED} | {"epoch_spent": spent}
+        names = ("training", "evaluation", "images", "whole_epochs")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for key in self.SAVED:
-            setattr(self, key, state_dict[key])
-        spent = state_dict["epoch_spent"]
-        self.epoch_start = None if spent is None else time.perf_counter() - spent
+        self.whole_epochs = (state_dict["images"], state_dict["training"])  # as of version 0.1
+        vars(self).update(state_dict)
+
+    def lap(self, trainer: L.Trainer, synchronize: bool = True) -> float:
+        """Seconds since the last lap; by default, a GPU finishes its queue first."""
+        if synchronize and (device := trainer.strategy.root_device).type == "cuda":
+            torch.cuda.synchronize(device)
+        start, self.lap_start = self.lap_start, time.perf_counter()
+        return self.lap_start - start
 
     def on_train_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
-        self.started = synchronized_time(trainer)
+        self.lap(trainer)
+        self.started = self.lap_start
 
     def on_train_epoch_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
-        self.epoch_images = 0
-        self.epoch_evaluation = self.evaluation
-        self.epoch_start = synchronized_time(trainer)
+        self.lap(trainer)  # what happens between two epochs is not training
 
     def on_train_batch_end(
         self, trainer: L.Trainer, _: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        self.epoch_images += len(batch[1])
+        self.images += len(batch[1]) * trainer.world_size
+        self.training += self.lap(trainer, synchronize=False)  # a GPU's queue must not run dry
 
     def on_validation_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
-        self.evaluation_start = synchronized_time(trainer)
+        self.training += self.lap(trainer)  # Lightning validates within the epoch
 
     def on_validation_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
-        self.evaluation += synchronized_time(trainer) - self.evaluation_start
+        self.evaluation += self.lap(trainer)
 
-    def on_test_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self.on_validation_start(trainer, module)
+    def on_test_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
+        self.lap(trainer)
 
-    def on_test_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self.on_validation_end(trainer, module)
+    def on_test_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
+        self.evaluation += self.lap(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        now = synchronized_time(trainer)
-        # Lightning validates within the epoch.
-        evaluation = self.evaluation - self.epoch_evaluation
-        seconds = now - (now if self.epoch_start is None else self.epoch_start) - evaluation
-        self.epoch_start = None
-        images = self.epoch_images * trainer.world_size
-        self.training += seconds
-        self.images += images
+        self.training += self.lap(trainer)
+        images = self.images - self.whole_epochs[0]
+        seconds = self.training - self.whole_epochs[1]
+        self.whole_epochs = (self.images, self.training)
         if seconds > 0:
             module.log("train/images_per_second", images / seconds)
 
     @property
     def images_per_second(self) -> float | None:
         return self.images / self.training if self.training else None
-
-
-def synchronized_time(trainer: L.Trainer) -> float:
-    """time.perf_counter() after a GPU has finished its queue; called a few times per epoch."""
-    device = trainer.strategy.root_device
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def to_floats(metrics: Mapping[str, Tensor | float], prefix: str = "") -> dict[str, float]:
@@ -107,18 +96,12 @@ def to_floats(metrics: Mapping[str, Tensor | float], prefix: str = "") -> dict[s
 
 
 class History(Callback):
-    """Records the metrics of each epoch and logs them as one line.
-
-    Attributes:
-        epochs: for each finished epoch its number, from 1, and its metrics.
-        by_step: for the optimizer step of each validation its epoch and `val/` metrics, which
-            describe a checkpoint of that step.
-    """
+    """Records the metrics of each epoch and logs them as one line."""
 
     def __init__(self) -> None:
-        self.epochs: list[dict[str, Any]] = []
-        self.by_step: dict[int, dict[str, Any]] = {}
-        self.fresh: dict[str, float] = {}
+        self.epochs: list[dict[str, Any]] = []  # number, from 1, and metrics
+        self.by_step: dict[int, dict[str, Any]] = {}  # epoch and validation metrics
+        self.fresh: dict[str, float] = {}  # validation metrics of this epoch
 
     def state_dict(self) -> dict[str, Any]:
         return {"epochs": self.epochs, "by_step": self.by_step, "fresh": self.fresh}
@@ -134,8 +117,7 @@ class History(Callback):
         self.by_step[trainer.global_step] = {"epoch": trainer.current_epoch + 1} | self.fresh
 
     def on_train_epoch_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
-        # Lightning keeps the metrics of earlier epochs: an epoch that ended early or was not
-        # validated would repeat them.
+        # Lightning keeps the metrics of the last whole epoch, which one that ended early repeats.
         training = to_floats(trainer.callback_metrics, "train/") if trainer.is_last_batch else {}
         values, epoch = training | self.fresh, trainer.current_epoch + 1
         self.epochs.append({"epoch": epoch} | values)
@@ -144,12 +126,16 @@ class History(Callback):
             log.info(epoch_line(epoch, trainer.max_epochs, values))
 
 
-class TestLogits(Callback):
-    """Collects the logits of the test set for the report.
+def gather(world_size: int, value: Any) -> list[Any]:
+    """A value of each rank."""
+    values = [value] * world_size
+    if world_size > 1:
+        torch.distributed.all_gather_object(values, value)
+    return values
 
-    Attributes:
-        batches: float (n, classes) on the CPU for each global batch, in the order of the test set.
-    """
+
+class TestLogits(Callback):
+    """Collects the logits of the test set: `batches` of float (n, classes), in its order."""
 
     __test__ = False  # pytest takes it for a test
 
@@ -171,35 +157,21 @@ class TestLogits(Callback):
         self.batches.append(outputs.float().cpu())
 
     def on_test_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
-        if trainer.world_size == 1:
-            return
-        ranks: list[Any] = [None] * trainer.world_size
-        torch.distributed.all_gather_object(ranks, self.batches)
+        ranks = gather(trainer.world_size, self.batches)
         # The loader deals out each global batch to the ranks image by image.
         self.batches = []
-        for parts in zip_longest(*ranks, fillvalue=torch.empty(0)):
-            logits = parts[0].new_empty(sum(map(len, parts)), parts[0].size(1))
+        for parts in itertools.zip_longest(*ranks, fillvalue=torch.empty(0, 1)):
+            logits = torch.empty(sum(map(len, parts)), parts[0].size(1))
             for rank, part in enumerate(parts):
-                if len(part):  # the last batch may have fewer images than there are ranks
-                    logits[rank :: len(parts)] = part
+                logits[rank :: len(parts)] = part
             self.batches.append(logits)
 
 
 class TensorBoardHParams(Callback):
-    """Registers a run's settings and metrics with TensorBoard's HPARAMS page at its start.
+    """Registers a run's flat settings and its metrics with TensorBoard's HPARAMS page.
 
-    The page then reads the metrics from the curves and lists unfinished runs as well.
     `TensorBoardLogger.log_hyperparams` would add an invented first value to each curve.
-
-    Args:
-        settings: dotted keys and plain values.
     """
-
-    METRICS = tuple(
-        f"{split}/{metric}"
-        for split in ("val", "test")
-        for metric in ("loss", "top1", "top3", "top5")
-    )
 
     def __init__(self, settings: dict[str, Any]):
         self.settings = settings
@@ -207,9 +179,10 @@ class TensorBoardHParams(Callback):
     def on_fit_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
         from torch.utils.tensorboard.summary import hparams
 
+        scores = itertools.product(("val", "test"), ("loss", "top1", "top3", "top5"))
+        metrics = {f"{split}/{metric}": 0.0 for split, metric in scores}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
                 logger.hparams.update(self.settings)
-                writer = logger.experiment._get_file_writer()
-                for summary in hparams(self.settings, dict.fromkeys(self.METRICS, 0.0)):
-                    writer.add_summary(summary)
+                for summary in hparams(self.settings, metrics):
+                    logger.experiment._get_file_writer().add_summary(summary)

@@ -20,26 +20,19 @@ from cifar10.core.files import atomic_write
 log = logging.getLogger(__name__)
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
-LAST_STATE = "LastCheckpoint"  # how the key of that callback's state starts
 # What training resumes from; a file of weights alone lacks it.
 TRAINING_STATE = ("optimizer_states", "lr_schedulers", "loops", "callbacks", "global_step")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Saves a checkpoint under its name only once all of it is on disk.
+    """Saves a checkpoint atomically.
 
-    Lightning writes into the system's temporary folder and moves the file, which between two file
-    systems is a copy that can be interrupted.
+    Lightning moves it from the system's temporary folder: between file systems, that is a copy.
     """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None
     ) -> None:
-        """Save a checkpoint, or leave the old one untouched.
-
-        Raises:
-            UserError: the folder is gone, full or cannot be written to.
-        """
         buffer = io.BytesIO()  # torch reports a full disk as "unexpected pos"
         torch.save(checkpoint, buffer)
         try:
@@ -67,9 +60,9 @@ def link_previous(folder: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Load a checkpoint on the CPU, without running code from it and with its checksums verified.
+    """Load a checkpoint on the CPU, without running code from it.
 
-    torch stores a checksum with every tensor but does not compare it.
+    Verifies the checksums of its tensors, which torch stores and ignores.
 
     Raises:
         UserError: it is missing, corrupt or not a checkpoint.
@@ -80,9 +73,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
                 raise zipfile.BadZipFile(f"{corrupt} has another checksum")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # corrupt files raise anything of zipfile, torch and pickle
-        reason = (
-            error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
-        )
+        reason = getattr(error, "strerror", None) or one_line(error)
         if isinstance(error, pickle.UnpicklingError):  # torch then explains how to run the code
             reason = "it holds more than plain data, which is not loaded"
         raise UserError(f"{path}: not a valid checkpoint: {reason}") from error
@@ -90,65 +81,55 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not a checkpoint of a run")
     try:
         states = checkpoint.get("callbacks", {})
-        last = [s["dirpath"] for key, s in states.items() if key.startswith(LAST_STATE)]
-        for state in states.values():  # the own folder of another callback does not move
+        last = [s["dirpath"] for key, s in states.items() if key.startswith("LastCheckpoint")]
+        for state in states.values():  # other callbacks may save elsewhere
             if isinstance(state, dict) and state.get("dirpath") in last:
-                state.update(moved_to(state, path.parent.resolve()))
+                move_to(path.parent.resolve(), state)
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a checkpoint of a run: unexpected callbacks") from error
     return checkpoint
 
 
-def moved_to(state: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A ModelCheckpoint's state with its files in `folder`: the run may have been moved."""
+def move_to(folder: Path, state: dict[str, Any]) -> None:
+    """Have a ModelCheckpoint's state name `folder`: the run may have been moved."""
 
     def new_path(path: str) -> str:
         return str(folder / Path(path).name) if path else path
 
-    paths = ("best_model_path", "last_model_path", "kth_best_model_path")
-    return {
-        "dirpath": str(folder),
-        "best_k_models": {new_path(path): score for path, score in state["best_k_models"].items()},
-        **{key: new_path(state[key]) for key in paths},
-    }
+    state["dirpath"] = str(folder)
+    state["best_k_models"] = {new_path(path): v for path, v in state["best_k_models"].items()}
+    for key in ("best_model_path", "last_model_path", "kth_best_model_path"):
+        state[key] = new_path(state[key])
 
 
 def find_resumable(folder: Path) -> tuple[Path, int] | None:
-    """The checkpoint that a run resumes from, and its step: the last one, else the previous one.
-
-    Returns:
-        None if the folder holds none yet.
+    """The last valid checkpoint of a run and its step; None if the folder holds none yet.
 
     Raises:
-        UserError: there are some, but none is valid.
+        UserError: none of its checkpoints is valid.
     """
-    corrupt = []
-    for path in (folder / LAST, folder / PREVIOUS):
-        if not os.path.lexists(path):  # a dangling link is a corrupt file, not a missing one
-            continue
+    errors = []
+    paths = [folder / name for name in (LAST, PREVIOUS)]
+    for path in filter(os.path.lexists, paths):  # a dangling link is corrupt, not missing
         try:
             state = read_checkpoint(path)
             if missing := [key for key in TRAINING_STATE if key not in state]:
                 raise UserError(f"{path}: holds only weights; it lacks {', '.join(missing)}")
         except UserError as error:
-            corrupt.append(str(error))
+            errors.append(str(error))
             continue
-        for line in corrupt:
+        for line in errors:
             log.warning("%s; resuming from %s instead", line, path.name)
         return path, state["global_step"]
-    if corrupt:
-        raise UserError(f"{'; '.join(corrupt)}; there is no other checkpoint to resume from")
+    if errors:
+        raise UserError(f"{'; '.join(errors)}; there is no other checkpoint to resume from")
     return None
 
 
 def set_aside_corrupt_last(folder: Path) -> None:
-    """Remove a corrupt last checkpoint, which the next save would keep as the previous one."""
-    corrupt = folder / LAST
+    """Rename a corrupt last checkpoint, which the next save would keep as the previous one."""
     with contextlib.suppress(FileNotFoundError):
-        if corrupt.is_dir() and not corrupt.is_symlink():
-            corrupt.rename(folder / f"{LAST}.corrupt")
-        else:
-            corrupt.unlink()
+        (folder / LAST).replace(folder / f"{LAST}.corrupt")
 
 
 def chosen_checkpoint(trainer: L.Trainer) -> Path | None:

@@ -3,10 +3,10 @@
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import lightning as L
 from annotated_types import Ge
@@ -31,6 +31,7 @@ from cifar10.training.probe import check_network
 for name in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(name).setLevel(logging.WARNING)
 
+T = TypeVar("T")
 Group = dict[str, Any]
 
 
@@ -55,7 +56,7 @@ def build_components(
     Args:
         settings: as configs/train.yaml composes them, plain values.
         folder: the run's, for checkpoints and logs.
-        callbacks: further ones, which are no setting; one that raises Pruned ends the run untested.
+        callbacks: further ones; one that raises Pruned ends the run untested.
 
     Raises:
         SettingError: a setting is unknown, missing, of the wrong type or out of range.
@@ -110,17 +111,15 @@ def build(
     stopwatch, history, test_logits = Stopwatch(), History(), TestLogits()
     built: list[Callback] = [stopwatch, history, test_logits, TensorBoardHParams(hparams)]
     built += [RandomStates(), *more_callbacks]
-    for name, spec in specifications(callbacks, "callbacks"):
-        if str(spec.get("monitor")).startswith("val/") and not data_module.has_validation:
-            continue  # nothing to monitor: the last epoch is the result
-        place = {} if "dirpath" in spec else {"dirpath": str(folder)}
-        built.append(instantiate(spec, f"callbacks.{name}", Callback, **place))
+    if not data_module.has_validation:  # nothing to monitor: the last epoch is the result
+        callbacks = {
+            name: spec
+            for name, spec in (callbacks or {}).items()
+            if not (isinstance(spec, dict) and str(spec.get("monitor")).startswith("val/"))
+        }
+    built += instantiate_each(callbacks, "callbacks", Callback, dirpath=str(folder))
     # The last checkpoint holds the state of all others after the same epoch.
     built.sort(key=lambda callback: isinstance(callback, LastCheckpoint))
-    loggers = []
-    for name, spec in specifications(logger, "logger"):
-        place = {} if "save_dir" in spec else {"save_dir": str(folder)}
-        loggers.append(instantiate(spec, f"logger.{name}", Logger, **place))
     on_terminal = sys.stdout is not None and sys.stdout.isatty()
     defaults: Group = {"enable_progress_bar": on_terminal, "deterministic": deterministic}
     if not data_module.has_validation:
@@ -134,7 +133,7 @@ def build(
         L.Trainer,
         callbacks=built,
         plugins=[AtomicCheckpointIO()],
-        logger=loggers,
+        logger=instantiate_each(logger, "logger", Logger, save_dir=str(folder)),
         default_root_dir=str(folder),
     )
     if hardware.compile.value != "eager":
@@ -142,6 +141,17 @@ def build(
     return Components(
         data_module, classifier, built_trainer, stopwatch, history, test_logits, hardware
     )
+
+
+def instantiate_each(group: Group | None, where: str, kind: type[T], **defaults: Any) -> list[T]:
+    """The objects of a group of specifications, without those set to null."""
+    objects = []
+    for name, spec in (group or {}).items():
+        if spec is not None:
+            typed = spec if isinstance(spec, dict) else {}
+            given = {key: value for key, value in defaults.items() if key not in typed}
+            objects.append(instantiate(spec, f"{where}.{name}", kind, **given))
+    return objects
 
 
 def add_teacher(classifier: Classifier, model: str, weight: float) -> None:
@@ -160,16 +170,11 @@ def add_teacher(classifier: Classifier, model: str, weight: float) -> None:
 
 
 def check_trainer(trainer: Group) -> None:
-    """Refuse what Lightning's Trainer accepts and a run here cannot do.
-
-    Raises:
-        SettingError: it names the setting.
-    """
+    """Raise a SettingError for what Lightning's Trainer accepts and a run here cannot do."""
     for key in ("max_epochs", "log_every_n_steps"):  # Lightning accepts -1 and 0
-        if type(trainer.get(key)) is not int or trainer[key] < 1:
-            raise SettingError(
-                f"trainer.{key}={trainer.get(key)}: must be an integer of at least 1"
-            )
+        value = trainer.get(key)
+        if type(value) is not int or value < 1:
+            raise SettingError(f"trainer.{key}={value}: must be an integer of at least 1")
     if (interval := trainer.get("val_check_interval")) not in (None, 1.0):
         raise SettingError(
             f"trainer.val_check_interval={interval}: must be 1.0; a run that resumes in the middle "
@@ -180,18 +185,6 @@ def check_trainer(trainer: Group) -> None:
         raise SettingError(f"trainer.strategy={strategy}: not supported; use ddp")
 
 
-def specifications(group: Group | None, where: str) -> Iterator[tuple[str, Group]]:
-    """The specifications of a group of several objects, without those set to null."""
-    for name, spec in (group or {}).items():
-        if spec is None:
-            continue
-        if not isinstance(spec, dict):
-            raise SettingError(f"{where}.{name}={spec!r}: must be a group of settings")
-        yield name, spec
-
-
-# Settings that change no result, or that only say where things are.
-NOT_COMPARED = ("report",)
 LOCAL_DATA = ("dir", "sources", "download", "seed")
 GROUPS = ("data", "model", "optimizer", "scheduler", "trainer")
 
@@ -201,7 +194,7 @@ def hyperparameters(settings: Group) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for group, values in settings.items():
         if not isinstance(values, dict):
-            if group not in NOT_COMPARED:
+            if group != "report":
                 flat[group] = str(values) if isinstance(values, list) else values
         elif group in GROUPS:
             for key, value in values.items():

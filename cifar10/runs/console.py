@@ -20,9 +20,9 @@ REFRESH = 0.5  # seconds
 
 def format_duration(seconds: float, rough: bool = False) -> str:
     """Seconds as `45 s`, `2 min 43 s` or `1 h 5 min`; roughly, only the larger unit."""
-    if seconds < 60:
+    if seconds < 59.5:
         return f"{seconds:.0f} s"
-    if seconds < 3600:
+    if seconds < 3599.5:
         minutes, rest = divmod(round(seconds), 60)
         return f"{seconds / 60:.0f} min" if rough else f"{minutes} min {rest} s"
     hours, rest = divmod(round(seconds / 60), 60)
@@ -30,14 +30,9 @@ def format_duration(seconds: float, rough: bool = False) -> str:
 
 
 class RunProgress(ProgressBar):
-    """One bar for the whole training, for a terminal.
+    """One bar for the whole training, with the mean loss and top-1 of the epoch so far."""
 
-    Shows the mean loss and top-1 of the epoch so far, images per second and the time left.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.bar: Progress | None = None
+    bar: Progress | None = None
 
     def disable(self) -> None:  # on all ranks but the first
         self.stop()
@@ -59,12 +54,9 @@ class RunProgress(ProgressBar):
             self.steps = trainer.max_steps
         self.task = self.bar.add_task("starting", total=self.steps, figures="")
         self.start, self.images, self.next_refresh = time.perf_counter(), 0, 0.0
-        self.first_step = self.step = self.batches_before(trainer)
-        self.bar.start()
-
-    def batches_before(self, trainer: L.Trainer) -> int:
         done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        return int(trainer.current_epoch * self.total_train_batches) + done
+        self.first_step = self.step = trainer.current_epoch * self.total_train_batches + done
+        self.bar.start()
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs, batch, index) -> None:
         if self.bar is None:
@@ -104,7 +96,7 @@ class RunProgress(ProgressBar):
 
 
 def announce(result: dict[str, Any], folder: Path) -> None:
-    """Log what a run is about to do: four lines, and more for train.log alone."""
+    """Log what a run is about to do; details go to train.log only."""
     data, precision = result["data"], result["precision"]
     sizes = ", ".join(f"{data[split]:,} {split}" for split in ("train", "val", "test"))
     log.info("data        %s: %s images", data["name"], sizes)
@@ -116,69 +108,50 @@ def announce(result: dict[str, Any], folder: Path) -> None:
             "Warning: data.validation=test chooses the checkpoint on the test set, so this run's "
             "test figures are not figures of unseen images"
         )
-    elif data["validation"]:
-        log.debug("split: stratified by class, data.val_seed, SHA-256 %s", data["val_digest"])
-    else:
-        log.debug("split: no validation images; the last epoch is the result")
     for choice in Hardware._fields:
         log.debug("%s: %s (%s)", choice, result[choice]["value"], result[choice]["reason"])
 
 
 def epoch_line(epoch: int, max_epochs: int | None, values: dict[str, float]) -> str:
     """An epoch's figures on one line, within 80 columns up to 99 epochs."""
+    split = "val" if "val/top1" in values else "train"
+    texts = {
+        "train/loss": "train/loss {:.4f}",
+        "val/loss": "val/loss {:.4f}",
+        f"{split}/top1": f"{split}/top-1 {{:.2%}}",
+        "train/images_per_second": "{:,.0f} img/s",
+    }
     parts = [f"epoch {epoch:>{len(str(max_epochs))}}/{max_epochs}"]
-    score = "val/top1" if "val/top1" in values else "train/top1"
-    for key in ("train/loss", "val/loss"):
-        if key in values:
-            parts.append(f"{key} {values[key]:.4f}")
-    if score in values:
-        parts.append(f"{score.replace('top1', 'top-1')} {values[score]:.2%}")
-    if "train/images_per_second" in values:
-        parts.append(f"{values['train/images_per_second']:,.0f} img/s")
+    parts += [text.format(values[key]) for key, text in texts.items() if key in values]
     return "  ".join(parts)
 
 
 def summary(result: dict[str, Any], folder: Path, report: Path | None = None) -> str:
-    """The closing summary of a finished run, within 80 columns but for its folder.
-
-    Args:
-        report: the run's page, if it has one.
-    """
+    """The closing summary of a finished run; `report` is its page, if it has one."""
     test, data, seconds = result["test"], result["data"], result["seconds"]
     low, high = wilson_interval(test["top1"], data["tested"])
+    chosen = {"test": "lowest loss on the TEST SET", None: "last epoch, no validation images"}
+    why = chosen.get(data["validation"], f"lowest val/loss, {result['val'].get('loss', 0):.4f}")
+    training, total = map(format_duration, (seconds["training"], seconds["total"]))
     rows = [
         ("test top-1", f"{test['top1']:.2%}  (95% interval {low:.2%} to {high:.2%})"),
         ("test top-3", f"{test['top3']:.2%}"),
         ("test top-5", f"{test['top5']:.2%}"),
         ("test loss", f"{test['loss']:.4f}"),
-    ]
-    if "test_views" in result:
-        rows.insert(1, ("6-view TTA", f"{result['test_views']['top1']:.2%}"))
-    if data["tested"] < data["test"]:  # trainer.limit_test_batches
-        rows.insert(0, ("tested on", f"{data['tested']:,} of {data['test']:,} images"))
-    chosen = {"test": "lowest loss on the TEST SET", None: "last epoch, no validation images"}
-    why = chosen.get(data["validation"], f"lowest val/loss, {result['val'].get('loss', 0):.4f}")
-    training, total = map(format_duration, (seconds["training"], seconds["total"]))
-    rows += [
         ("epoch", f"{result['best_epoch']} of {result['epochs']} ({why})"),
         ("parameters", f"{result['parameters']:,}"),
         ("time", f"{total}, of which training {training}"),
         ("run folder", str(folder)),
     ]
-    steps = []
-    if report:
-        steps.append(f"open {report.name} in the run folder")
-    if any(folder.glob("events.out.tfevents.*")):
-        steps.append("tensorboard --logdir outputs")
-    steps.append("cifar10 predict --model latest photo.jpg")
-    if folder.parent.name != "outputs":
-        steps = [
-            f"cifar10 predict --model {folder} photo.jpg"
-            if "predict" in s
-            else f"tensorboard --logdir {folder.parent}"
-            if "tensorboard" in s
-            else s
-            for s in steps
-        ]
-    rows += [("next" if number == 0 else "", step) for number, step in enumerate(steps)]
-    return "\n".join(f"{name:<11} {value}".rstrip() for name, value in rows)
+    if "test_views" in result:
+        rows.insert(1, ("6-view TTA", f"{result['test_views']['top1']:.2%}"))
+    if data["tested"] < data["test"]:  # trainer.limit_test_batches
+        rows.insert(0, ("tested on", f"{data['tested']:,} of {data['test']:,} images"))
+    is_default = folder.parent.name == "outputs"
+    predict = f"cifar10 predict --model {'latest' if is_default else folder} photo.jpg"
+    tensorboard = f"tensorboard --logdir {'outputs' if is_default else folder.parent}"
+    has_curves = any(folder.glob("events.out.tfevents.*"))
+    steps = [f"open {report.name} in the run folder"] if report else []
+    steps += [tensorboard, predict] if has_curves else [predict]
+    rows += zip(("next", "", ""), steps, strict=False)
+    return "\n".join(f"{name:<11} {value}" for name, value in rows)

@@ -12,15 +12,13 @@ from annotated_types import Ge
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.optim.lr_scheduler import LambdaLR
 
+from cifar10.runs.callbacks import gather
 from cifar10.runs.checkpoint import LAST, link_previous
 from cifar10.runs.signals import Interrupted, preemption_signals, signals
 
 
 class RandomStates(Callback):
-    """Saves the random states of torch, CUDA, Python and NumPy, of every rank, in checkpoints.
-
-    Dropout needs them; order and augmentation are functions of seed and epoch.
-    """
+    """Saves the random states of every rank in checkpoints, for dropout."""
 
     def __init__(self) -> None:
         self.states: list[dict[str, Any]] = []
@@ -30,18 +28,15 @@ class RandomStates(Callback):
         self.world_size = trainer.world_size
 
     def state_dict(self) -> dict[str, Any]:
-        kind, numbers, *rest = np.random.get_state(legacy=True)
+        kind, words, *rest = np.random.get_state(legacy=True)
         state = {
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
             "python": random.getstate(),
-            "numpy": [kind, np.asarray(numbers).tolist(), *rest],
+            "numpy": [kind, np.asarray(words).tolist(), *rest],
         }
-        ranks: list[Any] = [state] * self.world_size
-        if self.world_size > 1:
-            torch.distributed.all_gather_object(ranks, state)
-        return {"ranks": ranks}
+        return {"ranks": gather(self.world_size, state)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.states = state_dict["ranks"]
@@ -66,16 +61,12 @@ class LastCheckpoint(ModelCheckpoint):
     """Saves `last.ckpt` after every epoch, every `every_n_steps` steps, and on a signal to stop.
 
     Args:
-        dirpath: the run's folder.
         every_n_steps: optimizer steps between two saves within an epoch; None for none.
     """
 
     def __init__(self, dirpath: str, every_n_steps: Annotated[int, Ge(1)] | None):
         super().__init__(
-            dirpath,
-            filename=LAST.removesuffix(".ckpt"),
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
+            dirpath, Path(LAST).stem, save_on_train_epoch_end=True, enable_version_counter=False
         )
         self.every_n_steps = every_n_steps
         self.seen_step = 0
@@ -95,9 +86,9 @@ class LastCheckpoint(ModelCheckpoint):
             self.on_train_epoch_start(trainer)
             # Lightning restores the state of loaders that are made after the checkpoint is loaded;
             # `estimated_stepping_batches` makes this one before.
-            position = trainer.fit_loop.epoch_loop.batch_progress.current.processed
-            state = {"epoch": trainer.current_epoch, "position": position}
-            trainer.train_dataloader.load_state_dict(state)
+            done: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+            loader: Any = trainer.train_dataloader
+            loader.load_state_dict({"epoch": trainer.current_epoch, "position": done.processed})
 
     def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
         self.flush_and_stop(trainer)
@@ -139,13 +130,9 @@ class LastCheckpoint(ModelCheckpoint):
         received = signals.received is not None
         self.stopping = trainer.strategy.reduce_boolean_decision(received, all=False)
         if self.stopping:
-            ranks = [signals.received]
-            if trainer.world_size > 1:
-                ranks = [None] * trainer.world_size
-                torch.distributed.all_gather_object(ranks, signals.received)
+            numbers = filter(None, gather(trainer.world_size, signals.received))
             # SLURM's comes first, whichever rank received it: the first rank requeues the job.
-            numbers = sorted(filter(None, ranks), key=lambda n: n not in preemption_signals())
-            self.number = numbers[0]
+            self.number = min(numbers, key=lambda number: number not in preemption_signals())
         return self.stopping
 
     def flush_and_stop(self, trainer: L.Trainer) -> None:
@@ -160,14 +147,8 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 def update_rates(scheduler: Any) -> None:
-    """Set the learning rates that the schedule has at its current step.
-
-    A checkpoint holds those of the schedule before more epochs stretched it; a rate of 0 at its end
-    would freeze parameters for good.
-    """
+    """Set the schedule's learning rates, which a checkpoint has of a schedule with fewer epochs."""
     if isinstance(scheduler, LambdaLR):
-        groups = scheduler.optimizer.param_groups
-        for group, base, factor in zip(
-            groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
-        ):
+        rates = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+        for group, (base, factor) in zip(scheduler.optimizer.param_groups, rates, strict=True):
             group["lr"] = base * factor(scheduler.last_epoch)

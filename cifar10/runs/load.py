@@ -50,7 +50,7 @@ def load(model: str | Path, device: str = "auto") -> Classifier:
 def restore_classifier(
     hyperparameters: dict[str, Any], weights: dict[str, torch.Tensor]
 ) -> Classifier:
-    """Rebuild a classifier from what its checkpoint holds; torch's random state is kept.
+    """Rebuild a classifier from what its checkpoint holds; keeps torch's random state.
 
     Raises:
         SettingError, RuntimeError, TypeError: weights and hyperparameters do not fit together.
@@ -64,11 +64,7 @@ def restore_classifier(
 
 
 def find_checkpoint(model: str | Path) -> Path:
-    """Find a checkpoint file: the path itself, or the one that a run's result.json names.
-
-    Raises:
-        SettingError: there is none.
-    """
+    """A checkpoint file: the path itself, or that of a run; SettingError if there is none."""
     path = latest_run() if model == LATEST else expand_user(model)
     if not str(model) or not path.exists():
         names = zoo.pretrained_names()

@@ -1,11 +1,11 @@
 """result.json: its fields, writing and reading it."""
 
+import copy
 import hashlib
 import json
 import logging
 import math
 import platform
-import re
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -39,16 +39,12 @@ class Config(BaseModel, extra="allow", strict=True):
 
 
 class Unfinished(BaseModel, extra="allow", strict=True):
-    """The fields that other parts rely on; a run that has not finished may lack most of them.
-
-    `config` holds all settings, which the run resumes with; `settings` those that runs are compared
-    by, with dotted keys.
-    """
+    """The fields that other parts rely on; a run that has not finished may lack most of them."""
 
     status: Literal["running", "ok", "failed", "interrupted", "pruned"]
     overrides: list[str]
-    config: Config = Config()
-    settings: Group = {}
+    config: Config = Config()  # all settings, which the run resumes with
+    settings: Group = {}  # flat, those that runs are compared by
     epochs: int = 0
     history: list[Group] = []
     data: Group = {}
@@ -59,8 +55,6 @@ class Unfinished(BaseModel, extra="allow", strict=True):
 
 
 class Finished(Unfinished):
-    """The fields of a run of status `ok`."""
-
     seed: int
     settings: Group
     epochs: int
@@ -110,17 +104,12 @@ def finite(value: Any) -> Any:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """Read a result.json.
-
-    Raises:
-        UserError: it is missing, unreadable or not a result.
-    """
+    """Read a result.json; UserError if it is missing, unreadable or not a result."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path}: not a readable result.json; restore it or move its folder away ({error})"
-        ) from error
+        advice = "restore it or move its folder away"
+        raise UserError(f"{path}: not a readable result.json; {advice} ({error})") from error
     finished = isinstance(result, dict) and result.get("status") == "ok"
     try:
         (Finished if finished else Unfinished).model_validate(result)
@@ -137,42 +126,25 @@ def settings_digest(config: dict[str, Any]) -> str:
 
 
 def recorded_settings(result: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The settings that a run resumes with, in today's form.
-
-    Raises:
-        UserError: they are not those that the run wrote.
-    """
+    """The settings that a run resumes with, in today's form; UserError if they were edited."""
     if settings_digest(result.get("config", {})) != result.get("config_digest"):
-        raise UserError(
-            f"{folder / RESULT_FILE}: its settings were changed or are corrupt; the run cannot "
-            f"resume"
-        )
-    return upgrade_config(with_integer_keys(result["config"]))
-
-
-def with_integer_keys(value: Any) -> Any:
-    """A value read from JSON, whose keys are all text, with whole numbers as keys again."""
-    if isinstance(value, dict):
-        return {
-            int(key) if re.fullmatch(r"-?\d+", key) else key: with_integer_keys(item)
-            for key, item in value.items()
-        }
-    return [with_integer_keys(item) for item in value] if isinstance(value, list) else value
+        reason = "its settings were changed or are corrupt; the run cannot resume"
+        raise UserError(f"{folder / RESULT_FILE}: {reason}")
+    return upgrade_config(result["config"])
 
 
 def without_local_paths(result: dict[str, Any]) -> dict[str, Any]:
     """A result without the data's place on this machine, for publishing; it cannot be resumed."""
-    config = dict(result["config"])
-    config["data"] = {key: value for key, value in config["data"].items() if key != "dir"}
-    published = {key: value for key, value in result.items() if key != "config_digest"}
-    return published | {"config": config}
+    published = copy.deepcopy(result)
+    published.pop("config_digest", None)
+    published["config"]["data"].pop("dir", None)
+    return published
 
 
 def repeat_command(result: Mapping[str, Any], folder: str = "RUN") -> str:
-    """The command that repeats a run, without its seed, its folder and its sweep.
+    """The command that repeats a run, without its seed and its sweep.
 
     Args:
-        result: the contents of result.json.
         folder: of the new run, for a run whose settings changed when it resumed.
     """
     first, *later = (recipe_overrides(part) for part in (result, *result.get("resumed", [])))
@@ -205,24 +177,23 @@ def device_name(device: "torch.device", count: int = 1) -> str:
     return f"{count} x {name}" if count > 1 else name
 
 
+def git_state() -> dict[str, Any]:
+    """The commit of this code, and whether it has no changes; None where git is missing."""
+    command = ["git", "-C", str(Path(__file__).parent), "status", "--porcelain=v2", "--branch"]
+    try:
+        run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "clean": None}
+    commit, *lines = run.stdout.splitlines()
+    clean = all(line.startswith("# ") for line in lines)
+    return {"commit": commit.removeprefix("# branch.oid "), "clean": clean}
+
+
 def environment() -> dict[str, Any]:
     """Code, versions and hardware that a result comes from, as plain values."""
     import torch
 
-    def git(*arguments: str) -> str | None:
-        command, folder = ["git", *arguments], Path(__file__).parent
-        try:
-            run = subprocess.run(
-                command, check=False, cwd=folder, capture_output=True, text=True, timeout=10
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return run.stdout.strip() if run.returncode == 0 else None
-
-    changes = git("status", "--porcelain")
-    return {
-        "commit": git("rev-parse", "HEAD"),
-        "clean": None if changes is None else changes == "",
+    return git_state() | {
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
         "hardware": {
             "cpu": cpu_name(),

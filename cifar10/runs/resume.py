@@ -14,19 +14,18 @@ from cifar10.core.settings import flatten, unflatten
 from cifar10.runs.checkpoint import LAST, PREVIOUS, find_resumable, set_aside_corrupt_last
 from cifar10.runs.result import RESULT_FILE, read_result, recorded_settings
 
+# Taken from the present machine unless they were typed when the run started.
+LOCAL_KEYS = ("data.dir", "data.sources", "data.download")
 # Duration, place and display of a run may change, never what it computes.
 MAY_CHANGE = (
     *(f"trainer.{key}" for key in ("max_epochs", "log_every_n_steps", "enable_progress_bar")),
     *(f"trainer.{key}" for key in ("devices", "num_nodes", "strategy", "accelerator")),
-    *(f"data.{key}" for key in ("dir", "sources", "download")),
+    *LOCAL_KEYS,
     *("threads", "keep_memory", "compile", "logger", "callbacks.last", "report", "test_views"),
 )
-# Taken from the present machine unless they were typed when the run started.
-LOCAL_KEYS = ("data.dir", "data.sources", "data.download")
 
 
 def is_within(key: str, prefixes: Iterable[str]) -> bool:
-    """Whether a dotted key is one of the prefixes or lies below one."""
     return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
 
 
@@ -45,8 +44,7 @@ def merge(
     """A run's recorded settings with what the command line may change of them.
 
     Args:
-        recorded: nested settings of the run.
-        current: nested settings that the command line composes now.
+        recorded, current: nested settings of the run, and those that the command line composes now.
         overrides: of `current` only these count: defaults may have changed since.
         first_overrides: those that the run was started with.
 
@@ -67,12 +65,9 @@ def merge(
     ]
     for key in sorted(changed):
         if not is_within(key, MAY_CHANGE):
-            was = f"{key}={before[key]}" if key in before else f"no {key}"
-            wanted = f"{key}={after[key]}" if key in after else f"no {key}"
-            raise SettingError(
-                f"{wanted}: the run has {was}, which cannot change on resume; leave it out or "
-                f"start a new run"
-            )
+            wanted, was = (f"{key}={s[key]}" if key in s else f"no {key}" for s in (after, before))
+            reason = f"the run has {was}, which cannot change on resume"
+            raise SettingError(f"{wanted}: {reason}; leave it out or start a new run")
     unchanged = {key: value for key, value in before.items() if key not in changed}
     return unflatten(unchanged | {key: after[key] for key in changed if key in after})
 
@@ -81,10 +76,6 @@ def resolve_settings(
     settings: dict[str, Any], resume: str | None, folder: Path, overrides: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, Any] | None, bool]:
     """A run's settings; if it resumes another one, that one's result and whether it is finished.
-
-    Args:
-        settings: as the command line composes them.
-        resume: None for a new run; `auto` resumes if the folder holds a run.
 
     Raises:
         UserError: there is no run to resume, or it was started with other settings.
@@ -119,23 +110,17 @@ def resume_point(
             set_aside_corrupt_last(folder)
         continue_logs(trainer.loggers, step)
         return path
-    if earlier.get("epochs"):
-        raise UserError(
-            f"{folder}: cannot resume; {LAST} is missing, although result.json counts "
-            f"{earlier['epochs']} trained epochs"
-        )
+    if epochs := earlier.get("epochs"):
+        reason = f"{LAST} is missing, although result.json counts {epochs} trained epochs"
+        raise UserError(f"{folder}: cannot resume; {reason}")
     return None
 
 
 def continue_logs(loggers: Iterable[Any], step: int) -> None:
-    """Have the curves continue at a step; points from there on are logged again.
-
-    A run that was killed has logged steps after its last checkpoint.
-    """
+    """Have the curves continue at a step; a killed run has logged points after its checkpoint."""
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
-            # TensorBoard drops the points of other event files from this step on.
-            logger._kwargs["purge_step"] = step
+            logger._kwargs["purge_step"] = step  # TensorBoard drops older points from there on
         elif isinstance(logger, CSVLogger):
             path = Path(logger.log_dir, "metrics.csv")
             before = path.with_name(".metrics.before.csv")

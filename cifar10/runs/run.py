@@ -50,26 +50,23 @@ def run(
 ) -> dict[str, Any]:
     """Train, test the best checkpoint, and write result.json however the run ends.
 
-    Of several processes that train together only the first writes and prints.
-
     Args:
         settings: plain values, as configs/train.yaml composes them.
         folder: for checkpoints, logs and result.json; created if missing.
         overrides: what the user changed, for the record.
-        started: time.perf_counter() from which set-up is counted; now by default.
-        earlier: the result.json of the run in `folder`, to resume it; None for a new run.
-        components: built from these settings; built here by default.
+        started: time.perf_counter() from which set-up is counted.
+        earlier: the result.json of the run in `folder`, to resume it.
+        components: built from these settings.
 
     Returns:
-        The contents of result.json.
+        The contents of result.json, which the first of several processes writes.
 
     Raises:
         UserError: a setting, the data or the folder cannot be used, or the loss is not finite.
     """
     started = time.perf_counter() if started is None else started
-    is_first = is_first_process()
     result = new_result(settings, overrides, earlier)
-    lock = claim_run_dir(folder, result, fresh=earlier is None) if is_first else None
+    lock = claim_run_dir(folder, result, earlier is None) if is_first_process() else None
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message)
     warnings.filterwarnings("ignore", module="PIL")  # a corrupt image is reported in one line
@@ -87,9 +84,8 @@ def run(
         raise
     except BaseException as error:
         result.update(status="failed", error=f"{type(error).__name__}: {one_line(error)}")
-        if is_first and components and components.trainer.strategy.launcher:
-            # The processes that Lightning started would wait for this one.
-            components.trainer.strategy.launcher.kill(signal.SIGKILL)
+        if lock and components and (launcher := components.trainer.strategy.launcher):
+            launcher.kill(signal.SIGKILL)  # the processes that it started would wait for this one
         raise
     finally:
         signals.release()
@@ -103,7 +99,6 @@ def run(
 def new_result(
     settings: Group, overrides: Sequence[str], earlier: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The result.json of a run that starts or resumes."""
     result: dict[str, Any] = {
         "status": "running",
         "error": None,
@@ -116,16 +111,16 @@ def new_result(
         **environment(),
     }
     if earlier:
-        result.update({key: earlier[key] for key in ("overrides", "started")})
         changed = [word for word in overrides if word not in earlier["overrides"]]
         now = {"overrides": changed} | {key: result[key] for key in ("commit", "clean", "versions")}
+        result |= {key: earlier[key] for key in ("overrides", "started")}
         result["resumed"] = [*earlier.get("resumed", []), now]
     return result
 
 
 @contextmanager
 def user_errors(components: Components, folder: Path) -> Iterator[None]:
-    """Turn errors of Lightning and of torch that a user causes into user-facing ones."""
+    """Turn errors of Lightning and torch that a user causes into user-facing ones."""
     try:
         yield
     except (OSError, UserError) as error:
@@ -137,30 +132,29 @@ def user_errors(components: Components, folder: Path) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise SettingError(
-            f"data.batch_size={components.data.batch_size}: out of memory; a smaller batch needs "
-            f"less ({one_line(error)})"
-        ) from error
+        setting = f"data.batch_size={components.data.batch_size}"
+        reason = f"out of memory; a smaller batch needs less ({one_line(error)})"
+        raise SettingError(f"{setting}: {reason}") from error
 
 
 def describe(components: Components, result: dict[str, Any]) -> None:
     """Open the data; add network, hardware and data to the result."""
-    trainer, classifier, data = components.trainer, components.classifier, components.data
+    trainer, network, data = components.trainer, components.classifier.network, components.data
     data.setup()
-    result.update(
-        network=type(classifier.network).__name__,
-        parameters=sum(p.numel() for p in classifier.network.parameters()),
+    result |= {
+        "network": type(network).__name__,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "device": device_name(trainer.strategy.root_device, trainer.world_size),
         **{name: choice._asdict() for name, choice in components.hardware._asdict().items()},
-        device=device_name(trainer.strategy.root_device, trainer.world_size),
-    )
-    result["data"] = {
-        "name": data.name,
-        "digest": data.digest,
-        "train": len(data.train_indices),
-        "val": len(data.val_indices) if data.has_validation else 0,
-        "validation": data.validation if data.has_validation else None,
-        "val_digest": data.val_digest if data.has_validation else None,
-        "test": len(data.test_indices),
+        "data": {
+            "name": data.name,
+            "digest": data.digest,
+            "train": len(data.train_indices),
+            "val": len(data.val_indices) if data.has_validation else 0,
+            "validation": data.validation if data.has_validation else None,
+            "val_digest": data.val_digest if data.has_validation else None,
+            "test": len(data.test_indices),
+        },
     }
 
 
@@ -171,29 +165,27 @@ def train(
     started: float,
     earlier: dict[str, Any] | None,
 ) -> None:
-    """Fit from the start or from the last checkpoint; add what came of it to the result."""
-    trainer, classifier, data = components.trainer, components.classifier, components.data
-    history, stopwatch = components.history, components.stopwatch
+    """Fit from the start or from the last checkpoint; add the outcome to the result."""
+    trainer, history, stopwatch = components.trainer, components.history, components.stopwatch
     if trainer.is_global_zero:
         announce(result, folder)
     checkpoint = resume_point(trainer, folder, result, earlier) if earlier else None
+    data = components.data
     try:
-        trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(components.classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     finally:
         chosen = chosen_checkpoint(trainer)
         best = history.by_step.get(step_of(chosen), {})
-        result.update(
-            epochs=len(history.epochs),
-            checkpoint=os.path.relpath(chosen, folder.resolve()) if chosen else None,
-            best_epoch=best.get("epoch"),
-            val={k.removeprefix("val/"): v for k, v in best.items() if k.startswith("val/")},
-            history=history.epochs,
-            images_per_second=stopwatch.images_per_second,
-            seconds={
-                "set_up": (stopwatch.started or time.perf_counter()) - started,
-                "training": stopwatch.training,
-            },
-        )
+        set_up = (stopwatch.started or time.perf_counter()) - started
+        result |= {
+            "epochs": len(history.epochs),
+            "checkpoint": os.path.relpath(chosen, folder.resolve()) if chosen else None,
+            "best_epoch": best.get("epoch"),
+            "val": {k.removeprefix("val/"): v for k, v in best.items() if k.startswith("val/")},
+            "history": history.epochs,
+            "images_per_second": stopwatch.images_per_second,
+            "seconds": {"set_up": set_up, "training": stopwatch.training},
+        }
     if not stopwatch.images:
         raise SettingError("trainer.limit_train_batches or max_steps: no training step is left")
 
@@ -206,8 +198,8 @@ def test(components: Components, folder: Path, result: dict[str, Any]) -> None:
         components.classifier,
         datamodule=data,
         ckpt_path=checkpoint,
-        verbose=False,
         weights_only=True,
+        verbose=False,
     )
     if not tested:
         raise SettingError("trainer.limit_test_batches: no test batch is left")

@@ -31,11 +31,7 @@ def is_first_process() -> bool:
 
 
 def latest_run(root: Path = Path("outputs")) -> Path:
-    """Find the run below `root` whose result.json was written last.
-
-    Raises:
-        SettingError: there is none.
-    """
+    """The run below `root` whose result.json was written last; SettingError if there is none."""
     files = list(root.rglob(RESULT_FILE))
     if not files:
         raise SettingError(f"{LATEST}: no run in {root}/; train one with `python train.py`")
@@ -53,24 +49,19 @@ def is_free(lock: Path) -> bool:
 
 def refuse_used_dir(folder: Path) -> None:
     """Raise a UserError if the folder belongs to another run."""
+    another = "or choose another folder with hydra.run.dir=FOLDER"
     if (folder / RESULT_FILE).exists():
-        raise UserError(
-            f"{folder} already holds a run; resume it with resume=FOLDER, or choose another folder "
-            f"with hydra.run.dir=FOLDER"
-        )
+        raise UserError(f"{folder} already holds a run; resume it with resume=FOLDER, {another}")
     for name in (LAST, PREVIOUS):  # which this run would resume from as if it were its own
         if os.path.lexists(folder / name):
-            raise UserError(
-                f"{folder} holds a {name} without the {RESULT_FILE} of its run; move it away, or "
-                f"choose another folder with hydra.run.dir=FOLDER"
-            )
+            without = f"{folder} holds a {name} without the {RESULT_FILE} of its run"
+            raise UserError(f"{without}; move it away, {another}")
 
 
 def choose_run_dir(resume: str | None, run_dir: str, is_named: bool) -> Path:
-    """The folder of a run: that of the run to resume, if there is one.
+    """The folder of a run, from the settings `resume` and `hydra.run.dir`.
 
     Args:
-        resume, run_dir: the settings `resume` and `hydra.run.dir`.
         is_named: the command line sets `hydra.run.dir`, so that every process has the same.
     """
     if resume not in (None, "auto"):
@@ -92,13 +83,7 @@ def create_run_dir(folder: Path) -> None:
 
 
 def claim_run_dir(folder: Path, result: dict[str, Any], fresh: bool = True) -> FileLock:
-    """Lock a folder for this process and write a result.json of status `running`.
-
-    Args:
-        fresh: the folder must hold no run yet.
-
-    Returns:
-        The lock, which the system releases when the process ends in any way.
+    """Lock a folder for this process and write a result.json; a fresh run needs an unused folder.
 
     Raises:
         UserError: the folder belongs to another run or process, or cannot be written to.
@@ -113,10 +98,9 @@ def claim_run_dir(folder: Path, result: dict[str, Any], fresh: bool = True) -> F
         write_result(folder, result)
     except Timeout:
         raise UserError(f"{folder} is in use by another process") from None
-    except OSError as error:
+    except (OSError, UserError) as error:
         lock.release()
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"{folder}: cannot be written to: {error.strerror}") from error
-    except UserError:
-        lock.release()
-        raise
     return lock

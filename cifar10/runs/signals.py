@@ -10,34 +10,27 @@ log = logging.getLogger(__name__)
 
 
 class Interrupted(BaseException):
-    """A signal asked the program to stop.
-
-    Not an Exception: error handlers must not catch it.
+    """A signal asked the program to stop; no Exception, so that error handlers do not catch it.
 
     Attributes:
-        number, name: of the signal.
-        exit_code: 128 + the signal's number.
+        number: of the signal.
         all_ranks: all ranks of a distributed run stop, after the same step.
     """
 
     def __init__(self, number: int, all_ranks: bool = False):
         super().__init__(number)
-        self.number, self.name = number, signal.Signals(number).name
-        self.exit_code, self.all_ranks = 128 + number, all_ranks
+        self.number, self.all_ranks = number, all_ranks
+        self.exit_code = 128 + number
 
     def __str__(self) -> str:
-        return f"interrupted by {self.name}"
+        return f"interrupted by {signal.Signals(self.number).name}"
 
 
 class Signals:
-    """Handles SIGINT, SIGTERM and SLURM's signal: the first stops cleanly, a second at once.
-
-    Attributes:
-        received: the number of the first signal, if any.
-    """
+    """Handles SIGINT, SIGTERM and SLURM's signal: the first stops cleanly, a second at once."""
 
     def __init__(self) -> None:
-        self.received: int | None = None
+        self.received: int | None = None  # the number of the first signal
         self.listening = self.deferred = False
 
     def listen(self) -> None:

@@ -6,7 +6,6 @@ from cifar10.core.errors import UserError
 from cifar10.runs.result import (
     read_result,
     repeat_command,
-    with_integer_keys,
     without_local_paths,
     write_result,
 )
@@ -64,10 +63,6 @@ def test_numbers_that_json_lacks_are_null(tmp_path):
     written = read_result(tmp_path / "result.json")
     assert written["test"]["top1"] is None
     assert written["history"] == [{"a": None}]
-
-
-def test_whole_numbers_as_keys_come_back_from_json():
-    assert with_integer_keys({"sizes": {"1": 24, "13": 32}}) == {"sizes": {1: 24, 13: 32}}
 
 
 def test_a_published_result_names_no_place_of_this_machine():
