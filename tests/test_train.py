@@ -47,9 +47,9 @@ def test_one_command_trains_tests_and_reports(tmp_path):
     assert all(len(line) <= 80 for line in summary if "outputs/" not in line)
 
     details = (run / "train.log").read_text()
-    for line in (*start, result["data"]["val_digest"], "layout: ", "compile: eager", "epoch 1/1"):
+    for line in (*start, "layout: ", "compile: eager", "epoch 1/1"):
         assert line in details
-    assert result["data"]["val_digest"] not in done.stdout
+    assert "layout: " not in done.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
