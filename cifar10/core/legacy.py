@@ -23,11 +23,7 @@ NEUTRAL = {"keep_hardest": 1, "data.crops": 32}
 
 
 def upgrade_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Upgrade the nested settings of a run.
-
-    Raises:
-        SettingError: the run used a setting that was removed.
-    """
+    """Upgrade the nested settings of a run; SettingError if it used a setting that was removed."""
     new = rename_targets(config)
     data, callbacks = new.get("data", {}), new.get("callbacks") or {}
     removed = {"keep_hardest": new.pop("keep_hardest", ()), "data.crops": data.pop("crops", ())}
