@@ -5,34 +5,28 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
+from numpy.random import SeedSequence
 from torch import Tensor
 
 from cifar10.data import MEAN, STD
 
 
 def pack(*parts: Tensor) -> Tensor:
-    """Pack the three channel bytes of each pixel, and a zero byte, into one int32.
+    """Concatenate images, uint8 (N, 3, H, W), and pack each pixel into one int32: (N, H, W).
 
-    A gather then moves whole pixels instead of single bytes, and its result is already in the
-    channels_last order in which convolutions are fastest.
-
-    Args:
-        parts: uint8 (N, 3, H, W) each, to be concatenated.
-
-    Returns:
-        int32 (sum of all N, H, W), which takes 4/3 of the memory.
+    A gather then moves whole pixels instead of bytes, and returns images that are channels last.
     """
     height, width = parts[0].shape[2:]
-    pixels = parts[0].new_zeros(sum(map(len, parts)), height, width, 4)
-    for part, target in zip(parts, pixels.split([len(part) for part in parts]), strict=True):
+    counts = [len(part) for part in parts]
+    pixels = parts[0].new_zeros(sum(counts), height, width, 4)
+    for part, target in zip(parts, pixels.split(counts), strict=True):
         target[..., :3] = part.permute(0, 2, 3, 1)
     return pixels.view(torch.int32).squeeze(-1)
 
 
 def unpack(pixels: Tensor) -> Tensor:
     """View packed pixels, int32 (N, H, W), as images, uint8 (N, 3, H, W), without a copy."""
-    channels = pixels.unsqueeze(-1).view(torch.uint8)  # (N, H, W, 4)
-    return channels[..., :3].permute(0, 3, 1, 2)
+    return pixels.unsqueeze(-1).view(torch.uint8)[..., :3].permute(0, 3, 1, 2)
 
 
 class Draw(NamedTuple):
@@ -49,15 +43,13 @@ class Augment:
     """Random horizontal flip, shift with reflection padding, cutout, brightness and contrast.
 
     Args:
-        flip: `random` flips each image with probability 1/2 in every epoch; `alternating` does so
-            in the first epoch and then alternates, so that any two consecutive epochs show both
-            orientations (Jordan 2024, https://arxiv.org/abs/2404.00498); `none` never flips.
-        shift: largest shift in pixels, in both directions of both axes.
+        flip: `random` flips with probability 1/2; `alternating` does so in the first epoch and then
+            alternates (Jordan 2024, https://arxiv.org/abs/2404.00498).
+        shift: largest shift in pixels along each axis.
         cutout: side in pixels of a square filled with the mean colour (DeVries and Taylor 2017,
             https://arxiv.org/abs/1708.04552); 0 for none.
-        brightness: largest change of brightness, up or down, in standard deviations of the data
-            set's pixels.
-        contrast: largest change, up or down, of the factor on the distance from the mean colour.
+        brightness: largest change, in standard deviations of the data set's pixels.
+        contrast: largest change of the factor on the distance from the mean colour.
     """
 
     flip: Literal["random", "alternating", "none"]
@@ -71,32 +63,26 @@ class Augment:
         self.mean_colour = int(pack(mean_colour.view(1, 3, 1, 1)))
 
     def draw(self, count: int, size: int, seed: int, epoch: int) -> Draw:
-        """Draw the decisions for `count` images of `size` pixels a side from (seed, epoch)."""
+        """Draw the decisions for `count` images of side `size`, a function of (seed, epoch)."""
         rng = generator(seed, epoch)
         shift = torch.randint(-self.shift, self.shift + 1, (count, 2), generator=rng)
         # The centre of the hole is anywhere in the image, so the border may cut the hole off.
         hole = torch.randint(size, (count, 2), generator=rng) - self.cutout // 2
         if self.flip == "alternating":
-            rng = generator(seed, 0)
-        flip = torch.rand(count, generator=rng) < 0.5
-        if self.flip == "alternating" and epoch % 2:
-            flip = ~flip
-        if self.flip == "none":
-            flip = torch.zeros_like(flip)
+            flip = (torch.rand(count, generator=generator(seed, 0)) < 0.5) ^ bool(epoch % 2)
+        else:
+            flip = torch.rand(count, generator=rng) < (0.5 if self.flip == "random" else 0)
         colour = 2 * torch.rand(count, 2, generator=generator(seed, epoch, 2)) - 1
         colour = colour * torch.tensor([self.brightness, self.contrast]) + torch.tensor([0, 1])
         return Draw(flip, shift, hole, colour)
 
     def apply(self, pixels: Tensor, indices: Tensor, draw: Draw) -> Tensor:
-        """Gather and augment a batch.
+        """Gather and augment a batch, uint8 (B, 3, S, S).
 
         Args:
             pixels: the whole packed data set, int32 (N, S, S).
             indices: of the images in it, int64 (B,).
             draw: the epoch's decisions for all N images.
-
-        Returns:
-            Images, uint8 (B, 3, S, S).
         """
         size = pixels.size(-1)
         line = torch.arange(size, device=pixels.device)
@@ -111,20 +97,14 @@ class Augment:
             start = draw.hole[indices]
             inside = (line >= start[..., None]) & (line < start[..., None] + self.cutout)
             batch.masked_fill_(inside[:, 0, :, None] & inside[:, 1, None, :], self.mean_colour)
-        images = unpack(batch)
         if self.brightness or self.contrast:
-            images = recolour(images, *draw.colour[indices].unbind(1))
-        return images
+            return recolour(unpack(batch), draw.colour[indices])
+        return unpack(batch)
 
 
-def recolour(images: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
-    """Add `brightness` standard deviations, then multiply the distance from the mean colour.
-
-    Args:
-        images: uint8 (B, 3, S, S).
-        brightness, contrast: float (B,); 0 and 1 are the identity.
-    """
-    brightness, contrast = brightness.view(-1, 1, 1, 1), contrast.view(-1, 1, 1, 1)
+def recolour(images: Tensor, colour: Tensor) -> Tensor:
+    """Change images, uint8 (B, 3, S, S), by their `colour` in a `Draw`; (0, 1) is the identity."""
+    brightness, contrast = colour[..., None, None, None].unbind(1)
     mean, std = colour_moments(images.device)
     # ((image - mean) / std + brightness) * contrast * std + mean, in one multiplication
     offset = (brightness * std - mean) * contrast + mean + 0.5  # to the nearest byte
@@ -132,10 +112,9 @@ def recolour(images: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
 
 
 @functools.cache  # a GPU would wait for each copy from the host
-def colour_moments(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the data set's pixels in [0, 255], float (3, 1, 1)."""
-    mean, std = (255 * torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-    return mean.to(device), std.to(device)
+def colour_moments(device: torch.device) -> Tensor:
+    """Mean and standard deviation of the data set's pixels in [0, 255], float (2, 3, 1, 1)."""
+    return (255 * torch.tensor([MEAN, STD])).view(2, 3, 1, 1).to(device)
 
 
 def reflect(coordinates: Tensor, size: int) -> Tensor:
@@ -144,10 +123,5 @@ def reflect(coordinates: Tensor, size: int) -> Tensor:
 
 
 def generator(*key: int) -> torch.Generator:
-    """Make a random generator seeded by the whole key.
-
-    NumPy's SeedSequence mixes the key; NumPy guarantees its result across versions.
-    """
-    from numpy.random import SeedSequence
-
+    """Seed a random generator by a key, mixed as NumPy guarantees it across versions."""
     return torch.Generator().manual_seed(int(SeedSequence(key).generate_state(1, "uint64")[0] >> 1))

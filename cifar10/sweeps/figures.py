@@ -4,15 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cifar10.reports.figures import BLUE, GREY, ORANGE, styled
 
-COLOURS = colormaps["viridis"]  # readable in grey, too
 NAME_LENGTH = 18
 MAX_TICKS = 6  # an axis labels every value if there are at most so many numbers
 MAX_NAMES = 24  # an axis labels no value if there are more names
@@ -20,11 +16,7 @@ MAX_NAMES = 24  # an axis labels no value if there are more names
 
 @styled
 def loss_curves(runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> Figure:
-    """Validation loss of every run over epochs.
-
-    Args:
-        runs: histories, as in result.json, of the `stopped`, the `finished` and the `best` runs.
-    """
+    """Validation loss over epochs, from the histories of `stopped`, `finished` and `best` runs."""
     looks: dict[str, dict[str, Any]] = {
         "stopped": dict(color=GREY, alpha=0.5, linestyle="--", marker="."),
         "finished": dict(color=BLUE, alpha=0.6, marker="."),
@@ -67,13 +59,7 @@ def suits_log_scale(values: np.ndarray) -> bool:
 def loss_by_setting(
     settings: Sequence[Mapping[str, Any]], losses: Sequence[float], spreads: Sequence[float]
 ) -> Figure:
-    """Validation loss against each varied setting.
-
-    Args:
-        settings: one mapping per group of runs, all with the same keys.
-        losses: mean val/loss of each group.
-        spreads: its standard deviation over seeds; 0 for a single run.
-    """
+    """Mean and standard deviation of each group's validation loss against each varied setting."""
     keys = list(settings[0])
     columns = min(3, len(keys))
     rows = -(-len(keys) // columns)
@@ -92,42 +78,6 @@ def loss_by_setting(
             if len(ticks := np.unique(positions)) <= MAX_TICKS:
                 axes.set_xticks(ticks, [f"{tick:.4g}" for tick in ticks])
                 axes.minorticks_off()
-    return figure
-
-
-@styled
-def parallel_coordinates(settings: Sequence[Mapping[str, Any]], losses: Sequence[float]) -> Figure:
-    """Each group of runs as a line through its settings to its validation loss, best darkest.
-
-    Args:
-        settings, losses: as for `loss_by_setting`.
-    """
-    columns = {key: [row[key] for row in settings] for key in settings[0]}
-    columns["val/loss"] = list(losses)
-    figure = Figure(figsize=(2 * len(columns) + 1.5, 4.2))
-    axes = figure.add_subplot()
-    heights = []
-    for x, values in enumerate(columns.values()):
-        positions, names = axis_positions(values)
-        if names is None and suits_log_scale(positions):
-            positions = np.log(positions)
-        heights.append((positions - positions.min()) / (np.ptp(positions) or 1))
-        axes.axvline(x, color=GREY, linewidth=1)
-        labels = names or [f"{min(values):.4g}", f"{max(values):.4g}"]
-        for index, text in enumerate(labels if len(labels) <= MAX_NAMES else []):
-            box = dict(facecolor="white", edgecolor="none", pad=1, alpha=0.8)
-            y = index / max(1, len(labels) - 1)
-            axes.text(x + 0.03, y, text, va="center", fontsize=8, bbox=box, zorder=3)
-    norm = Normalize(min(losses), max(losses))
-    for row in np.argsort(losses)[::-1]:  # the best on top
-        line = [height[row] for height in heights]
-        axes.plot(range(len(columns)), line, color=COLOURS(norm(losses[row])), alpha=0.8)
-    axes.set_xticks(range(len(columns)), list(columns))
-    axes.set_yticks([])
-    axes.set_title("Settings and their mean validation loss")
-    axes.grid(False)
-    axes.spines[["left", "bottom"]].set_visible(False)
-    figure.colorbar(ScalarMappable(norm, COLOURS), ax=axes, label="val/loss")
     return figure
 
 

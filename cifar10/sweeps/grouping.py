@@ -17,16 +17,13 @@ log = logging.getLogger(__name__)
 
 Run = dict[str, Any]  # the content of a result.json, and its `folder`
 
-NOT_COMPARED = ("seed", "report")
-
 
 @dataclass
 class Group:
     """Finished runs that differ only in their seed.
 
     Attributes:
-        settings: those that differ among the groups. A setting may be missing here: that, too, is
-            a difference.
+        settings: those that differ among the groups; a group may lack some of them.
     """
 
     settings: dict[str, Any]
@@ -84,12 +81,12 @@ def compared_settings(runs: Sequence[Run]) -> list[dict[str, Any]]:
     to a class that another setting chooses.
     """
     pairs = [(flat_settings(run), typed_settings(run)) for run in runs]
-    partial = {key for settings, _ in pairs for key in settings}
-    partial = {key for key in partial if any(key not in settings for settings, _ in pairs)}
-    untyped: dict[str, set[str]] = {key: set() for key in partial}  # values that nobody typed
-    for settings, words in pairs:
-        for key in partial & settings.keys() - words.keys():
-            untyped[key].add(str(settings[key]))
+    names = {key for settings, _ in pairs for key in settings}
+    partial = {key for key in names if any(key not in settings for settings, _ in pairs)}
+    untyped = {  # values that nobody typed
+        key: {str(own[key]) for own, words in pairs if key in own and key not in words}
+        for key in partial
+    }
     compared = []
     for settings, words in pairs:
         chosen = {
@@ -109,23 +106,19 @@ def compared_settings(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def flat_settings(run: Run) -> dict[str, Any]:
-    """A run's settings by dotted key, with its callbacks."""
+    """A run's settings by dotted key, with its callbacks, without its seed."""
     callbacks = flatten(rename_targets(run.get("config", {}).get("callbacks") or {}), "callbacks.")
     settings = upgrade_settings(run["settings"]) | callbacks
-    return {key: value for key, value in settings.items() if key not in NOT_COMPARED}
+    return {key: value for key, value in settings.items() if key not in ("seed", "report")}
 
 
 def typed_settings(run: Run) -> dict[str, str]:
     """The overrides of a run, by key."""
-    typed = {}
-    for word in recipe_overrides(run):
-        key, _, value = word.partition("=")
-        typed[key.lstrip("+~")] = value or "removed"
-    return typed
+    parts = [word.lstrip("+~").partition("=") for word in recipe_overrides(run)]
+    return {key: value or "removed" for key, _, value in parts}
 
 
 def describe_hardware(run: Run) -> str:
-    """The hardware and software of a run."""
     return f"{run['device']}, {run['precision']['value']}, torch {run['versions']['torch']}"
 
 

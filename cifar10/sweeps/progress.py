@@ -1,7 +1,7 @@
 """The lines that a sweep prints for each of its runs."""
 
+import contextlib
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -12,11 +12,7 @@ from cifar10.runs.result import RESULT_FILE, read_result
 
 
 def name_run(sweep: Mapping[str, Any]) -> str:
-    """The number of a run, such as `run 3 of 8` or, in a search, `trial 3 of 30`.
-
-    Args:
-        sweep: the group `sweep` of the run's settings.
-    """
+    """A run's number, from its settings `sweep`: `run 3 of 8`; in a search `trial 3 of 30`."""
     kind = "run" if sweep["trial"] is None else "trial"
     return f"{kind} {sweep['run']} of {sweep['runs']}"
 
@@ -25,13 +21,18 @@ def begin_line(sweep: Mapping[str, Any], folder: Path) -> str:
     """The line for the beginning, such as `run 3 of 8: lr=0.1 seed=2, about 4 min left`.
 
     Args:
-        sweep: as for `name_run`.
-        folder: of the sweep; its finished runs give the time that is left.
+        folder: of the sweep; the time left assumes that its runs follow one after another.
     """
-    parts = [sweep["label"] or "started"]
-    if seconds := seconds_left(folder, sweep["runs"]):
-        parts.append(f"about {format_duration(seconds, rough=True)} left")
-    return f"{name_run(sweep)}: {', '.join(parts)}"
+    seconds = []
+    for path in folder.glob(f"*/{RESULT_FILE}"):
+        with contextlib.suppress(UserError):
+            result = read_result(path)
+            if result["status"] in ("ok", "pruned", "failed") and "seconds" in result:
+                seconds.append(result["seconds"]["total"])
+    line = f"{name_run(sweep)}: {sweep['label'] or 'started'}"
+    if (runs_left := sweep["runs"] - len(seconds)) < 1 or not seconds:
+        return line
+    return f"{line}, about {format_duration(mean(seconds) * runs_left, rough=True)} left"
 
 
 def end_line(sweep: Mapping[str, Any], result: Mapping[str, Any]) -> str:
@@ -43,21 +44,3 @@ def end_line(sweep: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     elif "top1" in val:
         outcome = f"{val['top1']:.2%} val top-1, loss {val['loss']:.4f}"
     return f"{name_run(sweep)}: {outcome}, {format_duration(result['seconds']['total'])}"
-
-
-def seconds_left(folder: Path, runs: int) -> float | None:
-    """Estimate the seconds until all runs of a sweep have finished; None before the first has."""
-    starts, totals = [], []
-    for path in folder.glob(f"*/{RESULT_FILE}"):
-        try:
-            result = read_result(path)
-        except UserError:
-            continue
-        if result["status"] in ("ok", "pruned", "failed"):
-            starts.append(datetime.fromisoformat(result["started"]).timestamp())
-            totals.append(result["seconds"]["total"])
-    if not totals:
-        return None
-    ends = [start + total for start, total in zip(starts, totals, strict=True)]
-    in_parallel = max(1, round(sum(totals) / (max(ends) - min(starts) + 1e-9)))
-    return mean(totals) * max(0, runs - len(totals)) / in_parallel

@@ -26,17 +26,13 @@ METRICS = (("val", "loss"), ("val", "top1"), ("test", "top1"), ("test", "loss"))
 
 
 def summarise(folder: Path, by: str = "val/loss") -> str:
-    """Summarise the runs of a sweep; writes a CSV file and figures to its folder.
+    """A table of a sweep's runs, for the terminal; a CSV file and figures go to its folder.
 
     Args:
-        folder: with the runs below it.
         by: metric whose best mean comes first, such as `val/loss` or `val/top1`.
 
-    Returns:
-        A table for the terminal.
-
     Raises:
-        UserError: the folder contains no run.
+        UserError: the folder contains no run, or is one.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
@@ -50,16 +46,17 @@ def summarise(folder: Path, by: str = "val/loss") -> str:
         group_over_seeds(runs),
         key=lambda group: (not group.values(split, metric), sign * group.mean(split, metric)),
     )
+    keys = list(dict.fromkeys(key for group in groups for key in group.settings))
     with atomic_write(folder / TABLE) as file:
-        file.write(as_csv(groups).encode())
-    files = [folder / TABLE, *draw_figures(folder, runs, groups)]
-    lines = describe_unfinished(runs)
+        file.write(as_csv(groups, keys).encode())
+    lines = [as_table(groups, keys), ""] if groups else []
+    lines += describe_unfinished(runs)
     if groups and groups[0].values(split, metric):
         best = groups[0].runs
         lines.append(f"{'best':<12}{repeat_command(best[0], best[0]['folder'])}")
         lines.extend(f"{'':<12}{run['folder']}" for run in best)
-    lines.append(f"{'files':<12}{', '.join(map(str, files))}")
-    return "\n".join([as_table(groups), "", *lines] if groups else lines)
+    files = [folder / TABLE, *draw_figures(folder, runs, groups, keys)]
+    return "\n".join([*lines, f"{'files':<12}{', '.join(map(str, files))}"])
 
 
 def describe_unfinished(runs: Sequence[Run]) -> list[str]:
@@ -78,17 +75,12 @@ def describe_unfinished(runs: Sequence[Run]) -> list[str]:
     return lines
 
 
-def setting_names(groups: Sequence[Group]) -> list[str]:
-    return list(dict.fromkeys(key for group in groups for key in group.settings))
-
-
-def as_table(groups: Sequence[Group]) -> str:
-    """Groups as text for the terminal."""
+def as_table(groups: Sequence[Group], keys: Sequence[str]) -> str:
+    """Groups as text of 80 columns."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    keys = setting_names(groups)
     for key in keys:
         table.add_column(short_name(key).replace("_", " "), overflow="fold")
-    fitting = METRICS[:3] if len(keys) <= 2 else METRICS[:2]  # into 80 columns
+    fitting = METRICS[:3] if len(keys) <= 2 else METRICS[:2]
     shown = [pair for pair in fitting if any(group.values(*pair) for group in groups)]
     for split, metric in shown:
         name = metric.replace("top", "top-")
@@ -106,13 +98,12 @@ def as_table(groups: Sequence[Group]) -> str:
     return "\n".join(line.rstrip() for line in buffer.getvalue().rstrip().splitlines())
 
 
-def as_csv(groups: Sequence[Group]) -> str:
+def as_csv(groups: Sequence[Group], keys: Sequence[str]) -> str:
     """Groups as CSV: their settings, then mean and standard deviation of each metric, then n."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    keys = setting_names(groups)
-    names = [f"{split}/{metric}" for split, metric in METRICS]
-    writer.writerow([*keys, *(f"{name} {what}" for name in names for what in ("mean", "std")), "n"])
+    columns = [f"{split}/{metric} {what}" for split, metric in METRICS for what in ("mean", "std")]
+    writer.writerow([*keys, *columns, "n"])
     for group in groups:
         cells: list[Any] = [group.settings.get(key) for key in keys]
         for pair in METRICS:
@@ -121,7 +112,9 @@ def as_csv(groups: Sequence[Group]) -> str:
     return buffer.getvalue()
 
 
-def draw_figures(folder: Path, runs: Sequence[Run], groups: Sequence[Group]) -> list[Path]:
+def draw_figures(
+    folder: Path, runs: Sequence[Run], groups: Sequence[Group], keys: Sequence[str]
+) -> list[Path]:
     """Draw the sweep's figures; returns their folder. An error is only logged."""
     from cifar10.reports.run_report import save_figures
     from cifar10.sweeps import figures
@@ -134,14 +127,12 @@ def draw_figures(folder: Path, runs: Sequence[Run], groups: Sequence[Group]) -> 
             histories[kind].append(run.get("history", []))
         drawn = {"curves": figures.loss_curves(histories)}
         if len(groups) > 1:
-            keys = setting_names(groups)
             settings = [{key: group.settings.get(key, "-") for key in keys} for group in groups]
             losses = [group.mean("val", "loss") for group in groups]
             spreads = [group.std("val", "loss") or 0.0 for group in groups]
             drawn["settings"] = figures.loss_by_setting(settings, losses, spreads)
-            drawn["parallel"] = figures.parallel_coordinates(settings, losses)
-        if weights := setting_importances(folder):
-            drawn["importance"] = figures.setting_importance(weights)
+        if shares := setting_importances(folder):
+            drawn["importance"] = figures.setting_importance(shares)
         save_figures(drawn, folder / FIGURES)
     except Exception as error:  # the table is still useful without them
         log.warning("some figures of the sweep are missing: %s", one_line(error))
@@ -150,20 +141,14 @@ def draw_figures(folder: Path, runs: Sequence[Run], groups: Sequence[Group]) -> 
 
 
 def setting_importances(folder: Path) -> dict[str, float]:
-    """The share of the metric's variance that each searched setting explains.
-
-    Empty without a search, with too few trials, and for a storage outside the folder.
-    """
-    if not (folder / "study.db").exists():
+    """The share of the metric's variance that each searched setting explains, if it is known."""
+    if not (path := folder.absolute() / "study.db").exists():
         return {}
     try:
         import optuna
 
-        from cifar10.sweeps.search import STUDY
-
-        storage = f"sqlite:///{(folder / 'study.db').absolute()}"
         with warnings.catch_warnings(action="ignore"):  # Optuna's about too few trials
-            study = optuna.load_study(study_name=STUDY, storage=storage)
+            study = optuna.load_study(study_name=None, storage=f"sqlite:///{path}")
             return optuna.importance.get_param_importances(study)
     except (ImportError, ValueError, RuntimeError):
         return {}

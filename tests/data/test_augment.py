@@ -78,12 +78,12 @@ def test_draws_depend_only_on_seed_and_epoch(images):
 
 def test_recolour_equals_the_change_of_normalised_images(images):
     brightness, contrast = torch.full((200,), 0.1), torch.full((200,), 0.9)
-    result = recolour(images, brightness, contrast)
+    result = recolour(images, torch.stack([brightness, contrast], 1))
     mean = 255 * torch.tensor(MEAN).view(3, 1, 1)
     std = 255 * torch.tensor(STD).view(3, 1, 1)
     expected = ((images - mean) / std + 0.1) * 0.9 * std + mean
     assert (result - expected.clamp(0, 255)).abs().max() <= 0.5 + 1e-3
-    assert torch.equal(recolour(images, torch.zeros(200), torch.ones(200)), images)
+    assert torch.equal(recolour(images, torch.tensor([[0.0, 1.0]]).expand(200, 2)), images)
 
 
 def test_each_image_draws_its_own_colour_change_within_the_range(images):
