@@ -155,11 +155,7 @@ def instantiate_each(group: Group | None, where: str, kind: type[T], **defaults:
 
 
 def add_teacher(classifier: Classifier, model: str, weight: float) -> None:
-    """Have a classifier learn from a trained one.
-
-    Raises:
-        SettingError: there is no such model, or it has other classes.
-    """
+    """Have a classifier learn from a trained one, which must have the same classes."""
     try:
         teacher = load(model, "cpu")
     except UserError as error:
