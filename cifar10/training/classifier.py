@@ -126,7 +126,7 @@ class Classifier(L.LightningModule):
         self.mean.copy_(torch.tensor(mean).view(3, 1, 1))
         self.std.copy_(torch.tensor(std).view(3, 1, 1))
         if isinstance(self.network, InitFromImages):
-            self.network.init_from_images(self.normalise(data.some_images()))
+            self.network.init_from_images(self.normalise(data.images(data.train_indices[:5000])))
 
     def set_memory_format(self, channels_last: bool) -> None:
         """Choose the memory layout of weights and images; values do not change."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cifar10.core.errors import SettingError, one_line
-from cifar10.data.checksums import IMAGE_SIZE
+from cifar10.data import IMAGE_SIZE
 
 
 @torch.no_grad()
