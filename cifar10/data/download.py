@@ -40,7 +40,8 @@ def download(sources: Sequence[str], directory: Path, archives: Mapping[str, str
         log.info("downloading CIFAR-10 from %s", source)
         try:
             return fetch(source, directory, archives)
-        except (SourceFailed, ValueError, subprocess.TimeoutExpired) as failure:  # a malformed URL
+        # ValueError: a malformed URL
+        except (SourceFailed, ValueError, subprocess.TimeoutExpired) as failure:
             log.info("%s: %s", source, failure)
             failures.append(f"{source}: {failure}")
     raise SourceFailed("\n".join(failures))
