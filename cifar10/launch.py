@@ -62,10 +62,9 @@ def prepare(cfg: DictConfig, folder: Path, overrides: list[str]) -> Prepared:
 
     callbacks = []
     if cfg.sweep.get("trial") is not None:  # set by the sweeper for its own jobs
-        from cifar10.sweeps.pruning import TrialReporter
+        from cifar10.sweeps.search import TrialReporter
 
-        sweep = cfg.sweep
-        callbacks = [TrialReporter(sweep.storage, sweep.trial, sweep.metric, sweep.pruner)]
+        callbacks = [TrialReporter(cfg.sweep)]
     resolved = resolve_settings(to_plain(cfg), cfg.resume, folder, overrides)
     return Prepared(*resolved, build_components(resolved[0], folder, callbacks))
 
