@@ -27,7 +27,7 @@ def some_images(count: int):
     # Only the data: a whole run would change threads and allocator of the peers' processes.
     data = instantiate(compose_settings()["data"], "data", CIFAR10DataModule)
     data.setup()
-    return data.some_images(count), data.labels[:count].tolist()
+    return data.images(data.train_indices[:count]), data.labels[:count].tolist()
 
 
 def minimal(*overrides: str) -> list[str]:
@@ -84,7 +84,8 @@ def bare(overrides: list[str], steps: int) -> Iterator[float]:
     built.data.setup()
     classifier = built.classifier.train()
     if isinstance(classifier.network, InitFromImages):
-        classifier.network.init_from_images(classifier.normalise(built.data.some_images()))
+        images = built.data.images(built.data.train_indices[:5000])
+        classifier.network.init_from_images(classifier.normalise(images))
     optimizer, scheduler = classifier.build_optimizer(1000)
     smoothing = classifier.hparams.label_smoothing
     bf16 = built.hardware.precision.value == "bf16-mixed"

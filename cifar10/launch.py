@@ -60,11 +60,11 @@ def prepare(cfg: DictConfig, folder: Path, overrides: list[str]) -> Prepared:
     from cifar10.runs.components import build_components
     from cifar10.runs.resume import resolve_settings
 
-    callbacks, sweep = [], cfg.sweep
-    if sweep.get("trial") is not None:  # set by the sweeper for its own jobs
-        from cifar10.sweeps.pruning import TrialReporter
+    callbacks = []
+    if cfg.sweep.get("trial") is not None:  # set by the sweeper for its own jobs
+        from cifar10.sweeps.search import TrialReporter
 
-        callbacks = [TrialReporter(sweep.storage, sweep.trial, sweep.metric, sweep.pruner)]
+        callbacks = [TrialReporter(cfg.sweep)]
     resolved = resolve_settings(to_plain(cfg), cfg.resume, folder, overrides)
     return Prepared(*resolved, build_components(resolved[0], folder, callbacks))
 

@@ -5,9 +5,9 @@ from hydra.core.config_store import ConfigStore
 from cifar10.sweeps.sweeper import ResumableSweeper
 
 
-class Cifar10Sweeper(ResumableSweeper):
-    """Hydra only instantiates plugin classes that `hydra_plugins` defines."""
+class Cifar10Sweeper(ResumableSweeper):  # Hydra accepts only classes that this package defines
+    pass
 
 
-target = f"{Cifar10Sweeper.__module__}.{Cifar10Sweeper.__name__}"
-ConfigStore.instance().store(group="hydra/sweeper", name="cifar10", node={"_target_": target})
+node = {"_target_": f"{__name__}.Cifar10Sweeper"}
+ConfigStore.instance().store(group="hydra/sweeper", name="cifar10", node=node)

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cifar10.data import CLASSES
-from cifar10.data.checksums import CIFAR10, IMAGE_SIZE
+from cifar10.data import CLASSES, IMAGE_SIZE
+from cifar10.data.checksums import CIFAR10
 from cifar10.data.prepare import Dataset, read_prepared
 from cifar10.data.sample import COLUMNS, TEST, TRAIN
 

@@ -39,7 +39,7 @@ def why_removed(key: str) -> str | None:
 
 
 def unknown_setting(key: str, value: Any, known: Iterable[str]) -> UnknownSetting:
-    """The error for an unknown key, with what replaced it or the most similar one that exists."""
+    """The error for an unknown key, with what replaced it or the most similar key."""
     if reason := why_removed(key):
         return UnknownSetting(key, value, reason)
     known = [name for name in known if not key.startswith(f"{name}.")]

@@ -18,21 +18,17 @@ MOVED = {
     "cifar10.data.folder.FolderDataModule": "cifar10.data.image_folder.FolderDataModule",
     "cifar10.last.LastCheckpoint": "cifar10.runs.last_checkpoint.LastCheckpoint",
 }
-# Each removed setting with its neutral value, one per epoch.
-REMOVED = {"keep_hardest": 1, "data.crops": 32}
+# The value of each removed setting, for every epoch, that changes nothing.
+NEUTRAL = {"keep_hardest": 1, "data.crops": 32}
 
 
 def upgrade_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Upgrade the nested settings of a run.
-
-    Raises:
-        SettingError: the run used a setting that was removed.
-    """
+    """Upgrade the nested settings of a run; SettingError if it used a setting that was removed."""
     new = rename_targets(config)
     data, callbacks = new.get("data", {}), new.get("callbacks") or {}
     removed = {"keep_hardest": new.pop("keep_hardest", ()), "data.crops": data.pop("crops", ())}
     for key, values in removed.items():
-        if not set(values) <= {REMOVED[key]}:
+        if not set(values) <= {NEUTRAL[key]}:
             raise SettingError(f"{key}={values}: removed in version 0.2, without a replacement")
     if isinstance(data.get("sizes"), list):
         data["sizes"] = sizes_by_epoch(data["sizes"])
@@ -42,7 +38,7 @@ def upgrade_config(config: Mapping[str, Any]) -> dict[str, Any]:
 def upgrade_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Upgrade a result's flat settings, whose lists are text; a removed one stays if in use."""
     new = dict(settings)
-    for key, neutral in REMOVED.items():
+    for key, neutral in NEUTRAL.items():
         if set(json.loads(new.get(key, "[]"))) <= {neutral}:
             new.pop(key, None)
     if str(new.get("data.sizes")).startswith("["):

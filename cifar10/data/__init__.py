@@ -1,5 +1,7 @@
 """Facts of CIFAR-10 (Krizhevsky, 2009, "Learning Multiple Layers of Features from Tiny Images")."""
 
+IMAGE_SIZE = 32  # pixels a side
+
 # In label order; the source's `batches.meta`.
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 

@@ -4,9 +4,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+
+from cifar10.data import IMAGE_SIZE
 
 BATCH_NAMES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
-IMAGE_SIZE = 32
 PIXEL_BYTES = 3 * IMAGE_SIZE * IMAGE_SIZE
 RECORD_BYTES = 1 + PIXEL_BYTES
 
@@ -59,13 +61,9 @@ class CorruptData(Exception):
 
 
 def verify_batches(
-    batches: Sequence[bytes | memoryview], checksums: Checksums, source: str
+    batches: Sequence[bytes | memoryview], checksums: Checksums, source: Path
 ) -> None:
-    """Compare each binary batch with its published SHA-256.
-
-    Raises:
-        CorruptData: one differs.
-    """
+    """Raise CorruptData unless each binary batch has its published SHA-256."""
     # hashlib releases the interpreter lock, so threads hash in parallel.
     with ThreadPoolExecutor() as pool:
         digests = pool.map(lambda batch: hashlib.sha256(batch).hexdigest(), batches)

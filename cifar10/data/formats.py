@@ -39,11 +39,7 @@ def read_archive(path: Path, checksums: Checksums) -> list[bytes]:
 
 
 def to_binary(files: Mapping[str, bytes], checksums: Checksums, source: Path) -> list[bytes]:
-    """Convert the files of one form, by name, to the six verified binary batches.
-
-    Raises:
-        CorruptData: a file has the wrong content, or a batch the wrong digest.
-    """
+    """Convert the files of one form, by name, to the six binary batches, or raise CorruptData."""
     try:
         if f"{BATCH_NAMES[0]}.bin" in files:
             batches = [files[f"{name}.bin"] for name in BATCH_NAMES]
@@ -53,7 +49,7 @@ def to_binary(files: Mapping[str, bytes], checksums: Checksums, source: Path) ->
             batches = from_pickles(files, checksums)
     except (KeyError, ValueError, OSError) as error:
         raise CorruptData(f"{source} is incomplete or damaged: {error}") from error
-    verify_batches(batches, checksums, str(source))
+    verify_batches(batches, checksums, source)
     return batches
 
 
@@ -61,12 +57,12 @@ def from_png(files: Mapping[str, bytes], checksums: Checksums) -> list[bytes]:
     """Convert six PNG files, each row one image of 1,024 pixels, and two JSON lists of labels."""
     # The misspelling is the package's.
     labels = json.loads(files["train_lables.json"]) + json.loads(files["test_lables.json"])
-    batches, start = [], 0
+    batches = []
     for name, count in zip(BATCH_NAMES, checksums.records, strict=True):
         with Image.open(io.BytesIO(files[f"{name}.png"]), formats=["PNG"]) as image:
             rows = np.asarray(image.convert("RGB"))  # (count, 1024, 3)
-        batches.append(to_records(labels[start : start + count], rows.transpose(0, 2, 1)))
-        start += count
+        batches.append(to_records(labels[:count], rows.transpose(0, 2, 1)))
+        del labels[:count]
     return batches
 
 

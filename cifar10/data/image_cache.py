@@ -4,20 +4,20 @@ import hashlib
 import logging
 import math
 import os
+import sys
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import track
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from cifar10.core.files import atomic_write, make_once
-from cifar10.data import images
-from cifar10.data.checksums import IMAGE_SIZE
+from cifar10.data import IMAGE_SIZE, images
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,13 @@ def load_images(root: Path, files: Sequence[Path]) -> tuple[Tensor, Tensor]:
     Returns:
         Images, uint8 (N, 3, 32, 32), and which of them are readable, bool (N,).
     """
-    path, key = root / CACHE_FILE, listing_digest(root, files)
+    path = root / CACHE_FILE
+    listing = hashlib.sha256(b"alpha premultiplied\n")  # change it when resizing changes
+    for file in files:
+        state = file.stat() if file.exists() else file.lstat()  # a broken link
+        listing.update(os.fsencode(file.relative_to(root)))  # a name may not be UTF-8
+        listing.update(f"\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+    key = listing.hexdigest()
 
     def make() -> tuple[Tensor, Tensor]:
         pixels, readable = read_all(root, files)
@@ -50,16 +56,6 @@ def load_images(root: Path, files: Sequence[Path]) -> tuple[Tensor, Tensor]:
     except OSError as error:
         log.warning("%s: %s, so every start reads all images", root, error.strerror)
         return read_all(root, files)
-
-
-def listing_digest(root: Path, files: Sequence[Path]) -> str:
-    """SHA-256 of the files' names, sizes and modification times."""
-    digest = hashlib.sha256(b"alpha premultiplied\n")  # change it when resizing changes
-    for path in files:
-        state = path.stat() if path.exists() else path.lstat()  # a broken link
-        digest.update(os.fsencode(path.relative_to(root)))  # a name may not be UTF-8
-        digest.update(f"\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
 
 
 def read_cache(path: Path, key: str) -> tuple[Tensor, Tensor] | None:
@@ -87,11 +83,10 @@ def read_all(root: Path, files: Sequence[Path]) -> tuple[Tensor, Tensor]:
     pixels = torch.zeros(len(files), 3, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
     readable = torch.zeros(len(files), dtype=torch.bool)
     log.info("reading the %d images of %s", len(files), root)
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        total = math.ceil(len(files) / AHEAD)
-        batches = progress.track(images.read_ahead(files, AHEAD), total, description="reading")
-        for index, (_, image) in enumerate(chain.from_iterable(batches)):
-            if isinstance(image, Tensor):
-                pixels[index], readable[index] = image, True
+    batches, total = images.read_ahead(files, AHEAD), math.ceil(len(files) / AHEAD)
+    console, hidden = Console(stderr=True), not sys.stderr.isatty()
+    shown = track(batches, "reading", total, console=console, transient=True, disable=hidden)
+    for index, (_, image) in enumerate(chain.from_iterable(shown)):
+        if isinstance(image, Tensor):
+            pixels[index], readable[index] = image, True
     return pixels, readable

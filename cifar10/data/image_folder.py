@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,10 +11,9 @@ from torch import Tensor
 from cifar10.core.errors import SettingError, UserError, printable
 from cifar10.core.settings import expand_user
 from cifar10.data.image_cache import content_digest, load_images
-from cifar10.data.images import UnreadableImage, find_images, read_image
-from cifar10.data.module import Count, Fraction, InMemoryDataModule
+from cifar10.data.images import find_images, read_ahead
+from cifar10.data.module import Count, Fraction, InMemoryDataModule, hold_out, to_count
 from cifar10.data.prepare import Dataset
-from cifar10.data.split import hold_out, to_count
 
 log = logging.getLogger(__name__)
 
@@ -23,23 +22,13 @@ SPLIT_ALIASES = {"training": "train", "valid": "val", "validation": "val", "test
 MAX_LISTED = 10  # unreadable files listed by name
 
 
-class ScannedFolder(NamedTuple):
-    """The images of all splits, in the order train, val, test."""
-
-    classes: tuple[str, ...]  # names of the class folders, sorted
-    files: list[Path]
-    labels: Tensor  # int64 (N,)
-    counts: list[int]  # number of images in train, val and test
-
-
 class FolderDataModule(InMemoryDataModule):
     """Serves your own images, resized to 32x32 as `cifar10 predict` does.
 
     Args:
         dir: has a folder for each class, or `train/` with these and optionally `val/` and `test/`
             with the same ones. Without `val/`, `val_size` images are held out of train.
-        test_size: number of images, or their fraction if below 1, held out of train if there is
-            no `test/`.
+        test_size: like `val_size`, without `test/`.
         unreadable: `refuse` (stop with an error) or `skip` unreadable images.
         common: see `InMemoryDataModule`.
 
@@ -60,79 +49,58 @@ class FolderDataModule(InMemoryDataModule):
         if not dir:
             raise SettingError("data.dir='': must name a folder")
         self.root, self.unreadable = expand_user(dir), unreadable
-        self.scanned = scan(self.root)
-        self.classes = self.scanned.classes
-        train, val, test = self.scanned.counts
+        self.classes, self.files, self.all_labels, self.counts = scan(self.root)
+        train, val, test = self.counts
         self.test_size = 0 if test else to_count(test_size, train)
         if not test and not 0 < self.test_size < train:
-            raise SettingError(
-                f"data.test_size={test_size}: must be 1 to {train - 1} images, for {self.root} has "
-                f"no test folder"
-            )
+            limits = f"must be 1 to {train - 1} images, for {self.root} has no test folder"
+            raise SettingError(f"data.test_size={test_size}: {limits}")
         self.total = train - self.test_size
-        if val:
-            common["val_size"] = 0
-        super().__init__(**common)
-
-    @property
-    def has_validation(self) -> bool:
-        return self.scanned.counts[1] > 0 or super().has_validation
+        super().__init__(**common | ({"val_size": 0} if val else {}))
+        self.has_validation |= val > 0
 
     def read_dataset(self) -> Dataset:
-        images, readable = load_images(self.root, self.scanned.files)
+        images, readable = load_images(self.root, self.files)
         self.report_unreadable(readable)
-        labels, counts = self.scanned.labels, self.scanned.counts
-        self.content = content_digest(images[readable], labels[readable])
-        parts = zip(images.split(counts), labels.split(counts), readable.split(counts), strict=True)
-        (train, train_labels), val, test = ((part[ok], own[ok]) for part, own, ok in parts)
+        self.digest = content_digest(images[readable], self.all_labels[readable])
+        splits = (part.split(self.counts) for part in (images, self.all_labels, readable))
+        train, val, test = ((own[ok], labels[ok]) for own, labels, ok in zip(*splits, strict=True))
         for label, name in enumerate(self.classes):
-            if not (train_labels == label).any():
+            if not (train[1] == label).any():
                 raise UserError(f"{self.root}: class {name} has no readable training image")
         if self.test_size:
-            rest, held_out = hold_out(train_labels, self.test_size, self.val_seed)
-            test = train[held_out], train_labels[held_out]
-            train, train_labels = train[rest], train_labels[rest]
-        return Dataset(train, train_labels, *test, *val)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of all images and labels, before they are split."""
-        return self.content
+            halves = hold_out(train[1], self.test_size, self.val_seed)
+            train, test = ((train[0][half], train[1][half]) for half in halves)
+        return Dataset(*train, *test, *val)
 
     def normalisation(self) -> tuple[Sequence[float], Sequence[float]]:
         return channel_moments(self.images(self.train_indices))
 
     def report_unreadable(self, readable: Tensor) -> None:
-        """List the unreadable images.
-
-        Raises:
-            UserError: there are some, and they are not to be skipped.
-        """
+        """List the unreadable images, if any; raise a UserError unless they are to be skipped."""
         missing = (~readable).nonzero()[:, 0].tolist()
         if not missing:
             return
         lines = [f"{len(missing)} of {len(readable)} images cannot be read:"]
-        for index in missing[:MAX_LISTED]:
-            try:
-                read_image(self.scanned.files[index])
-            except UnreadableImage as error:
-                lines.append(f"  {printable(str(error))}")
+        listed = [self.files[index] for index in missing[:MAX_LISTED]]
+        errors = (result for _, result in next(read_ahead(listed, MAX_LISTED)))
+        lines += [f"  {printable(str(error))}" for error in errors if isinstance(error, UserError)]
         if len(missing) > MAX_LISTED:
             lines.append(f"  and {len(missing) - MAX_LISTED} more")
         if self.unreadable == "refuse":
-            lines.append("Remove them, or skip them with data.unreadable=skip")
-            raise UserError("\n".join(lines))
+            raise UserError("\n".join([*lines, "Remove them, or set data.unreadable=skip"]))
         log.warning("%s", "\n".join(lines))
 
 
-def scan(root: Path) -> ScannedFolder:
-    """List the images of each split and class.
+def scan(root: Path) -> tuple[tuple[str, ...], list[Path], Tensor, list[int]]:
+    """List the images of each split and class, or raise a SettingError (see `FolderDataModule`).
 
     torchvision's `find_classes` and `make_dataset` would take hidden folders for classes, and leave
     out unreadable folders silently.
 
-    Raises:
-        SettingError: see `FolderDataModule`.
+    Returns:
+        Class names, sorted; files, in the order train, val, test; their labels, int64 (N,); number
+        of images in train, val and test.
     """
     if not root.is_dir():
         raise SettingError(f"data.dir={root}: no such folder")
@@ -140,7 +108,7 @@ def scan(root: Path) -> ScannedFolder:
     folders = [root / name for name in SPLITS]
     if not any(folder.is_dir() for folder in folders):
         folders = [root]
-    classes = class_names(folders[0])
+    classes = subfolders(folders[0])
     if len(classes) < 2:
         raise SettingError(
             f"data.dir={root}: {len(classes)} class folders; at least two are needed, each with "
@@ -152,7 +120,7 @@ def scan(root: Path) -> ScannedFolder:
     for split, folder in enumerate(folders):
         if split and not folder.is_dir():
             continue
-        for name in sorted(set(class_names(folder)) ^ set(classes)):
+        for name in sorted(set(subfolders(folder)) ^ set(classes)):
             fault = "is missing" if name in classes else "is not in train"
             raise SettingError(f"data.dir={root}: class {name} of {folder.name} {fault}")
         for label, name in enumerate(classes):
@@ -162,10 +130,11 @@ def scan(root: Path) -> ScannedFolder:
             files += images
             labels += [label] * len(images)
             counts[split] += len(images)
-    return ScannedFolder(tuple(classes), files, torch.tensor(labels), counts)
+    return tuple(classes), files, torch.tensor(labels), counts
 
 
-def class_names(folder: Path) -> list[str]:
+def subfolders(folder: Path) -> list[str]:
+    """Names of the folders in a folder, sorted, without hidden ones."""
     if not folder.is_dir():
         return []
     return sorted(f.name for f in folder.iterdir() if f.is_dir() and f.name[0] != ".")
@@ -173,10 +142,9 @@ def class_names(folder: Path) -> list[str]:
 
 def check_split_names(root: Path) -> None:
     """Reject misnamed split folders, which would be ignored or taken for classes."""
-    folders = {f.name: f for f in sorted(root.iterdir()) if f.is_dir()}
-    splits = {name: SPLIT_ALIASES.get(name.lower(), name.lower()) for name in folders}
-    train = next((f for name, f in folders.items() if splits[name] == "train"), None)
-    if train is None or not any(f.is_dir() for f in train.iterdir()):
+    splits = {name: SPLIT_ALIASES.get(name.lower(), name.lower()) for name in subfolders(root)}
+    train = next((name for name, split in splits.items() if split == "train"), None)
+    if train is None or not subfolders(root / train):
         return  # these are class folders, one of which may be called train
     for name, split in splits.items():
         if split in SPLITS and not (root / split).is_dir():

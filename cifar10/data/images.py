@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cifar10.core.errors import UserError, one_line
 from cifar10.core.settings import expand_user
-from cifar10.data.checksums import IMAGE_SIZE
+from cifar10.data import IMAGE_SIZE
 
 # 100 million pixels take up to 1.6 GB while they are resized; a small file can claim far more.
 MAX_PIXELS = 100_000_000
@@ -76,7 +76,6 @@ def read_image(path: str | Path, formats: list[str] | None = None) -> Tensor:
     """Read an image file as the network's input, uint8 (3, 32, 32).
 
     Args:
-        path: of the file.
         formats: names of Pillow's formats to accept; by default all, some of which start other
             programs (EPS: Ghostscript).
 

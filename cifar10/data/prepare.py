@@ -1,12 +1,12 @@
 """Find or download the six batches of CIFAR-10, and verify them.
 
-Whatever their form, they are converted to the official binary batches, each of which must have its
-published SHA-256. The prepared file is these six batches, concatenated, so every later start can
-verify it again.
+They are converted to the official binary batches, each of which must have its published SHA-256.
+The prepared file is these batches, concatenated, so every later start can verify it again.
 """
 
 import logging
 from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,14 +15,8 @@ from torch import Tensor
 
 from cifar10.core.errors import UserError
 from cifar10.core.files import atomic_write, make_once
-from cifar10.data.checksums import (
-    CIFAR10,
-    IMAGE_SIZE,
-    RECORD_BYTES,
-    Checksums,
-    CorruptData,
-    verify_batches,
-)
+from cifar10.data import IMAGE_SIZE
+from cifar10.data.checksums import CIFAR10, RECORD_BYTES, Checksums, CorruptData, verify_batches
 from cifar10.data.download import SourceFailed, download
 from cifar10.data.formats import read_archive, read_folder
 
@@ -32,15 +26,13 @@ PREPARED_FILE = "cifar-10.bin"
 
 
 class Dataset(NamedTuple):
-    """Images, uint8 (N, 3, 32, 32), and labels, int64 (N,), in official order.
-
-    CIFAR-10 has no validation images of its own; image folders may.
-    """
+    """Images, uint8 (N, 3, 32, 32), and labels, int64 (N,), in official order."""
 
     train_images: Tensor
     train_labels: Tensor
     test_images: Tensor
     test_labels: Tensor
+    # CIFAR-10 has no validation images; image folders may.
     val_images: Tensor = torch.empty(0, 3, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
     val_labels: Tensor = torch.empty(0, dtype=torch.int64)
 
@@ -70,9 +62,8 @@ def prepare_dataset(
         if prepared.exists():
             log.warning("%s is damaged; rebuilding it", prepared)
             faults.append(f"{prepared} is damaged")
-        archive = None
+        archive, batches = None, find_on_disk(directory, checksums, faults)
         try:
-            batches = find_on_disk(directory, checksums, faults)
             if batches is None:
                 if not allow_download:
                     raise SourceFailed("data.download=false: no source was tried")
@@ -80,9 +71,6 @@ def prepare_dataset(
                 batches = read_archive(archive, checksums)
             with atomic_write(prepared) as file:
                 file.writelines(batches)
-        except SourceFailed as failure:
-            faults.extend(str(failure).splitlines())
-            raise unavailable(directory, checksums, faults) from failure
         except OSError as error:
             raise UserError(
                 f"the data folder {directory} is not writable: {error.strerror}; free 400 MB, or "
@@ -96,19 +84,15 @@ def prepare_dataset(
     try:
         directory.mkdir(parents=True, exist_ok=True)
         return make_once(directory, lambda: read_prepared(prepared, checksums), make)
+    except SourceFailed as failure:
+        faults += str(failure).splitlines()
     except OSError as error:
         faults.append(f"the folder is not writable: {error.strerror}")
-        batches = find_on_disk(directory, checksums, faults)
-        if batches is None:
-            raise unavailable(directory, checksums, faults) from error
-        log.warning("%s is not writable, so every start converts the data again", directory)
-        return to_dataset(bytearray().join(batches), checksums)
-
-
-def unavailable(directory: Path, checksums: Checksums, faults: Sequence[str]) -> UserError:
-    """Make the error for a data set that is neither on disk nor downloadable."""
+        if batches := find_on_disk(directory, checksums, faults):
+            log.warning("%s is not writable, so every start converts the data again", directory)
+            return to_dataset(bytearray().join(batches), checksums)
     lines = "".join(f"\n  {fault}" for fault in faults)
-    return UserError(
+    raise UserError(
         f"CIFAR-10 is not in {directory} and could not be downloaded:{lines}\n"
         f"Put one of {', '.join(checksums.archives)} into {directory}, set data.dir or "
         f"CIFAR10_DATA_DIR to another folder, or train on the bundled sample: data=sample"
@@ -116,25 +100,19 @@ def unavailable(directory: Path, checksums: Checksums, faults: Sequence[str]) ->
 
 
 def read_prepared(path: Path, checksums: Checksums) -> Dataset | None:
-    """Read the prepared file; None if it is missing or damaged.
-
-    Raises:
-        UserError: it is unreadable.
-    """
+    """Read the prepared file; None if it is missing or damaged, a UserError if unreadable."""
+    ends = [RECORD_BYTES * end for end in accumulate(checksums.records)]
     try:
         data = bytearray(path.stat().st_size)  # writable, as torch needs it
         with path.open("rb") as file:
             file.readinto(data)
-        rest, batches = memoryview(data), []
-        for count in checksums.records:
-            batches.append(rest[: count * RECORD_BYTES])
-            rest = rest[count * RECORD_BYTES :]
-        verify_batches(batches, checksums, str(path))
+        batches = [memoryview(data)[start:end] for start, end in pairwise([0, *ends])]
+        verify_batches(batches, checksums, path)
     except (FileNotFoundError, NotADirectoryError, CorruptData):
         return None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    return None if rest else to_dataset(data, checksums)
+    return to_dataset(data, checksums) if len(data) == ends[-1] else None
 
 
 def to_dataset(data: bytearray, checksums: Checksums) -> Dataset:
@@ -147,24 +125,15 @@ def to_dataset(data: bytearray, checksums: Checksums) -> Dataset:
 
 
 def find_on_disk(directory: Path, checksums: Checksums, faults: list[str]) -> list[bytes] | None:
-    """Read the six binary batches from the first intact form in the folder; None without one.
-
-    Damaged forms are skipped, and each adds a line to `faults`.
-    """
-    forms = [
-        (directory / "cifar-10-batches-bin", read_folder),
-        (directory / "cifar-10-batches-py", read_folder),
-        *((directory / name, read_archive) for name in checksums.archives),
-    ]
-    for path, read in forms:
-        if not path.exists():
-            continue
+    """Read the six binary batches from the first intact form; each damaged one adds to `faults`."""
+    for name in ("cifar-10-batches-bin", "cifar-10-batches-py", *checksums.archives):
+        path = directory / name
         try:
-            batches = read(path, checksums)
+            if path.exists():
+                batches = (read_folder if path.is_dir() else read_archive)(path, checksums)
+                log.info("found CIFAR-10 in %s", path)
+                return batches
         except (CorruptData, OSError) as fault:
-            log.warning("skipped %s: %s", path.name, fault)
+            log.warning("skipped %s: %s", name, fault)
             faults.append(str(fault))
-        else:
-            log.info("found CIFAR-10 in %s", path)
-            return batches
     return None

@@ -13,8 +13,7 @@ import torch
 from PIL import Image
 
 from cifar10.core.errors import UserError
-from cifar10.data import CLASSES
-from cifar10.data.checksums import IMAGE_SIZE
+from cifar10.data import CLASSES, IMAGE_SIZE
 from cifar10.data.prepare import Dataset
 
 SAMPLE_FILE = Path(__file__).with_name("sample.png")
@@ -25,11 +24,7 @@ SHA256 = "3492f529a4f31a0f1e69a1230124176c53171beb9cb2e0db89bbe6d94f2ad0fe"
 
 
 def read_sample(path: Path = SAMPLE_FILE) -> Dataset:
-    """Read the sample.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
+    """Read the sample, or raise a UserError if the file is missing or damaged."""
     try:
         with Image.open(path, formats=["PNG"]) as image:
             pixels = np.array(image.convert("RGB"))
@@ -39,11 +34,6 @@ def read_sample(path: Path = SAMPLE_FILE) -> Dataset:
         raise UserError(f"{path}: wrong SHA-256; reinstall the package")
     grid = torch.from_numpy(pixels).view(-1, IMAGE_SIZE, COLUMNS, IMAGE_SIZE, 3)
     images = grid.permute(0, 2, 4, 1, 3).reshape(-1, 3, IMAGE_SIZE, IMAGE_SIZE)
+    train, test = images.split([TRAIN * len(CLASSES), TEST * len(CLASSES)])
     labels = torch.arange(len(CLASSES))
-    train = TRAIN * len(CLASSES)
-    return Dataset(
-        images[:train],
-        labels.repeat_interleave(TRAIN),
-        images[train:],
-        labels.repeat_interleave(TEST),
-    )
+    return Dataset(train, labels.repeat_interleave(TRAIN), test, labels.repeat_interleave(TEST))

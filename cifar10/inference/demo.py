@@ -16,8 +16,7 @@ import torch
 from PIL import Image
 
 from cifar10.core.errors import SettingError
-from cifar10.data import CLASSES
-from cifar10.data.checksums import IMAGE_SIZE
+from cifar10.data import CLASSES, IMAGE_SIZE
 from cifar10.data.images import UnreadableImage, read_image
 from cifar10.data.sample import read_sample
 from cifar10.inference.same_origin import SameOriginOnly

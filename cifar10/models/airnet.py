@@ -1,5 +1,6 @@
 """AirNet: a convolutional network that trains fast."""
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
@@ -58,9 +59,8 @@ class AirNet(nn.Module):
     Args:
         widths: channels of the three blocks.
         activation: `gelu`, as in the paper, or `silu`.
-        norm_momentum: weight of the newest batch in the running statistics of batch normalisation,
-            in [0, 1]; large because there are few steps.
-        num_classes: number of logits.
+        norm_momentum: weight of the newest batch in the running statistics of batch normalisation;
+            large because there are few steps.
     """
 
     def __init__(
@@ -71,17 +71,11 @@ class AirNet(nn.Module):
         num_classes: int = 10,
     ):
         super().__init__()
-        activate = ACTIVATIONS[activation]
         self.whiten = nn.Conv2d(3, WHITEN_WIDTH, WHITEN_SIDE)
         self.whiten.weight.requires_grad_(False)
-        inputs = [WHITEN_WIDTH, *widths]
-        self.blocks = nn.Sequential(
-            nn.GELU(),
-            *(
-                Block(before, after, activate, norm_momentum)
-                for before, after in zip(inputs, widths, strict=False)
-            ),
-        )
+        shared = ACTIVATIONS[activation], norm_momentum
+        blocks = (Block(*pair, *shared) for pair in pairwise([WHITEN_WIDTH, *widths]))
+        self.blocks = nn.Sequential(nn.GELU(), *blocks)
         self.head = nn.Linear(widths[-1], num_classes, bias=False)
         self.head.weight.data /= self.head.weight.data.std()
 
@@ -93,13 +87,10 @@ class AirNet(nn.Module):
 
     @torch.no_grad()
     def init_from_images(self, images: Tensor, eps: float = 5e-4) -> None:
-        """Set the first layer's filters to whiten 2x2 patches.
+        """Whiten 2x2 patches of normalised training images, float (N, 3, H, W), in the first layer.
 
-        They are the eigenvectors of the patches' covariance, scaled to variance 1.
-
-        Args:
-            images: normalised training images, float (N, 3, H, W); a few thousand suffice.
-            eps: added to the variances, so that noise is not amplified.
+        Its filters are the eigenvectors of the patches' covariance, scaled to variance 1; `eps`
+        added to the variances keeps noise small. A few thousand images suffice.
         """
         patches = nn.functional.unfold(images.float(), WHITEN_SIDE)  # (N, 12, patches)
         covariance = torch.einsum("nip,njp->ij", patches, patches) / patches[:, 0].numel()

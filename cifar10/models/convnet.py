@@ -13,9 +13,8 @@ class ConvNet(nn.Module):
     ReLU commute, so pooling comes first: ReLU then has a quarter of the values.
 
     Args:
-        dropout: probability, in [0, 1], of zeroing a whole channel after the second max-pool; the
-            original used 0.5.
-        num_classes: number of logits.
+        dropout: probability of zeroing a whole channel after the second max-pool; the original
+            used 0.5.
     """
 
     def __init__(self, dropout: Annotated[float, Interval(ge=0, le=1)], num_classes: int = 10):

@@ -12,9 +12,6 @@ class ResNet18(nn.Module):
     16x16, 8x8 and 4x4 pixels.
 
     Takes normalised images, float (N, 3, H, W); returns logits (N, num_classes).
-
-    Args:
-        num_classes: number of logits.
     """
 
     def __init__(self, num_classes: int = 10):

@@ -15,7 +15,6 @@ class FromTimm(nn.Module):
     Args:
         name: timm's model name, such as `resnet18` or `vit_tiny_patch16_224`.
         options: further arguments of the network, such as `img_size` and `patch_size`.
-        num_classes: number of logits.
 
     Raises:
         ValueError: timm is not installed or has no such network.

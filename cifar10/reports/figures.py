@@ -4,10 +4,9 @@ The colours are Okabe and Ito's (2008, https://jfly.uni-koeln.de/color/), which 
 can tell apart. Lines also differ in their dashes, to be readable in grey.
 """
 
-import functools
 import io
-from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec
+from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -31,25 +30,14 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
 }
 
-P = ParamSpec("P")
+styled = matplotlib.rc_context(STYLE)  # a decorator; leaves matplotlib's own settings alone
 
 
-def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw in this project's style without changing matplotlib's global settings."""
-
-    @functools.wraps(draw)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with matplotlib.rc_context(STYLE):
-            return draw(*args, **kwargs)
-
-    return drawn
-
-
+@styled
 def to_png(figure: Figure) -> bytes:
     """Encode a figure as a PNG file."""
     buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE):  # matplotlib creates the ticks only now
-        figure.savefig(buffer, format="png", dpi=130)
+    figure.savefig(buffer, format="png", dpi=130)  # creates the ticks, in the style as well
     return buffer.getvalue()
 
 

@@ -106,11 +106,7 @@ def run_figures(
 def prediction_figures(
     scores: Mapping[str, Any], predictions: Predictions, images: Tensor
 ) -> dict[str, Figure]:
-    """The figures of predictions for uint8 (N, 3, 32, 32) images, by file name.
-
-    Args:
-        scores: of `detailed_scores`.
-    """
+    """The figures of `detailed_scores` for uint8 (N, 3, 32, 32) images, by file name."""
     names = list(scores["per_class"])
     probabilities = predictions.logits.softmax(1)
     confidence, predicted = probabilities.max(1)

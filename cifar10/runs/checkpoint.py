@@ -103,11 +103,7 @@ def move_to(folder: Path, state: dict[str, Any]) -> None:
 
 
 def find_resumable(folder: Path) -> tuple[Path, int] | None:
-    """The last valid checkpoint of a run and its step; None if the folder holds none yet.
-
-    Raises:
-        UserError: none of its checkpoints is valid.
-    """
+    """The last valid checkpoint of a run and its step, if any; UserError if all are invalid."""
     errors = []
     paths = [folder / name for name in (LAST, PREVIOUS)]
     for path in filter(os.path.lexists, paths):  # a dangling link is corrupt, not missing

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 
 from cifar10.core.errors import SettingError, UserError
 from cifar10.core.instantiate import call_checked, instantiate
-from cifar10.data.checksums import IMAGE_SIZE
+from cifar10.data import IMAGE_SIZE
 from cifar10.data.module import InMemoryDataModule, Seed
 from cifar10.runs.callbacks import History, Stopwatch, TensorBoardHParams, TestLogits
 from cifar10.runs.checkpoint import AtomicCheckpointIO
@@ -105,7 +105,7 @@ def build(
         add_teacher(classifier, teacher, teacher_weight)
     classifier.build_optimizer(total_steps=1)  # finds wrong settings before data is downloaded
     check_trainer(trainer)
-    check_network(classifier.network, len(classes), set(data_module.sides) - {IMAGE_SIZE})
+    check_network(classifier.network, len(classes), set(data_module.sizes.values()) - {IMAGE_SIZE})
     classifier.set_memory_format(hardware.layout.value == "channels last")
 
     stopwatch, history, test_logits = Stopwatch(), History(), TestLogits()
@@ -155,11 +155,7 @@ def instantiate_each(group: Group | None, where: str, kind: type[T], **defaults:
 
 
 def add_teacher(classifier: Classifier, model: str, weight: float) -> None:
-    """Have a classifier learn from a trained one.
-
-    Raises:
-        SettingError: there is no such model, or it has other classes.
-    """
+    """Have a classifier learn from a trained one, which must have the same classes."""
     try:
         teacher = load(model, "cpu")
     except UserError as error:

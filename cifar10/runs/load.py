@@ -50,11 +50,7 @@ def load(model: str | Path, device: str = "auto") -> Classifier:
 def restore_classifier(
     hyperparameters: dict[str, Any], weights: dict[str, torch.Tensor]
 ) -> Classifier:
-    """Rebuild a classifier from what its checkpoint holds; keeps torch's random state.
-
-    Raises:
-        SettingError, RuntimeError, TypeError: weights and hyperparameters do not fit together.
-    """
+    """Rebuild a classifier from what its checkpoint holds; keeps torch's random state."""
     if not isinstance(hyperparameters, dict) or not isinstance(weights, dict):
         raise SettingError("the file lacks the hyper_parameters or weights of a Classifier")
     with torch.random.fork_rng(devices=[]):  # building draws initial weights, which are replaced

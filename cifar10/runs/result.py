@@ -39,7 +39,7 @@ class Config(BaseModel, extra="allow", strict=True):
 
 
 class Unfinished(BaseModel, extra="allow", strict=True):
-    """The fields that other parts rely on; a run that has not finished may lack most of them."""
+    """The fields that other parts rely on; `Finished` says which are there in the end."""
 
     status: Literal["running", "ok", "failed", "interrupted", "pruned"]
     overrides: list[str]
@@ -142,18 +142,14 @@ def without_local_paths(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def repeat_command(result: Mapping[str, Any], folder: str = "RUN") -> str:
-    """The command that repeats a run, without its seed and its sweep.
-
-    Args:
-        folder: of the new run, for a run whose settings changed when it resumed.
-    """
+    """The command that repeats a run, without its seed; in `folder` if settings changed later."""
     first, *later = (recipe_overrides(part) for part in (result, *result.get("resumed", [])))
     lines = [first, *([f"resume={folder}", *words] for words in later if words)]
     return " && ".join(shlex.join(["python", "train.py", *words]) for words in lines)
 
 
 def recipe_overrides(part: Mapping[str, Any]) -> list[str]:
-    """The overrides of a run, or of one resumption, that every run of its recipe shares."""
+    """The overrides of a run or a resumption, without those of seed, folder and sweep."""
     own = ("seed=", "resume=", "hydra.", "hydra/", "sweep.", "sweep=")
     return [word for word in part["overrides"] if not word.lstrip("+~").startswith(own)]
 

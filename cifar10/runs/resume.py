@@ -75,11 +75,7 @@ def merge(
 def resolve_settings(
     settings: dict[str, Any], resume: str | None, folder: Path, overrides: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, Any] | None, bool]:
-    """A run's settings; if it resumes another one, that one's result and whether it is finished.
-
-    Raises:
-        UserError: there is no run to resume, or it was started with other settings.
-    """
+    """A run's settings; if it resumes another one, that one's result and whether it is finished."""
     exists = os.path.lexists(folder / RESULT_FILE)
     if resume is None or (resume == "auto" and not exists):
         return settings, None, False
@@ -96,11 +92,7 @@ def resolve_settings(
 def resume_point(
     trainer: L.Trainer, folder: Path, result: dict[str, Any], earlier: dict[str, Any]
 ) -> Path | None:
-    """The checkpoint that a run resumes from; None if it was interrupted before the first.
-
-    Raises:
-        UserError: the data has changed, or the checkpoints are missing or corrupt.
-    """
+    """The checkpoint that a run resumes from; None if it was interrupted before the first."""
     data = result["data"]
     if earlier.get("data", {}).get("digest") not in (None, data["digest"]):
         raise SettingError(f"data: the images of {data['name']} have changed; start a new run")

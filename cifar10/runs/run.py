@@ -170,9 +170,9 @@ def train(
     if trainer.is_global_zero:
         announce(result, folder)
     checkpoint = resume_point(trainer, folder, result, earlier) if earlier else None
-    data = components.data
+    model, data = components.classifier, components.data
     try:
-        trainer.fit(components.classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     finally:
         chosen = chosen_checkpoint(trainer)
         best = history.by_step.get(step_of(chosen), {})
@@ -192,20 +192,14 @@ def train(
 
 def test(components: Components, folder: Path, result: dict[str, Any]) -> None:
     """Evaluate the chosen checkpoint on the test set, once; add the figures to the result."""
-    trainer, data = components.trainer, components.data
-    checkpoint = folder.resolve() / result["checkpoint"] if result["checkpoint"] else None
-    tested = trainer.test(
-        components.classifier,
-        datamodule=data,
-        ckpt_path=checkpoint,
-        weights_only=True,
-        verbose=False,
-    )
+    trainer, model, data = components.trainer, components.classifier, components.data
+    best = folder.resolve() / result["checkpoint"] if result["checkpoint"] else None
+    tested = trainer.test(model, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
     if not tested:
         raise SettingError("trainer.limit_test_batches: no test batch is left")
     count = int(trainer.num_test_batches[0]) * data.batch_size
     result["data"]["tested"] = min(count, result["data"]["test"])
     for split in ("test", "test_views"):
         if figures := to_floats(tested[0], f"{split}/"):
-            result[split] = {key.partition("/")[2]: value for key, value in figures.items()}
+            result[split] = {key.removeprefix(f"{split}/"): figures[key] for key in figures}
     result["seconds"]["evaluation"] = components.stopwatch.evaluation

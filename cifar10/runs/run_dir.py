@@ -59,11 +59,7 @@ def refuse_used_dir(folder: Path) -> None:
 
 
 def choose_run_dir(resume: str | None, run_dir: str, is_named: bool) -> Path:
-    """The folder of a run, from the settings `resume` and `hydra.run.dir`.
-
-    Args:
-        is_named: the command line sets `hydra.run.dir`, so that every process has the same.
-    """
+    """The folder of a run; `is_named` if the command line sets it, the same for each process."""
     if resume not in (None, "auto"):
         return latest_run() if resume == LATEST else Path(resume)
     if resume and not is_named:
@@ -83,11 +79,7 @@ def create_run_dir(folder: Path) -> None:
 
 
 def claim_run_dir(folder: Path, result: dict[str, Any], fresh: bool = True) -> FileLock:
-    """Lock a folder for this process and write a result.json; a fresh run needs an unused folder.
-
-    Raises:
-        UserError: the folder belongs to another run or process, or cannot be written to.
-    """
+    """Lock a folder and write a result.json; UserError if it is used or not writable."""
     lock = FileLock(folder / LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)

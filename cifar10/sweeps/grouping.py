@@ -3,6 +3,7 @@
 import json
 import logging
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,7 @@ Run = dict[str, Any]  # the content of a result.json, and its `folder`
 
 @dataclass
 class Group:
-    """Finished runs that differ only in their seed.
-
-    Attributes:
-        settings: those that differ among the groups; a group may lack some of them.
-    """
+    """Finished runs that differ only in their seed, and their settings that other groups lack."""
 
     settings: dict[str, Any]
     runs: list[Run]
@@ -81,8 +78,8 @@ def compared_settings(runs: Sequence[Run]) -> list[dict[str, Any]]:
     to a class that another setting chooses.
     """
     pairs = [(flat_settings(run), typed_settings(run)) for run in runs]
-    names = {key for settings, _ in pairs for key in settings}
-    partial = {key for key in names if any(key not in settings for settings, _ in pairs)}
+    counts = Counter(key for settings, _ in pairs for key in settings)
+    partial = {key for key, count in counts.items() if count < len(runs)}
     untyped = {  # values that nobody typed
         key: {str(own[key]) for own, words in pairs if key in own and key not in words}
         for key in partial
@@ -100,9 +97,11 @@ def compared_settings(runs: Sequence[Run]) -> list[dict[str, Any]]:
             if chooses and word not in settings:
                 chosen[word] = value
         compared.append(chosen)
-    items = [{(key, str(value)) for key, value in each.items()} for each in compared]
-    shared = {key for key, _ in set.intersection(*items)} if items else set()
-    return [{key: each[key] for key in each if key not in shared} for each in compared]
+    shared = Counter((key, str(value)) for each in compared for key, value in each.items())
+    return [
+        {key: value for key, value in each.items() if shared[key, str(value)] < len(runs)}
+        for each in compared
+    ]
 
 
 def flat_settings(run: Run) -> dict[str, Any]:

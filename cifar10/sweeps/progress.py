@@ -18,11 +18,7 @@ def name_run(sweep: Mapping[str, Any]) -> str:
 
 
 def begin_line(sweep: Mapping[str, Any], folder: Path) -> str:
-    """The line for the beginning, such as `run 3 of 8: lr=0.1 seed=2, about 4 min left`.
-
-    Args:
-        folder: of the sweep; the time left assumes that its runs follow one after another.
-    """
+    """The first line of a run in a sweep's folder: `run 3 of 8: lr=0.1, about 4 min left`."""
     seconds = []
     for path in folder.glob(f"*/{RESULT_FILE}"):
         with contextlib.suppress(UserError):
@@ -36,7 +32,7 @@ def begin_line(sweep: Mapping[str, Any], folder: Path) -> str:
 
 
 def end_line(sweep: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    """The line for the end, such as `run 3 of 8: 83.90% val top-1, loss 0.5445, 2 min 43 s`."""
+    """The last line of a run: `run 3 of 8: 83.90% val top-1, loss 0.5445, 2 min 43 s`."""
     val = result.get("val", {})
     outcome = "finished"
     if result["status"] != "ok":

@@ -6,13 +6,16 @@ Hydra imports this file at every start, so heavy imports wait until a sweep begi
 import contextlib
 import itertools
 import logging
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, MinLen
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
@@ -29,14 +32,29 @@ from cifar10.runs.signals import Interrupted, preemption_signals, requeue
 
 log = logging.getLogger(__name__)
 
-Job = list[str]  # the overrides of one run
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """The group `sweep`; configs/sweep/default.yaml explains each setting."""
+
+    dir: Annotated[str, MinLen(1)]
+    fail_fast: bool
+    params: dict[str, Any]
+    trials: Annotated[int, Ge(1)] | None
+    metric: Literal["val/loss", "val/top1", "val/top3", "val/top5"]
+    pruner: Literal["median", "hyperband", "none"]
+    storage: str | None
+    at_once: Annotated[int, Ge(1)]
+    seed: Annotated[int, Ge(0)]
+    # The sweeper sets these for its runs, never the user.
+    run: None = None
+    runs: None = None
+    label: None = None
+    trial: None = None
 
 
 class ResumableSweeper(Sweeper):
-    """Runs each job of a sweep in its own folder, named by the job's values.
-
-    The same command continues the sweep: finished runs are skipped, interrupted ones resumed.
-    """
+    """Runs each job in a folder named by its values, so that the same command can continue."""
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -51,21 +69,18 @@ class ResumableSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         from cifar10.core.instantiate import call_checked
         from cifar10.sweeps import table
-        from cifar10.sweeps.settings import SweepSettings
 
         assert self.config and self.hydra_context
-        config: Any = OmegaConf.to_container(self.config.sweep)
-        self.settings: SweepSettings = call_checked(SweepSettings, config, "sweep.")
+        given: Any = OmegaConf.to_container(self.config.sweep)
+        self.settings: SweepSettings = call_checked(SweepSettings, given, "sweep.")
         self.folder = Path(self.config.hydra.sweep.dir)
-        if self.folder.exists() and not self.folder.is_dir():
-            raise SettingError(f"sweep.dir={self.folder}: is a file; name a folder")
-        # An override on the command line replaces that of the preset.
+        # The command line replaces overrides of the preset.
         words = [f"{key}={value}" for key, value in self.settings.params.items()]
-        words += [word for word in arguments if not is_about_sweep(word)]
-        parsed = OverridesParser.create(self.hydra_context.config_loader).parse_overrides(words)
-        overrides = list({override.get_key_element(): override for override in parsed}.values())
+        words += [word for word in arguments if not re.match(r"[+~]*(sweep|resume)\b", word)]
+        parser = OverridesParser.create(self.hydra_context.config_loader)
+        overrides = list({o.get_key_element(): o for o in parser.parse_overrides(words)}.values())
         self.varied = {o.get_key_element() for o in overrides if o.is_sweep_override()}
-        search = self.settings.trials is not None
+        search = self.settings.trials
         try:
             failed = self.run_search(overrides) if search else self.run_grid(overrides)
         except Interrupted as stop:
@@ -80,22 +95,17 @@ class ResumableSweeper(Sweeper):
 
     def run_grid(self, overrides: Sequence[Override]) -> int:
         """Run every combination of values; returns the number of failed runs."""
-        for override in overrides:
-            if override.is_sweep_override() and not override.is_discrete_sweep():
-                raise SettingError(
-                    f"{override.input_line}: a grid cannot try all values of an interval; add "
-                    f"sweep.trials=N to search it"
-                )
+        if words := [o.input_line for o in overrides if o.is_interval_sweep()]:
+            raise SettingError(f"{words[0]}: no list of values; add sweep.trials=N to search it")
         jobs = list(map(list, itertools.product(*map(listed_values, overrides))))
         if not jobs:
             raise SettingError("nothing to run: a range or a list of values is empty")
         self.validate_batch_is_legal(jobs)
-        numbered = list(enumerate(jobs))
         count = 1 if self.settings.fail_fast else len(jobs)
         failed = 0
         for first in range(0, len(jobs), count):
-            results = self.launch(dict(numbered[first : first + count]), len(jobs))
-            failed += sum(result["status"] != "ok" for result in results)
+            batch = dict(enumerate(jobs[first : first + count], first))
+            failed += sum(result["status"] != "ok" for result in self.launch(batch, len(jobs)))
             if failed and self.settings.fail_fast:
                 break
         return failed
@@ -127,24 +137,16 @@ class ResumableSweeper(Sweeper):
             ) from error
         return failed
 
-    def launch(self, jobs: Mapping[int, Job], total: int) -> list[dict[str, Any]]:
-        """Run jobs with Hydra's launcher.
-
-        Args:
-            jobs: by number, from 0.
-            total: number of runs in the sweep.
-
-        Returns:
-            The result.json of each; `{"status": "failed"}` for a run that wrote none.
-        """
+    def launch(self, jobs: Mapping[int, list[str]], total: int) -> list[dict[str, Any]]:
+        """Run jobs, by number from 0; returns their results, `failed` where there is none."""
         from cifar10.runs.result import RESULT_FILE, read_result
 
-        grid = self.settings.trials is None
         folders, batch = [], []
         for number, job in jobs.items():
             varied = [word for word in job if word.partition("=")[0] in self.varied]
             name = "_".join(varied).replace("=", "-") or "run"
-            folders.append(safe_filename(name if grid else f"{number:03}_{name}"))
+            prefix = f"{number:03}_" if self.settings.trials else ""
+            folders.append(safe_filename(prefix + name))
             extra = {
                 "sweep.run": number + 1,
                 "sweep.runs": total,
@@ -165,26 +167,20 @@ class ResumableSweeper(Sweeper):
                 raise
             log.error("error: %s", one_line(error))  # a worker or a cluster job has died
         results = []
-        for name, job_return in itertools.zip_longest(folders, returned):
+        for name, ended in itertools.zip_longest(folders, returned):
             result = {"status": "failed"}
             with contextlib.suppress(UserError):
                 result = read_result(self.folder / name / RESULT_FILE)
-            if job_return and job_return.status == JobStatus.FAILED and result["status"] == "ok":
+            if ended and ended.status == JobStatus.FAILED and result["status"] == "ok":
                 result = {"status": "failed"}  # another run has finished in this folder
             results.append(result)
         return results
 
     def command(self) -> str:
         """The command that continues this sweep."""
-        given = ("sweep.dir=", "hydra.sweep.dir=")
-        words = [word for word in sys.argv[1:] if not word.startswith(given)]
-        folder = f"sweep.dir={quote_override(self.folder)}"
-        return shlex.join(["python", "train.py", *words, folder])
-
-
-def is_about_sweep(override: str) -> bool:
-    """Whether an override concerns the sweep rather than its jobs."""
-    return override.lstrip("+~").partition("=")[0].partition(".")[0] in ("sweep", "resume")
+        words = [word for word in sys.argv[1:] if not re.match(r"(hydra\.)?sweep\.dir=", word)]
+        words.append(f"sweep.dir={quote_override(self.folder)}")
+        return shlex.join(["python", "train.py", *words])
 
 
 def listed_values(override: Override) -> list[str]:

@@ -1,5 +1,6 @@
 """The summary of a sweep: a table for the terminal, a CSV file, figures."""
 
+import contextlib
 import csv
 import io
 import logging
@@ -142,13 +143,12 @@ def draw_figures(
 
 def setting_importances(folder: Path) -> dict[str, float]:
     """The share of the metric's variance that each searched setting explains, if it is known."""
-    if not (path := folder.absolute() / "study.db").exists():
-        return {}
-    try:
-        import optuna
+    study = folder.absolute() / "study.db"
+    with contextlib.suppress(ImportError, ValueError, RuntimeError), warnings.catch_warnings():
+        if study.exists():
+            import optuna
 
-        with warnings.catch_warnings(action="ignore"):  # Optuna's about too few trials
-            study = optuna.load_study(study_name=None, storage=f"sqlite:///{path}")
-            return optuna.importance.get_param_importances(study)
-    except (ImportError, ValueError, RuntimeError):
-        return {}
+            warnings.simplefilter("ignore")  # Optuna warns of too few trials
+            loaded = optuna.load_study(study_name=None, storage=f"sqlite:///{study}")
+            return optuna.importance.get_param_importances(loaded)
+    return {}

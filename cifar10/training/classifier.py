@@ -1,6 +1,5 @@
 """The LightningModule: normalisation, network, loss, metrics."""
 
-import math
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -37,18 +36,16 @@ class InitFromImages(Protocol):
 class Classifier(L.LightningModule):
     """A network with its normalisation, loss, metrics and optimizer.
 
-    The arguments are plain values, which Lightning saves in every checkpoint:
-    `Classifier.load_from_checkpoint(path)` needs nothing else and runs no stored code. Mean and
-    standard deviation are buffers, saved with the weights.
+    `Classifier.load_from_checkpoint(path)` needs nothing else and runs no stored code: the
+    arguments are plain values, saved in every checkpoint.
 
     Args:
         model: specification (see `cifar10.core.instantiate`) of a network from float
             (N, 3, 32, 32) to logits (N, classes); it may take `num_classes`.
         optimizer: specification of a torch optimizer of `parameter_groups(network)`.
         scheduler: specification of a learning-rate schedule, stepped after every batch.
-        label_smoothing: of the training loss, in [0, 1]; val and test losses have none.
-        test_views: also evaluate the test set with 6-view TTA (see `cifar10.training.tta`),
-            logged as `test_views/`, at six times the cost.
+        label_smoothing: of the training loss; val and test losses have none.
+        test_views: also log the test set's 6-view TTA as `test_views/`, at six times the cost.
         classes: class names in the order of the labels.
 
     Raises:
@@ -90,10 +87,6 @@ class Classifier(L.LightningModule):
     def predict(self, images: Tensor, batch_size: int = 500) -> Tensor:
         """Return probabilities, float (N, classes), of images, uint8 (N, 3, 32, 32), single view.
 
-        Args:
-            images: on any device.
-            batch_size: images per forward pass.
-
         Raises:
             NonFiniteError: the network returns NaN or infinity.
         """
@@ -111,10 +104,9 @@ class Classifier(L.LightningModule):
         x = images.to(scale.dtype, memory_format=self.memory_format, copy=True)
         if self.memory_format == torch.contiguous_format:
             return torch.addcmul(shift, x, scale, out=x)
-        # Whole rows at once: loops over three channels are slow.
-        rows = x.permute(0, 2, 3, 1).flatten(2)  # (N, H, 3 * W), a view
-        width = images.size(-1)
-        torch.addcmul(shift.view(3).repeat(width), rows, scale.view(3).repeat(width), out=rows)
+        rows = x.permute(0, 2, 3, 1).flatten(2)  # (N, H, 3 * W): loops over 3 channels are slow
+        scale, shift = (value.view(3).repeat(images.size(-1)) for value in (scale, shift))
+        torch.addcmul(shift, rows, scale, out=rows)  # rows is a view of x
         return x
 
     def setup(self, stage: str) -> None:
@@ -122,11 +114,10 @@ class Classifier(L.LightningModule):
         if stage != "fit":
             return
         data = self.trainer.datamodule  # type: ignore[attr-defined]  # Trainer.fit sets it
-        mean, std = data.normalisation()
-        self.mean.copy_(torch.tensor(mean).view(3, 1, 1))
-        self.std.copy_(torch.tensor(std).view(3, 1, 1))
+        for buffer, values in zip((self.mean, self.std), data.normalisation(), strict=True):
+            buffer.copy_(torch.tensor(values).view(3, 1, 1))
         if isinstance(self.network, InitFromImages):
-            self.network.init_from_images(self.normalise(data.some_images()))
+            self.network.init_from_images(self.normalise(data.images(data.train_indices[:5000])))
 
     def set_memory_format(self, channels_last: bool) -> None:
         """Choose the memory layout of weights and images; values do not change."""
@@ -154,12 +145,9 @@ class Classifier(L.LightningModule):
     def set_teacher(self, teacher: "Classifier", weight: float) -> None:
         """Distil a teacher at temperature 1 (Hinton et al. 2015, https://arxiv.org/abs/1503.02531).
 
-        The teacher sees the same augmented images as the network, as in Beyer et al. (2022,
-        https://arxiv.org/abs/2106.05237). It is not saved in checkpoints.
-
-        Args:
-            teacher: in eval mode.
-            weight: of its probabilities in the targets, in [0, 1]; the label has the rest.
+        The teacher, in eval mode, sees the same augmented images (Beyer et al. 2022,
+        https://arxiv.org/abs/2106.05237). Its probabilities have `weight` in the targets, in
+        [0, 1], and the label has the rest. It is not saved in checkpoints.
         """
         self.teachers = [(teacher.requires_grad_(False), weight)]
 
@@ -215,34 +203,20 @@ class Classifier(L.LightningModule):
             self.log_dict(self.test_views_metrics)
 
     def require_finite(self, loss: Tensor, name: str) -> None:
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            epoch, full = self.current_epoch, self.trainer.precision in ("32-true", "64-true")
-            raise NonFiniteError(
-                f"the {name} is {value} in epoch {epoch + 1}, step {self.global_step}: lower "
-                f"optimizer.lr{'' if full else ' or use trainer.precision=32-true'}"
-                f"{'; best.ckpt and last.ckpt hold earlier epochs' if epoch else ''}"
-            )
+        if not loss.isfinite():
+            where = f"in epoch {self.current_epoch + 1}, step {self.global_step}"
+            full = self.trainer.precision in ("32-true", "64-true")
+            advice = "lower optimizer.lr" + " or use trainer.precision=32-true" * (not full)
+            saved = "; best.ckpt and last.ckpt hold earlier epochs" * (self.current_epoch > 0)
+            raise NonFiniteError(f"the {name} is {loss.item()} {where}: {advice}{saved}")
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer, scheduler = self.build_optimizer(int(self.trainer.estimated_stepping_batches))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        optimizer, schedule = self.build_optimizer(int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def build_optimizer(self, total_steps: int) -> tuple[Optimizer, LRScheduler]:
-        optimizer = instantiate(
-            self.hparams["optimizer"],
-            "optimizer",
-            Optimizer,
-            params=parameter_groups(self.network),
-        )
-        scheduler = instantiate(
-            self.hparams["scheduler"],
-            "scheduler",
-            LRScheduler,
-            optimizer=optimizer,
-            total_steps=total_steps,
-        )
+        spec, groups = self.hparams["optimizer"], parameter_groups(self.network)
+        optimizer = instantiate(spec, "optimizer", Optimizer, params=groups)
+        steps = dict(optimizer=optimizer, total_steps=total_steps)
+        scheduler = instantiate(self.hparams["scheduler"], "scheduler", LRScheduler, **steps)
         return optimizer, scheduler

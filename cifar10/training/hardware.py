@@ -1,7 +1,6 @@
 """The fastest settings for this hardware: precision, layout, threads, allocator."""
 
 import ctypes
-import functools
 import logging
 import math
 import os
@@ -89,34 +88,37 @@ def choose_precision(precision: str | int, device: str) -> Choice:
         SettingError: unknown, or not supported by the device.
     """
     name = str(precision)
-    if name not in PRECISIONS + ALIASES:
-        raise SettingError(f"trainer.precision={name}: must be one of {', '.join(PRECISIONS)}")
     if name == "auto":
         return fastest_precision(device)
+    fault = None
+    if name not in PRECISIONS + ALIASES:
+        fault = f"must be one of {', '.join(PRECISIONS)}"
+    elif device != "cuda" and name.startswith("transformer-engine"):
+        fault = "needs an NVIDIA GPU"
+    elif device == "mps" and name in ("64-true", "64"):
+        fault = "MPS has no float64"
+    if fault:
+        raise SettingError(f"trainer.precision={name}: {fault}")
     if device == "cpu" and name in ("16-mixed", "16"):  # Lightning does the same, with a warning
         return Choice("bf16-mixed", f"{name} needs a GPU")
-    if device != "cuda" and name.startswith("transformer-engine"):
-        raise SettingError(f"trainer.precision={name}: needs an NVIDIA GPU")
-    if device == "mps" and name in ("64-true", "64"):
-        raise SettingError(f"trainer.precision={name}: MPS has no float64")
     emulated = device == "cpu" and "16" in name and not bf16_instructions()
     return Choice(name, "as set; slow, emulated on this processor" if emulated else "as set")
 
 
 def fastest_precision(device: str) -> Choice:
     """Prefer bf16: it needs no loss scaling, but emulated it is far slower than float32."""
-    if device == "cuda":
-        name, capability = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
-        if capability >= (8, 0):
-            return Choice("bf16-mixed", f"{name} has bf16 tensor cores")
-        if capability >= (7, 0):
-            return Choice("16-mixed", f"{name} has fp16 tensor cores only")
-        return Choice("32-true", f"{name} has no tensor cores")
     if device == "mps":
         return Choice("32-true", "others were not measured on MPS")
-    if instructions := bf16_instructions():
-        return Choice("bf16-mixed", f"processor has {instructions}")
-    return Choice("32-true", "processor has no bf16 instructions")
+    if device == "cpu":
+        found = bf16_instructions()
+        reason = f"processor has {found or 'no bf16 instructions'}"
+        return Choice("bf16-mixed" if found else "32-true", reason)
+    name, capability = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
+    if capability >= (8, 0):
+        return Choice("bf16-mixed", f"{name} has bf16 tensor cores")
+    if capability >= (7, 0):
+        return Choice("16-mixed", f"{name} has fp16 tensor cores only")
+    return Choice("32-true", f"{name} has no tensor cores")
 
 
 def autocast(device: str, precision: str = "auto") -> torch.autocast:
@@ -164,16 +166,12 @@ def cores() -> int:
 
 
 def set_threads(threads: int | None, processes: int = 1) -> Choice:
-    """Set torch's number of threads; None for torch's default, shared between processes.
-
-    Raises:
-        SettingError: more threads than cores, which would slow each other down.
-    """
+    """Set torch's number of threads; None for torch's default, shared between processes."""
     available = cores()
     limit = max(1, available // processes)
     cores_text = f"{available} core{'s' * (available > 1)} available"
     cores_text += f" for {processes} processes" * (processes > 1)
-    if threads is not None and threads > limit:
+    if threads is not None and threads > limit:  # these would slow each other down
         raise SettingError(f"threads={threads}: must be at most {limit} ({cores_text})")
     chosen = threads or max(1, min(TORCH_THREADS, available) // processes)
     torch.set_num_threads(chosen)
@@ -182,22 +180,18 @@ def set_threads(threads: int | None, processes: int = 1) -> Choice:
     return Choice(str(chosen), "as set" if threads else cores_text)
 
 
-# mallopt's parameters from glibc's malloc.h: never shrink the heap, grow it by 1 GiB more than
-# needed, never map single blocks.
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-KEEP_FREED_MEMORY = {M_TRIM_THRESHOLD: -1, M_TOP_PAD: 1 << 30, M_MMAP_MAX: 0}
+# glibc's M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_MAX for mallopt: never shrink the heap, grow it by
+# 1 GiB more than needed, never map single blocks.
+KEEP_FREED_MEMORY = {-1: -1, -2: 1 << 30, -4: 0}
 
 
 def keep_freed_memory(wanted: bool, device: str) -> Choice:
-    """Make malloc keep freed memory for the next step, until the process ends.
+    """Make malloc keep freed memory until the process ends: `benchmarks/step.py` measures it.
 
-    By default glibc maps, clears and unmaps tens of megabytes of activations in every step;
-    `benchmarks/step.py` measures the difference.
+    By default glibc maps, clears and unmaps tens of megabytes of activations in every step.
     """
-    if not wanted:
-        return Choice("default", "keep_memory=false")
-    if device != "cpu":
-        return Choice("default", f"activations are on {device}")
+    if not wanted or device != "cpu":
+        return Choice("default", f"activations are on {device}" if wanted else "keep_memory=false")
     if platform.libc_ver()[0] != "glibc" or not is_x86_64():
         return Choice("default", "not measured on this system")
     malloc = ctypes.CDLL(None)
@@ -207,10 +201,9 @@ def keep_freed_memory(wanted: bool, device: str) -> Choice:
 
 
 def flush_denormals(device: str) -> Choice:
-    """Round numbers below 1e-38 to zero on x86-64, until the process ends.
+    """Round numbers below 1e-38, such as Adam's averages, to zero, until the process ends.
 
-    Adam's averages of squared gradients get that small, and nothing here needs them. Torch's
-    threads inherit the mode when they start.
+    Torch's threads inherit the mode when they start.
     """
     if device != "cpu" or not is_x86_64():
         return Choice("default", "not measured on this system")
@@ -220,23 +213,17 @@ def flush_denormals(device: str) -> Choice:
 
 
 def choose_compile(wanted: bool, device: str) -> Choice:
-    """Try `torch.compile` if wanted: it needs a C++ compiler or Triton."""
+    """Try `torch.compile`, if wanted, on a small kernel: it needs a C++ compiler or Triton."""
     if not wanted:
         return Choice("eager", "compile=false")
     try:
-        try_compiler(device)
+        x = torch.ones(64, device=device, requires_grad=True)
+        torch.compile(lambda x: (x.sin() * 2).sum())(x).backward()
     except Exception as error:  # compilers raise many classes
         why = one_line(error).partition(" Set TORCH")[0]  # torch's debugging hints follow
         log.warning("compile=true: torch.compile failed, using eager mode: %s", why)
         return Choice("eager", "torch.compile failed")
     return Choice("torch.compile", "as set")
-
-
-@functools.cache
-def try_compiler(device: str) -> None:
-    """Compile and run a small kernel, forward and backward."""
-    x = torch.ones(64, device=device, requires_grad=True)
-    torch.compile(lambda x: (x.sin() * 2).sum())(x).backward()
 
 
 # torch raises a plain RuntimeError for these.

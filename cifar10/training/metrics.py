@@ -42,15 +42,11 @@ def metrics(prefix: str, tops: tuple[int, ...], classes: int) -> MetricCollectio
     With fewer than k classes, top-k is 1. Compute groups are off: torchmetrics would merge top-3
     and top-5 for good if they agreed on the first batch.
     """
-    accuracies = {
-        f"top{k}": MulticlassAccuracy(
-            classes, top_k=min(k, classes), average="micro", validate_args=False
-        )
-        for k in tops
-    }
-    return MetricCollection(
-        {"loss": CrossEntropy(), **accuracies}, prefix=prefix, compute_groups=False
-    )
+    measured: dict[str, Metric] = {"loss": CrossEntropy()}
+    for k in tops:
+        settings: Any = dict(top_k=min(k, classes), average="micro", validate_args=False)
+        measured[f"top{k}"] = MulticlassAccuracy(classes, **settings)
+    return MetricCollection(measured, prefix=prefix, compute_groups=False)
 
 
 class Predictions(NamedTuple):
@@ -61,19 +57,15 @@ class Predictions(NamedTuple):
 
 
 def detailed_scores(predictions: Predictions, classes: Sequence[str]) -> dict[str, Any]:
-    """Compute per-class accuracy, calibration error and confusion matrix.
+    """Return `per_class` accuracies in [0, 1], `calibration_error` and `confusion`.
 
-    Returns:
-        `per_class`: accuracy of each class, in [0, 1]. `calibration_error`: mean distance between
-        confidence and accuracy over 15 bins, in [0, 1]. `confusion`: image counts by true class
-        (rows) and predicted class (columns).
+    The calibration error is the mean distance between confidence and accuracy over 15 bins, in
+    [0, 1]; the confusion matrix counts images by true class (rows) and predicted class (columns).
     """
-    probabilities, labels = predictions.logits.float().softmax(1), predictions.labels
-    confusion = multiclass_confusion_matrix(probabilities, labels, len(classes))
+    scored = predictions.logits.float().softmax(1), predictions.labels, len(classes)
+    confusion = multiclass_confusion_matrix(*scored)
     accuracy = confusion.diagonal() / confusion.sum(1).clamp(min=1)
-    error = multiclass_calibration_error(
-        probabilities, labels, len(classes), n_bins=CALIBRATION_BINS
-    )
+    error = multiclass_calibration_error(*scored, n_bins=CALIBRATION_BINS)
     return {
         "per_class": {name: round(float(a), 6) for name, a in zip(classes, accuracy, strict=True)},
         "calibration_error": round(float(error), 6),
@@ -82,16 +74,9 @@ def detailed_scores(predictions: Predictions, classes: Sequence[str]) -> dict[st
 
 
 def wilson_interval(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95% confidence interval of a share that was measured on `count` images.
+    """The 95% confidence interval, in [0, 1], of a share that was measured on `count` images.
 
     Wilson (1927), https://doi.org/10.1080/01621459.1927.10502953.
-
-    Args:
-        share: in [0, 1].
-        count: images, at least 1.
-
-    Returns:
-        Lowest and highest share, in [0, 1].
     """
     centre = share + z * z / (2 * count)
     margin = z * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5

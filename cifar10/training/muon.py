@@ -25,14 +25,12 @@ def parameter_groups(network: nn.Module) -> list[Group]:
     decay; those of a submodule named `whiten` form their own group. Every torch optimizer accepts
     the groups and ignores `kind`.
     """
-    trainable = [p for p in network.parameters() if p.requires_grad]
-    weights = [p for p in trainable if p.ndim >= 2]
-    whiten = getattr(network, "whiten", None)
-    in_whiten = {id(p) for p in whiten.parameters()} if isinstance(whiten, nn.Module) else set()
+    trainable = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+    weights = [p for _, p in trainable if p.ndim >= 2]
     biases: dict[str, list[Tensor]] = {"bias": [], "whiten": []}
-    for p in trainable:
+    for name, p in trainable:
         if p.ndim < 2:
-            biases["whiten" if id(p) in in_whiten else "bias"].append(p)
+            biases["whiten" if name.startswith("whiten.") else "bias"].append(p)
     groups: list[Group] = [
         {"kind": "hidden", "params": weights[:-1]},
         {"kind": "head", "params": weights[-1:]},
@@ -42,19 +40,12 @@ def parameter_groups(network: nn.Module) -> list[Group]:
 
 
 def orthogonalise(matrix: Tensor, steps: int) -> Tensor:
-    """Push all singular values of a matrix towards 1 by a Newton-Schulz iteration.
+    """Push all singular values of a matrix towards 1 by a Newton-Schulz iteration, in float32.
 
     One step maps X to (aI + bXX' + c(XX')^2) X with the quintic's coefficients from Muon's
-    publication, which trade exactness for speed: singular values end between 0.7 and 1.2. The
-    polynomials of the small Gram matrix XX' are multiplied first, so the long side of X is read
-    twice in total instead of twice per step.
-
-    Args:
-        matrix: float (rows, columns).
-        steps: 5 gives a nearly orthogonal matrix; 3 trains as well here.
-
-    Returns:
-        A float32 tensor of the same shape.
+    publication, which trade exactness for speed: after 5 steps, singular values are between 0.7 and
+    1.2. The polynomials of the small Gram matrix XX' are multiplied first, so the long side of X is
+    read twice in total instead of twice per step.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     x = matrix.float()
@@ -86,8 +77,7 @@ class OrthogonalMomentum(Optimizer):
 
     Args:
         params: groups from `parameter_groups`.
-        lr: learning rate of the hidden weights.
-        momentum: Nesterov momentum of the hidden weights.
+        lr, momentum: of the hidden weights; the momentum is Nesterov's.
         ns_steps: Newton-Schulz steps.
         norm_every: steps between rescalings of each hidden weight to Frobenius norm sqrt(out);
             0 for never.
@@ -103,21 +93,14 @@ class OrthogonalMomentum(Optimizer):
         norm_every: Annotated[int, Ge(0)],
         weight_decay: Rate,
     ):
-        hidden = dict(
-            lr=lr,
-            momentum=momentum,
-            ns_steps=ns_steps,
-            norm_every=norm_every,
-            weight_decay=weight_decay,
-        )
+        hidden = dict(lr=lr, momentum=momentum, ns_steps=ns_steps, norm_every=norm_every)
+        hidden |= dict(weight_decay=weight_decay)
         super().__init__(add_settings(params, hidden=hidden), {})
 
     @torch.no_grad()
     def step(self, closure=None):
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        with torch.enable_grad():
+            loss = closure() if closure else None
         for group in self.param_groups:
             update = self.update_hidden if group["kind"] == "hidden" else self.update_other
             for p in group["params"]:
@@ -142,13 +125,9 @@ class OrthogonalMomentum(Optimizer):
 
 
 class Muon(OrthogonalMomentum):
-    """Muon for hidden weights, AdamW for everything else.
+    """Muon for hidden weights, AdamW for everything else; the head alone has AdamW's weight decay.
 
-    Args:
-        adam_lr: learning rate of the other parameters.
-        adam_betas: AdamW's two averaging factors.
-        adam_weight_decay: decoupled decay of the head's weight.
-        hidden: arguments of `OrthogonalMomentum`.
+    `hidden` are the arguments of `OrthogonalMomentum`.
     """
 
     def __init__(
@@ -182,12 +161,9 @@ class MuonSGD(OrthogonalMomentum):
     ours for the mean: multiply its rates by the batch size.
 
     Args:
-        head_lr, bias_lr: learning rates of the head's weight and of all biases.
-        sgd_momentum: Nesterov momentum of both.
-        sgd_weight_decay: fraction that both lose per step at their full learning rate.
+        sgd_weight_decay: fraction that the head and biases lose per step at their full rate.
         whiten_until: fraction of the training after which the biases of a submodule `whiten` are
-            frozen, which ends the backward pass before that layer; their learning rate falls
-            linearly until then.
+            frozen, which ends the backward pass before that layer; their rate falls linearly.
         hidden: arguments of `OrthogonalMomentum`.
     """
 

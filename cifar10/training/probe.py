@@ -6,19 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from cifar10.core.errors import SettingError, one_line
-from cifar10.data.checksums import IMAGE_SIZE
+from cifar10.data import IMAGE_SIZE
 
 
 @torch.no_grad()
 def check_network(
     network: nn.Module, num_classes: int, sides: Iterable[int] = (IMAGE_SIZE,)
 ) -> None:
-    """Run a network on two blank images of each size, in eval mode so that nothing in it changes.
-
-    Args:
-        network: a new network; it is left in train mode.
-        num_classes: logits per image.
-        sides: image sizes in pixels.
+    """Run a new network on two blank images of each size, in eval mode so that nothing changes.
 
     Raises:
         SettingError: the network fails on such images or returns something else than logits.

@@ -26,33 +26,23 @@ def group_schedules(
 
 
 class Triangle(LambdaLR):
-    """Linear warm-up, then linear decay to zero after the last step.
-
-    Args:
-        total_steps: optimizer steps of the whole training.
-        warmup: fraction of them for the warm-up, in [0, 1].
-    """
+    """Linear warm-up over a fraction of the steps, then linear decay to zero after the last."""
 
     def __init__(self, optimizer: Optimizer, total_steps: Annotated[int, Ge(1)], warmup: Fraction):
         peak = warmup * total_steps
 
         def factor(step: int) -> float:
             # No step has a rate of 0, not even the first or the last.
-            rising = (step + 1) / (peak + 1)
             falling = (total_steps - step) / max(1.0, total_steps - peak)
-            return max(0.0, min(rising, falling))
+            return max(0.0, min((step + 1) / (peak + 1), falling))
 
         super().__init__(optimizer, group_schedules(optimizer, total_steps, factor))
 
 
 class Cosine(LambdaLR):
-    """Linear warm-up, then cosine decay to zero.
+    """Linear warm-up over a fraction of the steps, then cosine decay to zero.
 
     Loshchilov and Hutter (2017), https://arxiv.org/abs/1608.03983, without restarts.
-
-    Args:
-        total_steps: optimizer steps of the whole training.
-        warmup: fraction of them for the warm-up, in [0, 1].
     """
 
     def __init__(self, optimizer: Optimizer, total_steps: Annotated[int, Ge(1)], warmup: Fraction):

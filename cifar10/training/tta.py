@@ -9,12 +9,9 @@ Classify = Callable[[Tensor], Tensor]
 
 
 def flip_tta(classify: Classify, images: Tensor, logits: Tensor | None = None) -> Tensor:
-    """Average the logits of each image and its mirror image.
+    """Average the logits, float (N, classes), of images (N, 3, H, W) and their mirror images.
 
-    Args:
-        classify: images to logits, float (N, classes).
-        images: uint8 or float (N, 3, H, W).
-        logits: of the images themselves, if already computed.
+    `logits` are those of the images themselves, if already computed.
     """
     single_view = classify(images) if logits is None else logits
     return (single_view.float() + classify(images.flip(-1)).float()) / 2

@@ -204,10 +204,10 @@ def test_names_that_are_not_utf8_and_classes_named_like_splits_work(module, tmp_
 
 
 def test_a_read_only_folder_is_read_without_a_cache(module, monkeypatch, caplog):
-    def deny(folder):
+    def deny(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("cifar10.core.files.acquire_lock", deny)
+    monkeypatch.setattr("cifar10.core.files.FileLock.acquire", deny)
     assert len(set_up(module()).pixels) == 48
     assert "every start reads all images" in caplog.text
 

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from cifar10.core.instantiate import instantiate
 from cifar10.core.settings import ROOT
 from cifar10.data import MEAN, STD
 from cifar10.data.checksums import CIFAR10
-from cifar10.data.module import CIFAR10DataModule
+from cifar10.data.module import CIFAR10DataModule, hold_out
 from cifar10.data.prepare import PREPARED_FILE, read_prepared
-from cifar10.data.split import hold_out
 from tools.make_sample import choose_images
 
 DATA = Path(os.environ.get("CIFAR10_DATA_DIR", ROOT / "data")) / PREPARED_FILE
@@ -41,6 +43,20 @@ def test_the_split_is_stratified_and_independent_of_the_training_seed(module):
     assert first.labels[first.train_indices].bincount().tolist() == [80] * 10
     assert first.val_digest == second.val_digest != other.val_digest
     assert not set(first.test_indices.tolist()) & set(first.train_indices.tolist())
+
+
+@hypothesis_settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(0, 4), min_size=2, max_size=200), st.data())
+def test_a_split_is_disjoint_complete_and_stratified(classes, data):
+    labels = torch.tensor(classes)
+    count = data.draw(st.integers(0, len(labels) - 1))
+    rest, held_out = hold_out(labels, count, seed=data.draw(st.integers(0, 9)))
+    assert len(held_out) == count
+    assert torch.equal(torch.cat([rest, held_out]).sort().values, torch.arange(len(labels)))
+    for label in labels.unique():
+        size = (labels == label).sum().item()
+        held = (labels[held_out] == label).sum().item()
+        assert abs(held - count * size / len(labels)) <= 1
 
 
 def test_only_training_images_are_augmented(module, sample):

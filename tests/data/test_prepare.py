@@ -173,10 +173,10 @@ def test_a_process_killed_while_preparing_does_not_block_the_next(forms, tmp_pat
 
 
 def test_data_in_a_read_only_folder_is_used(forms, tmp_path, monkeypatch):
-    def deny(_: object) -> None:
+    def deny(*_: object, **__: object) -> None:
         raise PermissionError(30, "Read-only file system")
 
-    monkeypatch.setattr("cifar10.core.files.acquire_lock", deny)
+    monkeypatch.setattr("cifar10.core.files.FileLock.acquire", deny)
     with pytest.raises(UserError, match="Read-only file system"):
         prepare(tmp_path, forms)
     forms.write(FORMS[0], tmp_path)

@@ -10,7 +10,7 @@ from tests.sweeps.conftest import TINY, read, start
 optuna = pytest.importorskip("optuna")
 
 from cifar10.sweeps import search  # noqa: E402 - imports Optuna
-from cifar10.sweeps.settings import SweepSettings  # noqa: E402
+from cifar10.sweeps.sweeper import SweepSettings  # noqa: E402
 
 
 def parse(word):
