@@ -1,11 +1,11 @@
 """Export a classifier as one standalone ONNX or torch.export file."""
 
-import importlib.util
 import json
 import logging
 import tempfile
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +23,6 @@ from cifar10.training.classifier import Classifier
 
 log = logging.getLogger(__name__)
 
-ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4  # of a probability; rounding alone stays far below
 CHECK_IMAGES = 1000
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
@@ -41,9 +40,8 @@ class ExportedClassifier(nn.Module):
     def __init__(self, classifier: Classifier):
         super().__init__()
         self.network, self.classes = classifier.network, classifier.classes
-        mean, std = classifier.get_buffer("mean"), classifier.get_buffer("std")
-        self.register_buffer("scale", 1 / (255 * std))
-        self.register_buffer("shift", -mean / std)
+        self.register_buffer("scale", 1 / (255 * classifier.std))
+        self.register_buffer("shift", -classifier.mean / classifier.std)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images.float() * self.scale + self.shift).softmax(1)
@@ -52,14 +50,10 @@ class ExportedClassifier(nn.Module):
 def export_model(
     model: str | Path, form: Literal["onnx", "torch"], out: Path | None = None
 ) -> dict[str, str]:
-    """Write a classifier for ONNX Runtime or as a `torch.export` program.
+    """Write a model (as for `load`) for ONNX Runtime or as a `torch.export` program.
 
     The file contains the class names, a JSON list: as ONNX metadata `classes`, or as the program's
     extra file `classes.json`.
-
-    Args:
-        model: as for `load`.
-        out: the file; by default MODEL.onnx or MODEL.pt2.
 
     Returns:
         File size, largest difference from PyTorch and path, as text.
@@ -68,11 +62,9 @@ def export_model(
         UserError: a package is missing, the file exists, the model or its data cannot be loaded, or
             the probabilities differ from PyTorch's.
     """
-    missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
-    if form == "onnx" and missing:
-        raise SettingError(
-            f"--to onnx: needs {', '.join(missing)}; install with: pip install -e '.[export]'"
-        )
+    packages = ("onnx", "onnxscript", "onnxruntime") if form == "onnx" else ()
+    if missing := ", ".join(name for name in packages if find_spec(name) is None):
+        raise SettingError(f"--to onnx: needs {missing}; install with: pip install -e '.[export]'")
     if model == LATEST:
         model = latest_run()
     classifier = load(model, "cpu")

@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -57,7 +58,7 @@ def predict_files(
     """Yield each image's `top` classes; unreadable files are reported and added to `failed`."""
     console, batches = Console(stderr=True), -(-len(files) // BATCH)
     hidden = batches == 1 or not console.is_terminal or sys.stdout.isatty()
-    bar = dict(total=batches, console=console, transient=True, disable=hidden)
+    bar: dict[str, Any] = dict(total=batches, console=console, transient=True, disable=hidden)
     for batch in track(read_ahead(files, BATCH), "classifying", **bar):
         images = {}
         for path, image in batch:

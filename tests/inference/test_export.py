@@ -57,7 +57,7 @@ def test_a_file_that_disagrees_with_pytorch_is_not_saved(cifar, trained, tmp_pat
 
 
 def test_missing_packages_are_named(cifar, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr(export, "find_spec", lambda _: None)
     code, _, err = cifar("export", "convnet", "--to", "onnx")
     assert code == 2
     assert "onnxruntime; install with: pip install -e '.[export]'" in err
