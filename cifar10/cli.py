@@ -1,8 +1,4 @@
-"""The command `cifar10`: use trained models.
-
-Each command is a thin layer over functions that a notebook can call. torch is imported only where
-a command needs it, so that `--help` is fast.
-"""
+"""The command `cifar10`: use trained models. Commands import torch late, so `--help` is fast."""
 
 import io
 import logging
@@ -11,7 +7,7 @@ import sys
 import warnings
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Literal
 
 import typer
 from typer.exceptions import TyperException
@@ -25,12 +21,8 @@ MODEL = (
     "newest run in outputs/."
 )
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+app.pretty_exceptions_enable = False
 data = typer.Typer(help="Download, verify or locate the CIFAR-10 data set.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
@@ -66,8 +58,7 @@ def predict(
     """Classify images.
 
     Accepts all formats and sizes that Pillow reads. Images are resized to 32 px on the shorter
-    side, then centre-cropped; 32x32 images are used unchanged. Unreadable files are reported on
-    stderr and skipped; the exit code is then 1.
+    side, then centre-cropped. Unreadable files are reported and skipped; the exit code is then 1.
     """
     if as_json and as_csv:
         raise UserError("--json and --csv: choose one of them")
@@ -82,12 +73,9 @@ def predict(
 def evaluate(
     model: ModelArgument,
     split: Annotated[Literal["test", "val"], typer.Option(help="Images to evaluate on.")] = "test",
-    views: Annotated[
-        bool, typer.Option("--views", help="Also evaluate with flip TTA and 6-view TTA.")
-    ] = False,
+    views: Annotated[bool, typer.Option("--views", help="Add flip TTA and 6-view TTA.")] = False,
     out: Annotated[
-        Path | None,
-        typer.Option(help="Output folder; by default in the run folder, or here if pretrained."),
+        Path | None, typer.Option(help="Output folder; by default in the run folder, or here.")
     ] = None,
 ) -> None:
     """Evaluate a model and plot its errors.
@@ -107,15 +95,12 @@ def evaluate(
 def export(
     model: ModelArgument,
     to: Annotated[Literal["onnx", "torch"], typer.Option(help="File format.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Output file; by default MODEL.onnx or MODEL.pt2.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="By default MODEL.onnx or MODEL.pt2.")] = None,
 ) -> None:
     """Export a model to ONNX or torch.export.
 
     Writes a standalone file; its outputs are checked against PyTorch on 1,000 test images before
     it is saved. Input: uint8 images (N, 3, 32, 32). Output: probabilities (N, classes).
-    Normalisation, softmax and class names are included.
     """
     log.info("Loading %s …", model)
     from cifar10.inference import export
@@ -130,15 +115,10 @@ def demo(
         list[str] | None,
         typer.Option("--model", "-m", metavar="MODEL", help=f"{MODEL} Repeat to offer several."),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all networks.")] = (
-        "127.0.0.1"
-    ),
+    host: Annotated[str, typer.Option(help="Address; 0.0.0.0 for all networks.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
 ) -> None:
-    """Start the web demo.
-
-    Opens a local web page that classifies uploaded, pasted or webcam images.
-    """
+    """Start the web demo: a local page that classifies uploaded, pasted or webcam images."""
     from cifar10 import zoo
     from cifar10.inference import demo
 
@@ -149,10 +129,7 @@ def demo(
 def summarize(
     folder: Annotated[str, typer.Argument(help="A folder of runs; latest is the newest sweep.")],
 ) -> None:
-    """Summarize a sweep.
-
-    Prints a table of all settings, averaged over seeds; saves summary.csv and figures in FOLDER.
-    """
+    """Summarize a sweep: a table of settings, averaged over seeds, summary.csv and figures."""
     from cifar10.runs.run_dir import LATEST, latest_run
     from cifar10.sweeps import table
 
@@ -174,8 +151,7 @@ def verify() -> None:
     from cifar10.data.checksums import CIFAR10
     from cifar10.data.prepare import read_prepared
 
-    path = prepared_file()
-    if read_prepared(path, CIFAR10) is None:
+    if read_prepared(path := prepared_file(), CIFAR10) is None:
         fault = "damaged" if path.exists() else "not found"
         raise UserError(f"{path}: {fault}; prepare the data with `cifar10 data fetch`")
     print(f"{path}: all six batches have their published SHA-256")
@@ -190,8 +166,7 @@ def where() -> None:
 def prepared_file() -> Path:
     from cifar10.data.prepare import PREPARED_FILE
 
-    folder = compose_settings()["data"]["dir"]
-    if not folder:
+    if not (folder := compose_settings()["data"]["dir"]):
         raise UserError("CIFAR10_DATA_DIR is empty; set it to a folder or unset it")
     return expand_user(folder).absolute() / PREPARED_FILE
 
@@ -210,16 +185,13 @@ def main() -> None:
     try:
         sys.exit(app(standalone_mode=False))
     except TyperException as error:
-        fail(error.format_message().replace("Value error, ", ""), 2)
+        line, code = error.format_message(), 2
     except UserError as error:
-        fail(str(error), 2)
+        line, code = str(error), 2
     except OSError as error:
-        fail(f"{error.filename or 'standard output'}: {error.strerror or error}", 2)
+        line, code = f"{error.filename or 'standard output'}: {error.strerror or error}", 2
     except (Interrupted, typer.Abort) as stop:
-        fail(str(stop) or "stopped", getattr(stop, "exit_code", 130))
-
-
-def fail(line: str, code: int) -> NoReturn:
+        line, code = str(stop) or "stopped", getattr(stop, "exit_code", 130)
     usage = line.startswith("Usage: ")  # the help of a command that got no arguments
     print(line if usage else f"error: {printable(line)}", file=sys.stderr)
     sys.exit(code)

@@ -7,19 +7,18 @@ import logging
 import os
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
-import torch
 from PIL import Image
 
 from cifar10.core.errors import SettingError
 from cifar10.data import CLASSES, IMAGE_SIZE
 from cifar10.data.images import UnreadableImage, read_image
 from cifar10.data.sample import read_sample
-from cifar10.inference.same_origin import SameOriginOnly
 from cifar10.runs.load import load
 from cifar10.runs.signals import Interrupted
 from cifar10.training.classifier import Classifier
@@ -42,8 +41,7 @@ INTRO = (
 def confidence_threshold(classifier: Classifier) -> float:
     """Confidence that 95% of CIFAR-10's test images exceed; 0 for a model of other classes.
 
-    Images of other things tend to get lower confidence: the baseline of Hendrycks and Gimpel
-    (2017), https://arxiv.org/abs/1610.02136.
+    Images of other things tend to get a lower one: https://arxiv.org/abs/1610.02136.
     """
     if tuple(classifier.classes) != tuple(CLASSES):
         return 0.0
@@ -51,18 +49,13 @@ def confidence_threshold(classifier: Classifier) -> float:
 
 
 def classify(path: str | None, classifier: Classifier, threshold: float) -> tuple[Any, Any, str]:
-    """Classify an image file for the page.
-
-    Returns:
-        The network's input, enlarged, uint8 (256, 256, 3); probabilities by class; a remark.
-    """
+    """The network's input, enlarged, uint8 (256, 256, 3); probabilities by class; a remark."""
     if path is None:
         return None, None, ""
     try:
         image = read_image(path, FORMATS)
     except UnreadableImage as error:
-        reason = str(error).removeprefix(f"{path}: ")
-        return None, None, f"**Cannot read this file: {reason}.**"
+        return None, None, f"**Cannot read this file: {str(error).removeprefix(f'{path}: ')}.**"
     probabilities = classifier.predict(image[None])[0]
     pixels = image.permute(1, 2, 0).numpy().repeat(ZOOM, axis=0).repeat(ZOOM, axis=1)
     remark = ""
@@ -85,21 +78,11 @@ def write_examples(folder: Path) -> list[str]:
 
 
 def build_page(models: Sequence[str], examples: Sequence[str], folder: Path) -> Any:
-    """Build the page as Gradio Blocks.
-
-    Args:
-        models: as for `load`; the first is preselected.
-        examples: paths of images to offer.
-        folder: holds uploads and examples; the page reads no file outside it.
-    """
+    """Build the page as Gradio Blocks; it reads no file outside `folder`."""
     import gradio as gr
 
     classifiers = {model: load(model) for model in models}
     thresholds = {name: confidence_threshold(model) for name, model in classifiers.items()}
-
-    def intro(model: str) -> str:
-        classes = classifiers[model].classes
-        return INTRO.format(len(classes), ", ".join(classes))
 
     def look(path: str | None, model: str) -> tuple[Any, Any, str, str]:
         # Requests sent without a browser may name any file and any model. The path is not resolved,
@@ -107,13 +90,14 @@ def build_page(models: Sequence[str], examples: Sequence[str], folder: Path) -> 
         if path and not Path(os.path.abspath(path)).is_relative_to(folder):  # noqa: PTH100 - above
             path = None
         model = model if model in models else models[0]
-        with torch.inference_mode():
-            return *classify(path, classifiers[model], thresholds[model]), intro(model)
+        classes = classifiers[model].classes
+        text = INTRO.format(len(classes), ", ".join(classes))
+        return *classify(path, classifiers[model], thresholds[model]), text
 
     # Every 10 minutes, delete uploads older than an hour.
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
         gr.Markdown(f"# {TITLE}")
-        text = gr.Markdown(intro(models[0]))
+        text = gr.Markdown(look(None, models[0])[-1])
         with gr.Row():
             with gr.Column():
                 sources = ["upload", "clipboard", "webcam"]
@@ -124,17 +108,47 @@ def build_page(models: Sequence[str], examples: Sequence[str], folder: Path) -> 
                 remark = gr.Markdown()
             with gr.Column():
                 prediction = gr.Label(num_top_classes=5, label="Prediction")
-                seen = gr.Image(
-                    label=f"Network input ({IMAGE_SIZE}x{IMAGE_SIZE} pixels)",
-                    interactive=False,
-                    height=ZOOM * IMAGE_SIZE,
-                    buttons=[],
-                )
+                label = f"Network input ({IMAGE_SIZE}x{IMAGE_SIZE} pixels)"
+                height = ZOOM * IMAGE_SIZE
+                seen = gr.Image(label=label, interactive=False, height=height, buttons=[])
         gr.Examples(list(examples), image, label="CIFAR-10 test images")
+        outputs = [seen, prediction, remark, text]
         for event in (image.change, model.change):
-            outputs = [seen, prediction, remark, text]
             event(look, [image, model], outputs, show_progress="hidden")
     return blocks
+
+
+class SameOriginOnly:
+    """ASGI middleware that answers 403 to requests from other web pages or to other host names.
+
+    Other pages could send them through a visitor's browser. Names besides IP addresses and `hosts`
+    may have been pointed at this machine by somebody else (DNS rebinding).
+    """
+
+    MESSAGE = b"Request from another page or host name; open this page at its own address."
+
+    def __init__(self, app: Any, hosts: Iterable[str]):
+        self.app, self.hosts = app, {host.lower() for host in hosts}
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+            host, origin = headers.get(b"host", ""), headers.get(b"origin")
+            foreign = origin is not None and origin.partition("://")[2] != host
+            if foreign or not self.accepts(host):
+                kind = [(b"content-type", b"text/plain")]
+                await send({"type": "http.response.start", "status": 403, "headers": kind})
+                await send({"type": "http.response.body", "body": self.MESSAGE})
+                return
+        await self.app(scope, receive, send)
+
+    def accepts(self, host: str) -> bool:
+        """Whether a Host header, with or without a port, names this machine."""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            return name in self.hosts or bool(ipaddress.ip_address(name))
+        except ValueError:
+            return False
 
 
 async def refuse_fetch(host: str) -> str:
@@ -143,11 +157,7 @@ async def refuse_fetch(host: str) -> str:
 
 
 def find_address(host: str, port: int) -> str:
-    """Resolve a host to the IPv4 address to listen on.
-
-    Raises:
-        SettingError: the host is unknown or not this machine's, or the port is taken.
-    """
+    """Resolve a host to the IPv4 address to listen on; SettingError if that is not possible."""
     try:
         address = socket.getaddrinfo(host, port, socket.AF_INET)[0][4]
         with socket.create_server(address):
@@ -163,8 +173,7 @@ def serve(models: Sequence[str], host: str, port: int) -> None:
     """Serve the page until the program is interrupted.
 
     Raises:
-        SettingError: Gradio is not installed, or the address cannot be used.
-        UserError: a model cannot be loaded.
+        UserError: Gradio is missing, the address cannot be used, or a model cannot be loaded.
     """
     if importlib.util.find_spec("gradio") is None:
         raise SettingError("demo: needs gradio; install with: pip install -e '.[demo]'")
@@ -172,9 +181,8 @@ def serve(models: Sequence[str], host: str, port: int) -> None:
     log.info("Loading %s …", " and ".join(models))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary).resolve()
-        (folder / "examples").mkdir()
-        uploads = str(folder / "uploads")
-        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": uploads}
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")
         import gradio as gr
         import safehttpx
         from starlette.middleware import Middleware
@@ -182,7 +190,7 @@ def serve(models: Sequence[str], host: str, port: int) -> None:
         safehttpx.async_validate_url = refuse_fetch  # called before every fetch
         name = socket.gethostname()
         hosts = ("localhost", host, name, f"{name}.local")
-        blocks = build_page(models, write_examples(folder / "examples"), folder)
+        blocks = build_page(models, write_examples(folder), folder)
         blocks.launch(
             server_name=address,
             server_port=port,

@@ -1,7 +1,6 @@
 """Evaluate a trained classifier on the data it was trained for."""
 
 import logging
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -39,7 +38,6 @@ def evaluate_model(
     """Evaluate a model (as for `load`); save evaluation.json and figures.
 
     Args:
-        views: also score flip TTA and 6-view TTA.
         out: folder to save to; by default beside the checkpoint, or here for a pretrained model.
 
     Returns:
@@ -52,9 +50,10 @@ def evaluate_model(
     if out is None and zoo.is_pretrained(model):
         out = Path(f"{model}-evaluation-{split}")
     elif out is None:
-        path = find_checkpoint(model)
-        stem = "" if expand_user(model).is_dir() else f"{path.stem}-"
-        out = path.parent / f"evaluation-{stem}{split}"
+        path = expand_user(model)
+        out = path / f"evaluation-{split}"
+        if not path.is_dir():
+            out = path.with_name(f"evaluation-{path.stem}-{split}")
     out.mkdir(parents=True, exist_ok=True)  # fail before the work if it cannot be written
     module, batches = open_split(settings, split, digest)
     indices = module.test_indices if split == "test" else module.val_indices
@@ -78,8 +77,8 @@ def evaluate(
 
     Args:
         batches: images uint8 (n, 3, 32, 32) and labels int64 (n,).
-        precision: the precision of the run's Trainer.
-        views: also score flip TTA and 6-view TTA (see `cifar10.training.tta`).
+        precision: of the run's Trainer.
+        views: also score flip TTA and 6-view TTA.
 
     Returns:
         `images`, `loss`, `top1`, `top3`, `top5` and those of `detailed_scores`; with views also
@@ -115,24 +114,22 @@ def evaluate(
 
 
 def format_scores(scores: dict[str, Any]) -> str:
-    """Scores as aligned lines, with the confusion matrix if it fits the terminal's width."""
+    """Scores as aligned lines, with the confusion matrix if it fits into 80 columns."""
     rows = [("images", f"{scores['images']:,}"), ("loss", f"{scores['loss']:.4f}")]
     rows += [(f"top-{k}", f"{scores[f'top{k}']:.2%}") for k in (1, 3, 5)]
     for key, name in (("mirrored", "flip TTA"), ("six_views", "6-view TTA")):
         if key in scores:
             rows.append((f"top-1, {name}", f"{scores[key]['top1']:.2%}"))
     rows.append(("calibration error", f"{scores['calibration_error']:.2%}"))
-    lines = [f"{name:<18} {value:>8}" for name, value in rows]
+    lines = [*(f"{name:<18} {value:>8}" for name, value in rows), ""]
     per_class, width = scores["per_class"], max(map(len, scores["per_class"]))
-    table = [f"{name:<{width}} {value:>7.2%}" for name, value in per_class.items()]
-    head = f"{'class':<{width}} {'top-1':>7}"
-    lines.append("")
-    if len(head) + 6 * len(per_class) <= shutil.get_terminal_size().columns:
-        lines.append(f"{'':{len(head)}} predicted as (images)")
-        head += "".join(f" {name[:5]:>5}" for name in per_class)
-        for i, counts in enumerate(scores["confusion"]):
-            table[i] += "".join(f" {count:>5}" for count in counts)
-    return "\n".join([*lines, head, *table])
+    table = [f"{'class':<{width}} {'top-1':>7}"]
+    table += [f"{name:<{width}} {value:>7.2%}" for name, value in per_class.items()]
+    if len(table[0]) + 6 * len(per_class) <= 80:
+        lines.append(f"{'':{len(table[0])}} predicted as (images)")
+        for i, cells in enumerate([[name[:5] for name in per_class], *scores["confusion"]]):
+            table[i] += "".join(f" {cell:>5}" for cell in cells)
+    return "\n".join([*lines, *table])
 
 
 def evaluation_settings(
@@ -140,10 +137,9 @@ def evaluation_settings(
 ) -> tuple[dict[str, Any], str, str | None]:
     """Find how a model was tested; without its run's result.json, assume CIFAR-10.
 
-    The data folder is this machine's, unless the run's command line set another one.
-
     Returns:
-        Settings of the data, precision, and SHA-256 of the data if it is recorded.
+        Settings of the data, with this machine's folder unless the run's command line set it;
+        precision; SHA-256 of the data if it is recorded.
 
     Raises:
         SettingError: the validation images are asked for but not recorded.
@@ -167,14 +163,10 @@ def evaluation_settings(
 def open_split(
     data: dict[str, Any], split: Split, digest: str | None = None
 ) -> tuple[InMemoryDataModule, Any]:
-    """Open a data module; return it and the loader of one split.
-
-    Args:
-        data: settings of the data module.
-        digest: SHA-256 that the data must have.
+    """Open a data module from its settings; return it and the loader of one split.
 
     Raises:
-        SettingError: the split is empty, or the data differs.
+        SettingError: the split is empty, or the SHA-256 of the data is not `digest`.
     """
     # mypy wants concrete classes; this one is only compared with.
     module = instantiate(data, "data", InMemoryDataModule)  # type: ignore[type-abstract]

@@ -1,13 +1,11 @@
 """Export a classifier as one standalone ONNX or torch.export file."""
 
-import importlib.util
 import json
 import logging
-import statistics
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -25,12 +23,10 @@ from cifar10.training.classifier import Classifier
 
 log = logging.getLogger(__name__)
 
-ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4  # of a probability; rounding alone stays far below
 CHECK_IMAGES = 1000
-ROUNDS = 20
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
-INPUT, OUTPUT, CLASSES = "images", "probabilities", "classes"
+BATCH_SHAPE = ({0: torch.export.Dim("batch")},)
 
 Predict = Callable[[Tensor], Tensor]  # uint8 (N, 3, 32, 32) to float (N, classes)
 
@@ -44,9 +40,8 @@ class ExportedClassifier(nn.Module):
     def __init__(self, classifier: Classifier):
         super().__init__()
         self.network, self.classes = classifier.network, classifier.classes
-        mean, std = classifier.get_buffer("mean"), classifier.get_buffer("std")
-        self.register_buffer("scale", 1 / (255 * std))
-        self.register_buffer("shift", -mean / std)
+        self.register_buffer("scale", 1 / (255 * classifier.std))
+        self.register_buffer("shift", -classifier.mean / classifier.std)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images.float() * self.scale + self.shift).softmax(1)
@@ -55,27 +50,21 @@ class ExportedClassifier(nn.Module):
 def export_model(
     model: str | Path, form: Literal["onnx", "torch"], out: Path | None = None
 ) -> dict[str, str]:
-    """Write a classifier for ONNX Runtime or as a `torch.export` program.
+    """Write a model (as for `load`) for ONNX Runtime or as a `torch.export` program.
 
-    The file contains the class names: as ONNX metadata `classes`, a JSON list, or as the program's
+    The file contains the class names, a JSON list: as ONNX metadata `classes`, or as the program's
     extra file `classes.json`.
 
-    Args:
-        model: as for `load`.
-        out: the file; by default MODEL.onnx or MODEL.pt2 in the working directory.
-
     Returns:
-        File size, largest difference from PyTorch, speed and path, as text.
+        File size, largest difference from PyTorch and path, as text.
 
     Raises:
         UserError: a package is missing, the file exists, the model or its data cannot be loaded, or
-            the probabilities differ from PyTorch's; no file is saved.
+            the probabilities differ from PyTorch's.
     """
-    missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
-    if form == "onnx" and missing:
-        raise SettingError(
-            f"--to onnx: needs {', '.join(missing)}; install with: pip install -e '.[export]'"
-        )
+    packages = ("onnx", "onnxscript", "onnxruntime") if form == "onnx" else ()
+    if missing := ", ".join(name for name in packages if find_spec(name) is None):
+        raise SettingError(f"--to onnx: needs {missing}; install with: pip install -e '.[export]'")
     if model == LATEST:
         model = latest_run()
     classifier = load(model, "cpu")
@@ -84,8 +73,8 @@ def export_model(
     if path.exists():
         raise UserError(f"{path}: already exists; remove it or choose another file with --out")
     settings, _, digest = evaluation_settings(model)
-    module, _ = open_split(settings, "test", digest)
-    images = module.images(module.test_indices[:CHECK_IMAGES])
+    data, _ = open_split(settings, "test", digest)
+    images = data.images(data.test_indices[:CHECK_IMAGES])
 
     log.info("Exporting %s, which can take a minute …", model)
     classifier.set_memory_format(channels_last=False)
@@ -94,77 +83,51 @@ def export_model(
         warnings.simplefilter("ignore")  # torch's exporter warns about its own code
         file = Path(folder, f"model{SUFFIXES[form]}")
         example = images[:2].clone()  # the program stores its example with the whole storage
-        (write_onnx if form == "onnx" else write_program)(network, file, example)
-        exported = (open_onnx if form == "onnx" else open_program)(file)
-        data = file.read_bytes()
+        exported = (write_onnx if form == "onnx" else write_program)(network, file, example)
+        content = file.read_bytes()
 
     log.info("Comparing with PyTorch on %s test images …", f"{len(images):,}")
-    eager = torch.inference_mode()(network)
-    difference = float((exported(images) - eager(images)).abs().max())
+    with torch.inference_mode():
+        difference = float((exported(images) - network(images)).abs().max())
     if not difference <= TOLERANCE:
         raise UserError(
             f"{path}: not saved; its probabilities differ from PyTorch's by {difference:.1e}"
         )
     with atomic_write(path) as target:
-        target.write(data)
+        target.write(content)
     return {
-        "size": f"{len(data) / 1e6:.1f} MB",
+        "size": f"{len(content) / 1e6:.1f} MB",
         "largest difference": f"{difference:.1e} on {len(images):,} test images",
-        "1 image": compare_speed(exported, eager, images[:1]),
-        f"{len(images):,} images": compare_speed(exported, eager, images),
         "saved to": str(path),
     }
 
 
-def write_onnx(network: ExportedClassifier, file: Path, example: Tensor) -> None:
+def write_onnx(network: ExportedClassifier, file: Path, example: Tensor) -> Predict:
+    """Write the file; returns what it predicts."""
     import onnx
+    import onnxruntime
 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     program = torch.onnx.export(
         network,
         (example,),
         dynamo=True,
-        input_names=[INPUT],
-        output_names=[OUTPUT],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        input_names=["images"],
+        output_names=["probabilities"],
+        dynamic_shapes=BATCH_SHAPE,
         verbose=False,
     )
     assert program is not None  # with dynamo=True
     model = program.model_proto
-    onnx.helper.set_model_props(model, {CLASSES: json.dumps(network.classes)})
+    onnx.helper.set_model_props(model, {"classes": json.dumps(network.classes)})
     onnx.checker.check_model(model)
     file.write_bytes(model.SerializeToString())
+    session = onnxruntime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
-def open_onnx(file: Path) -> Predict:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(
-        file.read_bytes(), options, providers=["CPUExecutionProvider"]
-    )
-    return lambda images: torch.from_numpy(session.run(None, {INPUT: images.numpy()})[0])
-
-
-def write_program(network: ExportedClassifier, file: Path, example: Tensor) -> None:
-    shapes = ({0: torch.export.Dim("batch")},)
-    program = torch.export.export(network, (example,), dynamic_shapes=shapes)
-    torch.export.save(program, file, extra_files={f"{CLASSES}.json": json.dumps(network.classes)})
-
-
-def open_program(file: Path) -> Predict:
-    return torch.inference_mode()(torch.export.load(file).module())
-
-
-def compare_speed(exported: Predict, eager: Predict, images: Tensor) -> str:
-    """Median latency and throughput of both, measured in turns after a warm-up."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(ROUNDS):
-        for predict, seconds in zip((exported, eager), times, strict=True):
-            start = time.perf_counter()
-            predict(images)
-            seconds.append(time.perf_counter() - start)
-    ours, theirs = (statistics.median(seconds[ROUNDS // 4 :]) for seconds in times)
-    rates = f"{len(images) / ours:,.0f} and {len(images) / theirs:,.0f} images/s"
-    return f"{1000 * ours:.2f} ms, PyTorch {1000 * theirs:.2f} ms ({rates})"
+def write_program(network: ExportedClassifier, file: Path, example: Tensor) -> Predict:
+    """Write the file; returns what it predicts."""
+    program = torch.export.export(network, (example,), dynamic_shapes=BATCH_SHAPE)
+    torch.export.save(program, file, extra_files={"classes.json": json.dumps(network.classes)})
+    return torch.export.load(file).module()

@@ -5,10 +5,11 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import track
 
 from cifar10.core.errors import UserError, printable
 from cifar10.data.images import find_images, read_ahead
@@ -54,40 +55,34 @@ def print_error(error: UserError) -> None:
 def predict_files(
     files: Sequence[Path], classifier: Classifier, top: int, failed: list[Path]
 ) -> Iterator[Prediction]:
-    """Yield each image's `top` classes, most probable first.
-
-    Unreadable files are reported on stderr and appended to `failed`.
-    """
-    console = Console(stderr=True)
-    slow = len(files) > BATCH and console.is_terminal and not sys.stdout.isatty()
-    with Progress(console=console, transient=True, disable=not slow) as progress:
-        task = progress.add_task("classifying", total=len(files))
-        for batch in read_ahead(files, BATCH):
-            images = []
-            for path, image in batch:
-                if isinstance(image, UserError):
-                    failed.append(path)
-                    print_error(image)
-                else:
-                    images.append((path, image))
-            if images:
-                probabilities = classifier.predict(torch.stack([image for _, image in images]))
-                best = probabilities.topk(min(top, len(classifier.classes)))
-                for (path, _), values, labels in zip(images, *best, strict=True):
-                    names = [classifier.classes[label] for label in labels]
-                    yield path, list(zip(names, values.tolist(), strict=True))
-            progress.advance(task, len(batch))
+    """Yield each image's `top` classes; unreadable files are reported and added to `failed`."""
+    console, batches = Console(stderr=True), -(-len(files) // BATCH)
+    hidden = batches == 1 or not console.is_terminal or sys.stdout.isatty()
+    bar: dict[str, Any] = dict(total=batches, console=console, transient=True, disable=hidden)
+    for batch in track(read_ahead(files, BATCH), "classifying", **bar):
+        images = {}
+        for path, image in batch:
+            if isinstance(image, UserError):
+                failed.append(path)
+                print_error(image)
+            else:
+                images[path] = image
+        if images:
+            probabilities = classifier.predict(torch.stack(list(images.values())))
+            best = probabilities.topk(min(top, len(classifier.classes)))
+            for path, values, labels in zip(images, *best, strict=True):
+                names = [classifier.classes[label] for label in labels]
+                yield path, list(zip(names, values.tolist(), strict=True))
 
 
 def print_text(predictions: Iterable[Prediction]) -> None:
     """Print each path and its classes; with bars on a terminal."""
-    bars = sys.stdout.isatty()
+    bar_width = BAR_WIDTH if sys.stdout.isatty() else 0
     for path, classes in predictions:
         print(printable(str(path)))
         width = max(10, *(len(name) for name, _ in classes))
         for name, p in classes:
-            bar = "  " + "█" * round(BAR_WIDTH * p) if bars else ""
-            print(f"  {name:<{width}} {p:7.2%}{bar}".rstrip())
+            print(f"  {name:<{width}} {p:7.2%}  {'█' * round(bar_width * p)}".rstrip())
 
 
 def print_json(predictions: Iterable[Prediction]) -> None:

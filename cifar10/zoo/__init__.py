@@ -21,21 +21,15 @@ def is_pretrained(model: str | Path) -> bool:
 
 
 def model_card(name: str) -> dict[str, Any]:
-    """Read a pretrained model's card.
+    """`sha256` of the weights, `hyper_parameters` of the Classifier, `result` of the run, `scores`.
 
-    Returns:
-        `sha256` of the weights, `hyper_parameters` of the Classifier, the training run's `result`,
-        and the test `scores` of the half-precision weights (see `inference.evaluate.evaluate`).
+    The scores are those of the half-precision weights (see `inference.evaluate.evaluate`).
     """
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def read_pretrained(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a pretrained model's weights and its Classifier's hyperparameters.
-
-    Raises:
-        UserError: a file is missing or damaged.
-    """
+    """Read a model's weights and hyperparameters; UserError if a file is missing or damaged."""
     from safetensors.torch import load
 
     path = FOLDER / f"{name}.safetensors"
