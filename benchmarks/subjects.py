@@ -78,12 +78,10 @@ def bare(overrides: list[str], steps: int) -> Iterator[float]:
     import torch
     from torch.nn import functional as F
 
-    from cifar10.training.classifier import InitFromImages
-
     built = components(*minimal(*overrides))
     built.data.setup()
     classifier = built.classifier.train()
-    if isinstance(classifier.network, InitFromImages):
+    if hasattr(classifier.network, "init_from_images"):
         images = built.data.images(built.data.train_indices[:5000])
         classifier.network.init_from_images(classifier.normalise(images))
     optimizer, scheduler = classifier.build_optimizer(1000)

@@ -77,13 +77,7 @@ class Augment:
         return Draw(flip, shift, hole, colour)
 
     def apply(self, pixels: Tensor, indices: Tensor, draw: Draw) -> Tensor:
-        """Gather and augment a batch, uint8 (B, 3, S, S).
-
-        Args:
-            pixels: the whole packed data set, int32 (N, S, S).
-            indices: of the images in it, int64 (B,).
-            draw: the epoch's decisions for all N images.
-        """
+        """Augment the `indices`, int64 (B,), of packed images (N, S, S): uint8 (B, 3, S, S)."""
         size = pixels.size(-1)
         line = torch.arange(size, device=pixels.device)
         shift = draw.shift[indices]

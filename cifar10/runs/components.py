@@ -22,10 +22,9 @@ from cifar10.runs.checkpoint import AtomicCheckpointIO
 from cifar10.runs.console import RunProgress
 from cifar10.runs.last_checkpoint import LastCheckpoint, RandomStates
 from cifar10.runs.load import load
-from cifar10.training.classifier import Classifier
+from cifar10.training.classifier import Classifier, check_network
 from cifar10.training.hardware import Hardware
 from cifar10.training.muon import Fraction
-from cifar10.training.probe import check_network
 
 # Lightning's notices about devices and related products; a run prints what matters itself.
 for name in ("lightning.pytorch", "lightning.fabric"):

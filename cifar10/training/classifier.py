@@ -1,7 +1,7 @@
 """The LightningModule: normalisation, network, loss, metrics."""
 
-from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import lightning as L
 import torch
@@ -11,13 +11,12 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from cifar10.core.errors import UserError
+from cifar10.core.errors import SettingError, UserError, one_line
 from cifar10.core.instantiate import instantiate
-from cifar10.data import CLASSES, MEAN, STD
+from cifar10.data import CLASSES, IMAGE_SIZE, MEAN, STD
 from cifar10.training.hardware import autocast
 from cifar10.training.metrics import metrics
 from cifar10.training.muon import Fraction, parameter_groups
-from cifar10.training.probe import check_network
 from cifar10.training.tta import six_view_tta
 
 
@@ -25,23 +24,15 @@ class NonFiniteError(UserError):
     """A loss or a prediction is NaN or infinite."""
 
 
-@runtime_checkable
-class InitFromImages(Protocol):
-    """A network that initialises some weights from training images."""
-
-    def init_from_images(self, images: Tensor) -> None:
-        """Initialise from normalised images, float (N, 3, 32, 32)."""
-
-
 class Classifier(L.LightningModule):
     """A network with its normalisation, loss, metrics and optimizer.
 
-    `Classifier.load_from_checkpoint(path)` needs nothing else and runs no stored code: the
-    arguments are plain values, saved in every checkpoint.
+    The arguments are plain values, saved in checkpoints: loading one runs no stored code.
 
     Args:
         model: specification (see `cifar10.core.instantiate`) of a network from float
-            (N, 3, 32, 32) to logits (N, classes); it may take `num_classes`.
+            (N, 3, 32, 32) to logits (N, classes); it may take `num_classes`, and have a method
+            `init_from_images(images)`, called with normalised training images before training.
         optimizer: specification of a torch optimizer of `parameter_groups(network)`.
         scheduler: specification of a learning-rate schedule, stepped after every batch.
         label_smoothing: of the training loss; val and test losses have none.
@@ -85,11 +76,7 @@ class Classifier(L.LightningModule):
 
     @torch.inference_mode()
     def predict(self, images: Tensor, batch_size: int = 500) -> Tensor:
-        """Return probabilities, float (N, classes), of images, uint8 (N, 3, 32, 32), single view.
-
-        Raises:
-            NonFiniteError: the network returns NaN or infinity.
-        """
+        """Return single-view probabilities, float (N, classes), of images, uint8 (N, 3, 32, 32)."""
         self.eval()
         with autocast(self.device.type):
             logits = [self(batch.to(self.device)) for batch in images.split(batch_size)]
@@ -116,8 +103,8 @@ class Classifier(L.LightningModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]  # Trainer.fit sets it
         for buffer, values in zip((self.mean, self.std), data.normalisation(), strict=True):
             buffer.copy_(torch.tensor(values).view(3, 1, 1))
-        if isinstance(self.network, InitFromImages):
-            self.network.init_from_images(self.normalise(data.images(data.train_indices[:5000])))
+        if init := getattr(self.network, "init_from_images", None):
+            init(self.normalise(data.images(data.train_indices[:5000])))
 
     def set_memory_format(self, channels_last: bool) -> None:
         """Choose the memory layout of weights and images; values do not change."""
@@ -126,11 +113,10 @@ class Classifier(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the metrics of an unfinished epoch, summed over all ranks."""
-        sums = {}
+        sums = checkpoint["train_metrics"] = {}
         for name, metric in self.train_metrics.items():
             with metric.sync_context(should_unsync=True):
                 sums[name] = {key: getattr(metric, key).clone() for key in metric._defaults}
-        checkpoint["train_metrics"] = sums
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self._trainer is None or self.trainer.global_rank > 0:  # rank 0 holds the sums
@@ -220,3 +206,30 @@ class Classifier(L.LightningModule):
         steps = dict(optimizer=optimizer, total_steps=total_steps)
         scheduler = instantiate(self.hparams["scheduler"], "scheduler", LRScheduler, **steps)
         return optimizer, scheduler
+
+
+@torch.no_grad()
+def check_network(
+    network: nn.Module, num_classes: int, sides: Iterable[int] = (IMAGE_SIZE,)
+) -> None:
+    """Raise a SettingError unless a new network turns blank images of each side into logits."""
+    name = type(network).__name__
+    network.eval()  # so that nothing in it changes
+    for side in sides:
+        try:
+            output = network(torch.zeros(2, 3, side, side))
+        except Exception as error:  # user code may raise anything
+            setting = "model" if side == IMAGE_SIZE else "data.sizes"
+            raise SettingError(
+                f"{setting}: {name} cannot take images of {side}x{side} pixels: {one_line(error)}"
+            ) from error
+        got = type(output).__name__
+        if isinstance(output, Tensor):
+            if output.shape == (2, num_classes) and output.is_floating_point():
+                continue
+            shape = ", ".join(map(str, ["N", *output.shape[1:]]))
+            got = f"{str(output.dtype).removeprefix('torch.')} ({shape})"
+        raise SettingError(
+            f"model: {name} must return one logit per class, float (N, {num_classes}), not {got}"
+        )
+    network.train()

@@ -49,13 +49,8 @@ class Hardware(NamedTuple):
     ) -> "Hardware":
         """Choose everything; apply threads, malloc and denormals to the whole process.
 
-        Options that were not measured on this hardware keep torch's defaults.
-
-        Args:
-            precision, accelerator: Lightning's settings.
-            threads: of torch; None for one per core.
-            processes: Lightning's `devices`; if an integer, they share the CPU cores.
-            keep_memory, compile: use these where they work.
+        `precision`, `accelerator` and `processes` (`devices`) are Lightning's settings. Options
+        that were not measured on this hardware keep torch's defaults.
 
         Raises:
             SettingError: this hardware does not support a setting.
@@ -82,23 +77,16 @@ def device_type(accelerator: str) -> str:
 
 
 def choose_precision(precision: str | int, device: str) -> Choice:
-    """Check a value of Lightning's `precision`, or replace `auto` by the fastest for a device.
-
-    Raises:
-        SettingError: unknown, or not supported by the device.
-    """
+    """Check a value of Lightning's `precision`, or replace `auto` by the fastest for a device."""
     name = str(precision)
     if name == "auto":
         return fastest_precision(device)
-    fault = None
     if name not in PRECISIONS + ALIASES:
-        fault = f"must be one of {', '.join(PRECISIONS)}"
-    elif device != "cuda" and name.startswith("transformer-engine"):
-        fault = "needs an NVIDIA GPU"
-    elif device == "mps" and name in ("64-true", "64"):
-        fault = "MPS has no float64"
-    if fault:
-        raise SettingError(f"trainer.precision={name}: {fault}")
+        raise SettingError(f"trainer.precision={name}: must be one of {', '.join(PRECISIONS)}")
+    if device != "cuda" and name.startswith("transformer-engine"):
+        raise SettingError(f"trainer.precision={name}: needs an NVIDIA GPU")
+    if device == "mps" and name in ("64-true", "64"):
+        raise SettingError(f"trainer.precision={name}: MPS has no float64")
     if device == "cpu" and name in ("16-mixed", "16"):  # Lightning does the same, with a warning
         return Choice("bf16-mixed", f"{name} needs a GPU")
     emulated = device == "cpu" and "16" in name and not bf16_instructions()
@@ -142,10 +130,9 @@ def is_x86_64() -> bool:
 
 def bf16_instructions() -> str | None:
     """Name the processor's bf16 multiplication that torch's kernels use, if it has one."""
-    capabilities = torch.cpu.get_capabilities()
-    if capabilities.get("amx_bf16"):
-        return "AMX-BF16"
-    return "AVX512-BF16" if capabilities.get("avx512_bf16") else None
+    supported = torch.cpu.get_capabilities()
+    names = ("amx_bf16", "avx512_bf16")
+    return next((n.upper().replace("_", "-") for n in names if supported.get(n)), None)
 
 
 TORCH_THREADS = torch.get_num_threads()  # torch's default: one per physical core
@@ -154,10 +141,8 @@ CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 def cores() -> int:
     """Count the cores this process may use, by its affinity and its container's CPU quota."""
-    try:
-        allowed = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS and Windows
-        allowed = os.cpu_count() or 1
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    allowed = len(affinity(0)) if affinity else os.cpu_count() or 1
     try:  # set by `docker run --cpus=2`; torch ignores it
         quota, period = CPU_QUOTA.read_text().split()
         return max(1, min(allowed, math.ceil(int(quota) / int(period))))
@@ -194,9 +179,8 @@ def keep_freed_memory(wanted: bool, device: str) -> Choice:
         return Choice("default", f"activations are on {device}" if wanted else "keep_memory=false")
     if platform.libc_ver()[0] != "glibc" or not is_x86_64():
         return Choice("default", "not measured on this system")
-    malloc = ctypes.CDLL(None)
     for parameter, value in KEEP_FREED_MEMORY.items():
-        malloc.mallopt(parameter, value)
+        ctypes.CDLL(None).mallopt(parameter, value)
     return Choice("keep freed memory", "saves mapping it again in every step")
 
 
@@ -205,10 +189,8 @@ def flush_denormals(device: str) -> Choice:
 
     Torch's threads inherit the mode when they start.
     """
-    if device != "cpu" or not is_x86_64():
+    if device != "cpu" or not is_x86_64() or not torch.set_flush_denormal(True):
         return Choice("default", "not measured on this system")
-    if not torch.set_flush_denormal(True):
-        return Choice("default", "not supported by this processor")
     return Choice("flush to zero", "slow on many x86-64 processors")
 
 

@@ -13,8 +13,6 @@ from torchmetrics.functional.classification import (
     multiclass_confusion_matrix,
 )
 
-CALIBRATION_BINS = 15  # as in Guo et al. (2017), https://arxiv.org/abs/1706.04599
-
 
 class CrossEntropy(Metric):
     """Mean cross-entropy over all images, exact for uneven batches and several ranks."""
@@ -42,7 +40,7 @@ def metrics(prefix: str, tops: tuple[int, ...], classes: int) -> MetricCollectio
     With fewer than k classes, top-k is 1. Compute groups are off: torchmetrics would merge top-3
     and top-5 for good if they agreed on the first batch.
     """
-    measured: dict[str, Metric] = {"loss": CrossEntropy()}
+    measured: dict[str, Metric | MetricCollection] = {"loss": CrossEntropy()}
     for k in tops:
         settings: Any = dict(top_k=min(k, classes), average="micro", validate_args=False)
         measured[f"top{k}"] = MulticlassAccuracy(classes, **settings)
@@ -59,13 +57,13 @@ class Predictions(NamedTuple):
 def detailed_scores(predictions: Predictions, classes: Sequence[str]) -> dict[str, Any]:
     """Return `per_class` accuracies in [0, 1], `calibration_error` and `confusion`.
 
-    The calibration error is the mean distance between confidence and accuracy over 15 bins, in
-    [0, 1]; the confusion matrix counts images by true class (rows) and predicted class (columns).
+    The calibration error (Guo et al. 2017, https://arxiv.org/abs/1706.04599) is the mean distance
+    between confidence and accuracy over 15 bins; rows of `confusion` are true classes.
     """
     scored = predictions.logits.float().softmax(1), predictions.labels, len(classes)
     confusion = multiclass_confusion_matrix(*scored)
     accuracy = confusion.diagonal() / confusion.sum(1).clamp(min=1)
-    error = multiclass_calibration_error(*scored, n_bins=CALIBRATION_BINS)
+    error = multiclass_calibration_error(*scored, n_bins=15)
     return {
         "per_class": {name: round(float(a), 6) for name, a in zip(classes, accuracy, strict=True)},
         "calibration_error": round(float(error), 6),

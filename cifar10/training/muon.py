@@ -13,7 +13,9 @@ Fraction = Annotated[float, Interval(ge=0, le=1)]
 Rate = Annotated[float, Interval(ge=0, lt=math.inf)]
 Steps = Annotated[int, Interval(ge=1, le=100)]
 Momentum = Annotated[float, Interval(ge=0, lt=1)]
+Betas = Annotated[list[Momentum], Len(2, 2)]
 Group = dict[str, Any]
+Groups = Iterable[Group]
 
 
 def parameter_groups(network: nn.Module) -> list[Group]:
@@ -62,7 +64,7 @@ def orthogonalise(matrix: Tensor, steps: int) -> Tensor:
     return total @ x
 
 
-def add_settings(params: Iterable[Group], **settings: Group) -> list[Group]:
+def add_settings(params: Groups, **settings: Group) -> list[Group]:
     """Add each kind's settings to its groups; what a group already has takes precedence."""
     return [settings.get(group["kind"], {}) | group for group in params]
 
@@ -72,21 +74,15 @@ class OrthogonalMomentum(Optimizer):
 
     Jordan et al. (2024), https://kellerjordan.github.io/posts/muon/. A convolution weight
     (out, in, h, w) is treated as a matrix (out, in*h*w). Unlike `torch.optim.Muon` it trains
-    convolutions and all other parameters, and can fix the norm of each weight instead of decaying
-    it, as Jordan's `airbench94_muon` does.
+    convolutions and all other parameters, and can rescale each weight to Frobenius norm sqrt(out)
+    every `norm_every` steps instead of decaying it, as Jordan's `airbench94_muon` does.
 
-    Args:
-        params: groups from `parameter_groups`.
-        lr, momentum: of the hidden weights; the momentum is Nesterov's.
-        ns_steps: Newton-Schulz steps.
-        norm_every: steps between rescalings of each hidden weight to Frobenius norm sqrt(out);
-            0 for never.
-        weight_decay: decoupled decay of the hidden weights; has no effect with norm_every=1.
+    `params` are groups of `parameter_groups`; configs/optimizer/ describes the other arguments.
     """
 
     def __init__(
         self,
-        params: Iterable[Group],
+        params: Groups,
         lr: Rate,
         momentum: Fraction,
         ns_steps: Steps,
@@ -125,18 +121,10 @@ class OrthogonalMomentum(Optimizer):
 
 
 class Muon(OrthogonalMomentum):
-    """Muon for hidden weights, AdamW for everything else; the head alone has AdamW's weight decay.
-
-    `hidden` are the arguments of `OrthogonalMomentum`.
-    """
+    """Muon for hidden weights, AdamW for everything else."""
 
     def __init__(
-        self,
-        params: Iterable[Group],
-        adam_lr: Rate,
-        adam_betas: Annotated[list[Momentum], Len(2, 2)],
-        adam_weight_decay: Rate,
-        **hidden,
+        self, params: Groups, adam_lr: Rate, adam_betas: Betas, adam_weight_decay: Rate, **hidden
     ):
         adam = dict(lr=adam_lr, betas=list(adam_betas), weight_decay=adam_weight_decay)
         super().__init__(add_settings(params, head=adam, bias=adam, whiten=adam), **hidden)
@@ -158,18 +146,13 @@ class MuonSGD(OrthogonalMomentum):
     """Muon for hidden weights, SGD with Nesterov momentum for everything else.
 
     The pair of Jordan's `airbench94_muon`. Its learning rates are for losses summed over a batch,
-    ours for the mean: multiply its rates by the batch size.
-
-    Args:
-        sgd_weight_decay: fraction that the head and biases lose per step at their full rate.
-        whiten_until: fraction of the training after which the biases of a submodule `whiten` are
-            frozen, which ends the backward pass before that layer; their rate falls linearly.
-        hidden: arguments of `OrthogonalMomentum`.
+    ours for the mean: multiply its rates by the batch size. The rate of the biases of a submodule
+    `whiten` falls linearly to 0 at `whiten_until`; frozen, they end the backward pass before it.
     """
 
     def __init__(
         self,
-        params: Iterable[Group],
+        params: Groups,
         head_lr: Rate,
         bias_lr: Rate,
         sgd_momentum: Momentum,

@@ -8,7 +8,7 @@ from annotated_types import Ge
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from cifar10.training.muon import Fraction
+from cifar10.training.muon import Fraction, Group
 
 
 def group_schedules(
@@ -16,13 +16,13 @@ def group_schedules(
 ) -> list[Callable]:
     """Return each group's schedule: `factor`, or a linear decay to 0 at its `until`."""
 
-    def decay(end: float) -> Callable[[int], float]:
+    def schedule(group: Group) -> Callable[[int], float]:
+        if "until" not in group:
+            return factor
+        end = group["until"] * total_steps
         return lambda step: max(0.0, 1 - step / end) if end else 0.0
 
-    return [
-        decay(group["until"] * total_steps) if "until" in group else factor
-        for group in optimizer.param_groups
-    ]
+    return [schedule(group) for group in optimizer.param_groups]
 
 
 class Triangle(LambdaLR):
@@ -40,10 +40,7 @@ class Triangle(LambdaLR):
 
 
 class Cosine(LambdaLR):
-    """Linear warm-up over a fraction of the steps, then cosine decay to zero.
-
-    Loshchilov and Hutter (2017), https://arxiv.org/abs/1608.03983, without restarts.
-    """
+    """Linear warm-up, then cosine decay to zero (https://arxiv.org/abs/1608.03983, no restarts)."""
 
     def __init__(self, optimizer: Optimizer, total_steps: Annotated[int, Ge(1)], warmup: Fraction):
         peak = warmup * total_steps

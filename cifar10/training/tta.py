@@ -9,10 +9,7 @@ Classify = Callable[[Tensor], Tensor]
 
 
 def flip_tta(classify: Classify, images: Tensor, logits: Tensor | None = None) -> Tensor:
-    """Average the logits, float (N, classes), of images (N, 3, H, W) and their mirror images.
-
-    `logits` are those of the images themselves, if already computed.
-    """
+    """Average the logits of images, (N, 3, H, W), and their mirror images; `logits` are reused."""
     single_view = classify(images) if logits is None else logits
     return (single_view.float() + classify(images.flip(-1)).float()) / 2
 
@@ -20,9 +17,8 @@ def flip_tta(classify: Classify, images: Tensor, logits: Tensor | None = None) -
 def six_view_tta(classify: Classify, images: Tensor, logits: Tensor | None = None) -> Tensor:
     """Average the logits of six views of each image: three shifts, each also mirrored.
 
-    The unshifted image has half the weight; shifts by one pixel up and left and by one pixel down
-    and right, with reflected borders, have a quarter each. Jordan (2024),
-    https://arxiv.org/abs/2404.00498. Arguments as for `flip_tta`.
+    The unshifted image has half the weight; shifts by one pixel up and left or down and right, with
+    reflected borders, a quarter each. Jordan (2024), https://arxiv.org/abs/2404.00498.
     """
     height, width = images.shape[-2:]
     padded = F.pad(images.float(), (1, 1, 1, 1), "reflect").to(images.dtype)
