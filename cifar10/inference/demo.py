@@ -69,11 +69,10 @@ def classify(path: str | None, classifier: Classifier, threshold: float) -> tupl
 
 def write_examples(folder: Path) -> list[str]:
     """Save one test image per class as PNG; return the paths."""
-    sample, paths = read_sample(), []
-    for label, name in enumerate(CLASSES):
+    sample, paths = read_sample(), [str(folder / f"{name}.png") for name in CLASSES]
+    for label, path in enumerate(paths):
         image = sample.test_images[sample.test_labels == label][0].permute(1, 2, 0)
-        paths.append(str(folder / f"{name}.png"))
-        Image.fromarray(np.ascontiguousarray(image)).save(paths[-1])
+        Image.fromarray(np.ascontiguousarray(image)).save(path)
     return paths
 
 

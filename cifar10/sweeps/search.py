@@ -12,7 +12,6 @@ import lightning as L
 import optuna
 from filelock import FileLock
 from hydra.core.override_parser.types import Override
-from lightning.pytorch.callbacks import Callback
 from optuna import distributions
 from optuna.exceptions import OptunaError
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -182,7 +181,7 @@ def distribution(override: Override) -> distributions.BaseDistribution:
         raise SettingError(f"{override.input_line}: {one_line(error)}") from error
 
 
-class TrialReporter(Callback):
+class TrialReporter(L.Callback):
     """Reports the validation metric of each epoch to a trial; raises Pruned for a poor trial."""
 
     def __init__(self, sweep: Mapping[str, Any]):

@@ -22,7 +22,6 @@ from cifar10.sweeps.sweeper import short_name
 
 log = logging.getLogger(__name__)
 
-FIGURES, TABLE = "figures", "summary.csv"
 METRICS = (("val", "loss"), ("val", "top1"), ("test", "top1"), ("test", "loss"))
 
 
@@ -48,7 +47,7 @@ def summarise(folder: Path, by: str = "val/loss") -> str:
         key=lambda group: (not group.values(split, metric), sign * group.mean(split, metric)),
     )
     keys = list(dict.fromkeys(key for group in groups for key in group.settings))
-    with atomic_write(folder / TABLE) as file:
+    with atomic_write(table := folder / "summary.csv") as file:
         file.write(as_csv(groups, keys).encode())
     lines = [as_table(groups, keys), ""] if groups else []
     lines += describe_unfinished(runs)
@@ -56,8 +55,8 @@ def summarise(folder: Path, by: str = "val/loss") -> str:
         best = groups[0].runs
         lines.append(f"{'best':<12}{repeat_command(best[0], best[0]['folder'])}")
         lines.extend(f"{'':<12}{run['folder']}" for run in best)
-    files = [folder / TABLE, *draw_figures(folder, runs, groups, keys)]
-    return "\n".join([*lines, f"{'files':<12}{', '.join(map(str, files))}"])
+    files = ", ".join(map(str, [table, *draw_figures(folder / "figures", runs, groups, keys)]))
+    return "\n".join([*lines, f"{'files':<12}{files}"])
 
 
 def describe_unfinished(runs: Sequence[Run]) -> list[str]:
@@ -116,7 +115,7 @@ def as_csv(groups: Sequence[Group], keys: Sequence[str]) -> str:
 def draw_figures(
     folder: Path, runs: Sequence[Run], groups: Sequence[Group], keys: Sequence[str]
 ) -> list[Path]:
-    """Draw the sweep's figures; returns their folder. An error is only logged."""
+    """Draw a sweep's figures into a folder, returned if it worked; an error is only logged."""
     from cifar10.reports.run_report import save_figures
     from cifar10.sweeps import figures
 
@@ -132,13 +131,13 @@ def draw_figures(
             losses = [group.mean("val", "loss") for group in groups]
             spreads = [group.std("val", "loss") or 0.0 for group in groups]
             drawn["settings"] = figures.loss_by_setting(settings, losses, spreads)
-        if shares := setting_importances(folder):
+        if shares := setting_importances(folder.parent):
             drawn["importance"] = figures.setting_importance(shares)
-        save_figures(drawn, folder / FIGURES)
+        save_figures(drawn, folder)
     except Exception as error:  # the table is still useful without them
         log.warning("some figures of the sweep are missing: %s", one_line(error))
         return []
-    return [folder / FIGURES]
+    return [folder]
 
 
 def setting_importances(folder: Path) -> dict[str, float]:
