@@ -118,8 +118,9 @@ class TrainProcess:
             time.sleep(0.02)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.process.pid, number)
+        if self.process.is_alive():  # else its number may be another process's by now
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, number)
 
 
 def train(folder: Path, *arguments: str, **options) -> TrainProcess:

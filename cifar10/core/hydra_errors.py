@@ -31,6 +31,11 @@ def report_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        cause: BaseException | None = error
+        while isinstance(cause, Exception | SystemExit):
+            cause = cause.__cause__ or cause.__context__
+        if cause:  # a signal, after which a library's clean-up failed
+            raise cause from None
         if (known := to_user_error(error, sys.argv[1:])) is None:
             raise
         exit_with(known)

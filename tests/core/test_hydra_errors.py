@@ -2,6 +2,10 @@
 
 import pytest
 
+from cifar10.core.errors import SettingError
+from cifar10.core.hydra_errors import report_errors
+from cifar10.runs.signals import Interrupted
+
 LINES = {
     "optimizer.lrr=1": "optimizer.lrr=1: unknown setting; did you mean optimizer.lr?",
     "data.batchsize=8": "data.batchsize=8: unknown setting; did you mean data.batch_size?",
@@ -82,3 +86,19 @@ def test_a_folder_that_holds_a_run_is_left_alone(type_in, tmp_path):
     assert stderr.count("\n") == 1
     assert (tmp_path / "run" / "result.json").read_text() == "precious"
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_failed_clean_up_after_a_signal_stays_the_signal():
+    """OmegaConf's clean-up fails when a signal arrives while it copies a node."""
+    with pytest.raises(Interrupted), report_errors():
+        try:
+            raise Interrupted(15)
+        finally:
+            raise KeyError("defaults")
+
+
+def test_an_exit_of_code_that_is_built_is_an_error(capsys):
+    with pytest.raises(SystemExit) as end, report_errors():
+        raise SettingError("model: it called exit") from SystemExit(0)
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "error: model: it called exit\n"
