@@ -71,12 +71,7 @@ def call_checked(
 ) -> T:
     """Call a function or class with arguments from settings, checked against its signature.
 
-    Args:
-        prefix: of the arguments' names in messages: `model.`.
-        given: as for `instantiate`.
-
-    Raises:
-        SettingError: a key is unknown or missing, a value of the wrong type or out of range.
+    `prefix` is that of the arguments' names in messages: `model.`; `given` as for `instantiate`.
     """
     named, takes_others = signature_parameters(function)
     given = {key: value for key, value in given.items() if key in named}

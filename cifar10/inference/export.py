@@ -57,10 +57,6 @@ def export_model(
 
     Returns:
         File size, largest difference from PyTorch and path, as text.
-
-    Raises:
-        UserError: a package is missing, the file exists, the model or its data cannot be loaded, or
-            the probabilities differ from PyTorch's.
     """
     packages = ("onnx", "onnxscript", "onnxruntime") if form == "onnx" else ()
     if missing := ", ".join(name for name in packages if find_spec(name) is None):
@@ -103,7 +99,6 @@ def export_model(
 
 
 def write_onnx(network: ExportedClassifier, file: Path, example: Tensor) -> Predict:
-    """Write the file; returns what it predicts."""
     import onnx
     import onnxruntime
 
@@ -127,7 +122,6 @@ def write_onnx(network: ExportedClassifier, file: Path, example: Tensor) -> Pred
 
 
 def write_program(network: ExportedClassifier, file: Path, example: Tensor) -> Predict:
-    """Write the file; returns what it predicts."""
     program = torch.export.export(network, (example,), dynamic_shapes=BATCH_SHAPE)
     torch.export.save(program, file, extra_files={"classes.json": json.dumps(network.classes)})
     return torch.export.load(file).module()

@@ -28,9 +28,6 @@ def predict(
     """Classify the images that paths, folders and globs name, and `show` the predictions.
 
     Unreadable files are reported on stderr and skipped; returns whether there were none.
-
-    Raises:
-        UserError: the paths name no image at all, or the model cannot be loaded.
     """
     files, skipped, errors = find_images(paths)
     if not files:

@@ -54,11 +54,7 @@ def build_components(
 
     Args:
         settings: as configs/train.yaml composes them, plain values.
-        folder: the run's, for checkpoints and logs.
         callbacks: further ones; one that raises Pruned ends the run untested.
-
-    Raises:
-        SettingError: a setting is unknown, missing, of the wrong type or out of range.
     """
     given = {"hparams": hyperparameters(settings), "more_callbacks": callbacks}
     return call_checked(build, settings, "", folder=folder, **given)

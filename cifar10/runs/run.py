@@ -58,9 +58,6 @@ def run(
         earlier: the result.json of the run in `folder`, to resume it.
         components: built from these settings.
 
-    Returns:
-        The contents of result.json, which the first of several processes writes.
-
     Raises:
         UserError: a setting, the data or the folder cannot be used, or the loss is not finite.
     """

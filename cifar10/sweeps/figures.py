@@ -79,16 +79,3 @@ def loss_by_setting(
                 axes.set_xticks(ticks, [f"{tick:.4g}" for tick in ticks])
                 axes.minorticks_off()
     return figure
-
-
-@styled
-def setting_importance(shares: Mapping[str, float]) -> Figure:
-    """The share of the variance that each searched setting explains, the largest at the top."""
-    order = sorted(shares, key=lambda key: shares[key])
-    figure = Figure(figsize=(6, 0.5 * len(order) + 1.2))
-    axes = figure.add_subplot()
-    bars = axes.barh(order, [shares[key] for key in order], color=BLUE)
-    axes.bar_label(bars, [f"{shares[key]:.2f}" for key in order], padding=3)
-    axes.set(title="Share of variance explained by each setting", xlim=(0, 1.1))
-    axes.grid(axis="y", visible=False)
-    return figure

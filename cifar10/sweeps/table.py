@@ -1,11 +1,9 @@
 """The summary of a sweep: a table for the terminal, a CSV file, figures."""
 
-import contextlib
 import csv
 import io
 import logging
 import textwrap
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,14 +24,7 @@ METRICS = (("val", "loss"), ("val", "top1"), ("test", "top1"), ("test", "loss"))
 
 
 def summarise(folder: Path, by: str = "val/loss") -> str:
-    """A table of a sweep's runs, for the terminal; a CSV file and figures go to its folder.
-
-    Args:
-        by: metric whose best mean comes first, such as `val/loss` or `val/top1`.
-
-    Raises:
-        UserError: the folder contains no run, or is one.
-    """
+    """A table of a sweep's runs, the best mean of `by` first; CSV and figures go to its folder."""
     if not folder.is_dir():
         raise UserError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
     if (folder / RESULT_FILE).exists():  # its figures would be overwritten
@@ -131,23 +122,8 @@ def draw_figures(
             losses = [group.mean("val", "loss") for group in groups]
             spreads = [group.std("val", "loss") or 0.0 for group in groups]
             drawn["settings"] = figures.loss_by_setting(settings, losses, spreads)
-        if shares := setting_importances(folder.parent):
-            drawn["importance"] = figures.setting_importance(shares)
         save_figures(drawn, folder)
     except Exception as error:  # the table is still useful without them
         log.warning("some figures of the sweep are missing: %s", one_line(error))
         return []
     return [folder]
-
-
-def setting_importances(folder: Path) -> dict[str, float]:
-    """The share of the metric's variance that each searched setting explains, if it is known."""
-    study = folder.absolute() / "study.db"
-    with contextlib.suppress(ImportError, ValueError, RuntimeError), warnings.catch_warnings():
-        if study.exists():
-            import optuna
-
-            warnings.simplefilter("ignore")  # Optuna warns of too few trials
-            loaded = optuna.load_study(study_name=None, storage=f"sqlite:///{study}")
-            return optuna.importance.get_param_importances(loaded)
-    return {}

@@ -30,6 +30,5 @@ def test_figures_accept_few_and_equal_values():
     drawn = [
         figures.loss_curves({"stopped": [[]], "finished": [[{"epoch": 1}]]}),
         figures.loss_by_setting(rows, [1.0, 1.0], [0.0, 0.0]),
-        figures.setting_importance({"lr": 1.0}),
     ]
     assert all(isinstance(figure, Figure) for figure in drawn)
