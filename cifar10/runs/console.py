@@ -47,7 +47,7 @@ class RunProgress(ProgressBar):
             TextColumn("{task.fields[figures]}", table_column=Column(no_wrap=True)),
             transient=True,
             expand=True,
-            refresh_per_second=1 / REFRESH,
+            auto_refresh=False,
         )
         self.steps = self.total_train_batches * (trainer.max_epochs or 1)
         if 0 < trainer.max_steps < self.steps:
@@ -77,11 +77,12 @@ class RunProgress(ProgressBar):
             completed=self.step,
             description=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
             figures="  ".join(figures),
+            refresh=True,
         )
 
     def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self.bar is not None:
-            self.bar.update(self.task, figures="validating")
+            self.bar.update(self.task, figures="validating", refresh=True)
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.stop()
