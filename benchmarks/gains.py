@@ -14,8 +14,8 @@ from benchmarks.measure import describe_machine, number, ratio
 
 # Each with its row in the benchmark.
 STEPS = {
-    "plain loop: float32, channels first": "convnet: naive fp32 NCHW",
-    "bf16 if the processor has it, channels last": "convnet: bare, keep_memory=false",
+    "plain PyTorch (float32, channels first)": "convnet: naive fp32 NCHW",
+    "bf16 if the CPU has it, channels last": "convnet: bare, keep_memory=false",
     "malloc keeps freed memory": "convnet: bare loop",
     "with Lightning's Trainer": "convnet: Trainer",
 }
@@ -24,7 +24,8 @@ STEPS = {
 def table(path: Path) -> str:
     record = json.loads(path.read_text(encoding="utf-8"))
     speeds = {row["name"]: row["figures"] for row in record["rows"]}
-    lines = [["step, ConvNet", "training images/s", "gain"], ["---"] * 3]
+    head = ["configuration (ConvNet)", "training images/s", "speed-up over the previous row"]
+    lines = [head, ["---"] * 3]
     before = None
     for step, row in STEPS.items():
         gain = f"{ratio(speeds, row, before):.2f}" if before else ""

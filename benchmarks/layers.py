@@ -83,7 +83,7 @@ def main() -> None:
         rates = [total / sum(turn) for turn in zip(*(measured[row] for row in rows), strict=True)]
         figures[f"{model}: all its layers"] = rates
         over = ratio(figures, f"{model}: all its layers", "matrix product")
-        claims.append(claim(f"{model}: its layers alone over the matrix product", over, target))
+        claims.append(claim(f"{model}: layers only, fraction of peak", over, target))
     report(path, "GFLOP/s", figures, claims=claims, precision=precision, work=work)
 
 

@@ -134,9 +134,7 @@ def main() -> None:
     )
     step = "training step of convnet, bare loop"
     claims = [
-        claim(
-            "loader over torchvision's DataLoader, PIL, 2 workers", ratio(figures, "ours", pil), 20
-        ),
+        claim("loader / torchvision DataLoader, PIL, 2 workers", ratio(figures, "ours", pil), 20),
         claim(
             "loader's share of a convnet training step",
             ratio(figures, step, "ours"),

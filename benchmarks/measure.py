@@ -156,7 +156,7 @@ def table(record: Mapping[str, Any]) -> str:
     """Format a record as Markdown: measurements, claims, hardware."""
     head = ["", f"median {record['unit']}", "min to max"]
     if record["base"]:
-        head.append(f"over {record['base']}")
+        head.append(f"/ {record['base']}")
     lines = [head, ["---"] * len(head)]
     for row in record["rows"]:
         cells = [
@@ -171,7 +171,7 @@ def table(record: Mapping[str, Any]) -> str:
     if record["claims"]:
         sections.append(claims_table([record]))
     sections.append(
-        f"{describe_machine(record)}, {len(record['rows'][0]['figures'])} rounds in turns."
+        f"{describe_machine(record)}, {len(record['rows'][0]['figures'])} alternating rounds."
     )
     return "\n\n".join(sections)
 

@@ -112,7 +112,7 @@ def main() -> None:
             contenders[f"{model}, batch {batch:,}: naive fp32 NCHW"] = (naive, model, batch)
     rates = alternate(contenders, ROUNDS)
     ahead = ratio(rates, "convnet, a folder of 10,000: ours", theirs)
-    what = "prediction of a folder over torchvision's ImageFolder"
+    what = "convnet, a folder of 10,000: ours / torchvision ImageFolder"
     report(path, "images/s", rates, claims=[claim(what, ahead, 1)])
 
 

@@ -56,7 +56,7 @@ def main() -> None:
     claims = [
         *(
             claim(
-                f"{model}: Trainer over bare loop",
+                f"{model}: Trainer / bare loop",
                 ratio(figures, f"{model}: Trainer", f"{model}: bare loop"),
                 0.98,
             )
@@ -64,14 +64,14 @@ def main() -> None:
         ),
         *(
             claim(
-                f"{model}: training arithmetic over the matrix product's, {precision}",
+                f"{model}: training step, fraction of peak GFLOP/s ({precision})",
                 ratio(figures, f"{model}: bare loop, GFLOP/s", peak),
                 target,
             )
             for model, target in (("convnet", 0.85), ("airnet", 0.92))
         ),
         claim(
-            "convnet: ours over naive fp32 NCHW",
+            "convnet: Trainer / naive fp32 NCHW",
             ratio(figures, "convnet: Trainer", "convnet: naive fp32 NCHW"),
             3.2,
         ),

@@ -138,16 +138,12 @@ def main() -> None:
     if all(name in reached for name in speeds):
         sooner = min(ratio(seconds, peer, "airnet94") for peer in speeds[1:])
         equal = all(reached[name]["test_views_top1"] >= 0.94 for name in speeds)
-        what = "better peer's time over airnet94's, all at 94 %"
+        what = "time to 94%: faster peer recipe / airnet94"
         claims.append(claim(what, sooner, 1.5, provided=equal))
     needed = [epochs_to(run, 0.82) for run in runs["original"]]
     if needed:
         times = statistics.median(needed) * ratio(seconds, "original, an epoch", "default")
-        claims.append(
-            claim(
-                "original's time to 82 % (epochs extrapolated) over the default recipe's", times, 20
-            )
-        )
+        claims.append(claim("time to 82%: original (epochs extrapolated) / default", times, 20))
     more = dict(images_per_second=rates, accuracies=reached, original_epochs=needed)
     report(path, "seconds", seconds, base="default", claims=claims, **more)
 

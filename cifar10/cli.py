@@ -75,7 +75,7 @@ def evaluate(
     split: Annotated[Literal["test", "val"], typer.Option(help="Images to evaluate on.")] = "test",
     views: Annotated[bool, typer.Option("--views", help="Add flip TTA and 6-view TTA.")] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Output folder; by default in the run folder, or here.")
+        Path | None, typer.Option(help="Output folder; by default in the run or current folder.")
     ] = None,
 ) -> None:
     """Evaluate a model and plot its errors.
@@ -115,7 +115,7 @@ def demo(
         list[str] | None,
         typer.Option("--model", "-m", metavar="MODEL", help=f"{MODEL} Repeat to offer several."),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address; 0.0.0.0 for all networks.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
 ) -> None:
     """Start the web demo: a local page that classifies uploaded, pasted or webcam images."""
@@ -133,7 +133,8 @@ def summarize(
     from cifar10.runs.run_dir import LATEST, latest_run
     from cifar10.sweeps import table
 
-    print(table.summarise(latest_run().parent if folder == LATEST else expand_user(folder)))
+    latest = folder == LATEST  # the newest run that is in a folder of runs
+    print(table.summarise(latest_run(pattern="*/*").parent if latest else expand_user(folder)))
 
 
 @data.command()
@@ -152,7 +153,7 @@ def verify() -> None:
     from cifar10.data.prepare import read_prepared
 
     if read_prepared(path := prepared_file(), CIFAR10) is None:
-        fault = "damaged" if path.exists() else "not found"
+        fault = "corrupted" if path.exists() else "not found"
         raise UserError(f"{path}: {fault}; prepare the data with `cifar10 data fetch`")
     print(f"{path}: all six batches have their published SHA-256")
 
@@ -191,7 +192,7 @@ def main() -> None:
     except OSError as error:
         line, code = f"{error.filename or 'standard output'}: {error.strerror or error}", 2
     except (Interrupted, typer.Abort) as stop:
-        line, code = str(stop) or "stopped", getattr(stop, "exit_code", 130)
+        line, code = str(stop) or "interrupted", getattr(stop, "exit_code", 130)
     usage = line.startswith("Usage: ")  # the help of a command that got no arguments
     print(line if usage else f"error: {printable(line)}", file=sys.stderr)
     sys.exit(code)

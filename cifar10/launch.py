@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 
 from cifar10.core.errors import SettingError, one_line
 from cifar10.core.hydra_errors import report_errors
-from cifar10.core.settings import quote_override, to_plain
+from cifar10.core.settings import quote_override, reset_sizes, to_plain
 from cifar10.runs.signals import Interrupted, preemption_signals, requeue, signals
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def prepare(cfg: DictConfig, folder: Path, overrides: list[str]) -> Prepared:
     from cifar10.runs.resume import resolve_settings
 
     callbacks = []
-    if cfg.sweep.get("trial") is not None:  # set by the sweeper for its own jobs
+    if None not in (cfg.sweep.get("trial"), cfg.sweep.get("storage")):  # set by the sweeper
         from cifar10.sweeps.search import TrialReporter
 
         callbacks = [TrialReporter(cfg.sweep)]
@@ -108,7 +108,8 @@ def launch(cfg: DictConfig) -> float:
             with report_errors():  # Hydra would print the overrides as well
                 result = run_single(cfg, folder, overrides)
     except Interrupted as stop:
-        end_interrupted(stop, None if is_job else folder)
+        if not is_job:  # otherwise the sweeper says how to continue
+            end_interrupted(stop, folder)
         raise
     loss = result.get("val", {}).get("loss")
     return math.nan if loss is None else loss
@@ -178,14 +179,13 @@ def train_and_report(
     return result, write_report(folder, result, command, classifier, data, logits, loggers, step)
 
 
-def end_interrupted(stop: Interrupted, folder: Path | None) -> None:
-    """Print how to resume a single run, requeue a SLURM job, end the other ranks quietly."""
+def end_interrupted(stop: Interrupted, folder: Path) -> None:
+    """Print how to resume, requeue a SLURM job, end the other ranks quietly."""
     from cifar10.runs.run_dir import is_first_process
 
     if is_first_process():
-        if folder:
-            command = ["python", "train.py", f"resume={quote_override(folder)}"]
-            print(f"{stop}; resume with: {shlex.join(command)}", file=sys.stderr)
+        command = ["python", "train.py", f"resume={quote_override(folder)}"]
+        print(f"{stop}; resume with: {shlex.join(command)}", file=sys.stderr)
         if stop.number in preemption_signals():
             requeue()
     elif stop.all_ranks:  # another exit code makes Lightning kill the first rank at its work
@@ -200,6 +200,7 @@ def report_thread_error(thread: threading.ExceptHookArgs) -> None:
 
 def command_line(main: Callable[[], Any]) -> None:
     """Run Hydra's main function: `--help`, signals, errors in one line, exit codes."""
+    sys.argv[1:] = reset_sizes(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors and prints nothing
     for name in ("matplotlib", "httpx"):  # they log font caches and every request
         logging.getLogger(name).setLevel(logging.WARNING)

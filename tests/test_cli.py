@@ -50,7 +50,7 @@ def test_the_prepared_data_is_located_and_verified(cifar, monkeypatch, tmp_path)
     (folder / "cifar-10.bin").write_bytes(b"half")
     code, _, err = cifar("data", "verify")
     assert code == 2
-    assert "damaged" in err
+    assert "corrupted" in err
 
 
 def test_help_does_not_import_torch(tmp_path):

@@ -178,7 +178,7 @@ def test_the_readmes_python_runs(folder_with_photos, monkeypatch):
     assert names["probabilities"].shape == (1, 10)
 
 
-def test_the_example_of_an_own_network_works(tmp_path, monkeypatch):
+def test_the_example_of_a_custom_network_works(tmp_path, monkeypatch):
     page = TEXT[ROOT / "CONTRIBUTING.md"]
     (tmp_path / "mynet.py").write_text(code_blocks("python", page)[0], encoding="utf-8")
     monkeypatch.chdir(tmp_path)

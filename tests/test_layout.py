@@ -30,7 +30,7 @@ def test_a_folder_imports_only_itself_and_the_layers_before_it(layer):
             assert imported <= allowed | {name}, file
 
 
-def test_every_module_stands_in_a_folder_of_the_layout():
+def test_every_module_is_in_a_folder_of_the_layout():
     loose = {path.stem for path in (ROOT / "cifar10").glob("*.py")} - {"__init__"}
     assert loose == {"cli", "launch"}
 

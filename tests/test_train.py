@@ -41,7 +41,9 @@ def test_one_command_trains_tests_and_reports(tmp_path):
     assert [line.split()[0] for line in start] == ["data", "network", "device", "run"]
     assert lines[epoch + 1] == "drawing the report …"
     summary = lines[epoch + 3 :]
-    assert summary[0].startswith(f"test top-1  {result['test']['top1']:.2%}  (95% interval ")
+    assert summary[0].startswith(
+        f"test top-1  {result['test']['top1']:.2%}  (95% confidence interval "
+    )
     assert f"run folder  {run}" in summary
     assert "report.html" in done.stdout and "cifar10 predict --model latest" in done.stdout
     assert all(len(line) <= 80 for line in summary if "outputs/" not in line)

@@ -29,6 +29,7 @@ from cifar10.runs.result import (
 )
 
 COST = 0.0002  # largest loss of top-1 by half precision
+REMOVED = ("keep_hardest", "data.crops")  # settings of version 0.1
 VIEWS = (("single view", None), ("flip TTA", "mirrored"), ("6-view TTA", "six_views"))
 
 
@@ -128,7 +129,10 @@ def markdown_card(name: str, card: dict[str, Any]) -> str:
         ),
         reverse=True,
     )
-    pairs = [f"{classes[row]} as {classes[column]} ({count})" for count, row, column in errors[:4]]
+    pairs = [
+        f"{classes[row]} predicted as {classes[column]} ({count})"
+        for count, row, column in errors[:4]
+    ]
     lines += [
         "",
         f"Expected calibration error: {scores['calibration_error']:.2%} (15 bins).",
@@ -138,7 +142,8 @@ def markdown_card(name: str, card: dict[str, Any]) -> str:
         *(f"| {label} | {top1:.2%} |" for label, top1 in scores["per_class"].items()),
         "",
         f"Weakest classes: {' and '.join(weakest)}. Most frequent errors: {', '.join(pairs)}.",
-        f"Every image is classified as one of these {len(classes)} classes, whatever it shows.",
+        f"The model always predicts one of these {len(classes)} classes, "
+        "even for images of something else.",
         "",
         f"Weights in half precision, SHA-256 `{card['sha256']}`.",
     ]
@@ -151,13 +156,18 @@ def training(result: dict[str, Any]) -> list[str]:
     device = result["device"].replace(" 1 threads", " 1 thread")  # as version 0.1 wrote it
     first, *resumed = repeat_command(result).split(" && ")
     command = " && ".join([f"{first} seed={result['seed']}", *resumed])
-    chosen = f"{data['val']:,} validation images chose the epoch"
+    chosen = f"the epoch was selected on {data['val']:,} validation images"
     if not data["val"]:
-        chosen = "no validation set, so the last epoch is the result"
+        chosen = "no validation set, so the last epoch is used"
+    note = ""
+    if any(f"{name}=" in command for name in REMOVED):
+        names = " and ".join(f"`{name}`" for name in REMOVED)
+        note = f"Recorded with version 0.1; {names} were removed in 0.2. "
     return [
         f"    {command}",
         "",
-        f"Trained at commit {result['commit'][:12]} on {device}, {result['precision']['value']}: "
+        f"{note}Trained at commit {result['commit'][:12]} on {device}, "
+        f"{result['precision']['value']}: "
         f"{result['epochs']} epochs in {result['seconds']['training'] / 60:.0f} minutes, one run. "
         f"{data['train']:,} training images; {chosen}.",
         "",

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic file writes, and files that many processes share."""
 
 import logging
 import os
@@ -45,13 +45,7 @@ def remove_temporary_files(folder: Path) -> None:
 def make_once(folder: Path, read: Callable[[], T | None], make: Callable[[], T]) -> T:
     """Read a file that many processes share, or make it in one of them while the others wait.
 
-    Args:
-        folder: of the file and its lock.
-        read: returns None if the file is missing or not valid.
-        make: saves the file and returns its content.
-
-    Raises:
-        OSError: the folder cannot be locked.
+    `read` returns None if the file is missing or invalid; `make` saves it and returns its content.
     """
     if (content := read()) is not None:
         return content
@@ -59,7 +53,7 @@ def make_once(folder: Path, read: Callable[[], T | None], make: Callable[[], T])
     try:
         held = lock.acquire(timeout=0.1)
     except Timeout:
-        log.info("waiting for another process that prepares %s", folder)
+        log.info("Waiting for another process that prepares %s …", folder)
         held = lock.acquire()
     with held:
         if (content := read()) is not None:  # another process made it meanwhile

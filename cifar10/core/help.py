@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from cifar10.core.hydra_errors import options_of
@@ -18,9 +19,9 @@ Train a CIFAR-10 classifier, evaluate its best checkpoint on the test set and wr
 
   python train.py                              the default recipe
   python train.py trainer.max_epochs=100       change a setting
-  python train.py +trainer.gradient_clip_val=1 add a setting of the library
+  python train.py +trainer.gradient_clip_val=1 add a setting that is not in the YAML files
   python train.py experiment=airnet94          a complete recipe
-  python train.py data=sample                  1,500 images that come with the package
+  python train.py data=sample                  the bundled sample (1,500 images)
   python train.py resume=latest                resume an interrupted run
   python train.py -m optimizer.lr=0.05,0.1     one run per value
 
@@ -61,7 +62,10 @@ def file_comments(group: str, name: str) -> dict[str, str]:
 
 def help_text(words: Sequence[str]) -> str:
     """The help page for the settings that a command line composes; its options are ignored."""
-    composed, choices = compose(*(word for word in words if not word.startswith("-")))
+    settable = [word for word in words if "=" in word and not word.startswith("-")]
+    parsed = OverridesParser.create().parse_overrides(settable)
+    single = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
+    composed, choices = compose(*single)
     settings: Any = OmegaConf.to_container(composed)
     meaning = comments(CONFIGS / "train.yaml")
     lines = [USAGE, f"experiment ({', '.join(options_of('experiment'))})"]

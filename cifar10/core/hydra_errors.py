@@ -1,11 +1,14 @@
 """Errors raised while Hydra composes the settings, as user-facing errors."""
 
+import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import MissingMandatoryValue, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -23,6 +26,7 @@ from cifar10.core.errors import (
 from cifar10.core.settings import CONFIGS, compose, compose_config, flatten
 
 EXTRAS = {"joblib": "sweep", "submitit": "slurm"}  # launcher: extra that installs it
+FULL_ERRORS = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"  # set by the user, for tracebacks
 
 
 @contextmanager
@@ -36,7 +40,7 @@ def report_errors() -> Iterator[None]:
             cause = cause.__cause__ or cause.__context__
         if cause:  # a signal, after which a library's clean-up failed
             raise cause from None
-        if (known := to_user_error(error, sys.argv[1:])) is None:
+        if FULL_ERRORS or (known := to_user_error(error, sys.argv[1:])) is None:
             raise
         exit_with(known)
 
@@ -49,8 +53,10 @@ def to_user_error(error: Exception, words: Sequence[str]) -> UserError | None:
         return explain_leftover(error, words)
     if isinstance(error, UserError):
         return error
-    if isinstance(error, HydraException | OmegaConfBaseException | YAMLError | UnicodeDecodeError):
+    if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
         return explain(error, words)
+    if isinstance(error, UnicodeDecodeError) and not HydraConfig.initialized():  # composing
+        return SettingError(f"a YAML file is not UTF-8 text: {error}")
     if isinstance(error, ValueError):  # Hydra accepts only text as the name of a file
         return wrong_option(words)
     if isinstance(error, OSError) and error.strerror:  # a full disk, a file in place of a folder
@@ -67,8 +73,6 @@ def explain(error: Exception, words: Sequence[str]) -> SettingError:
         return SettingError(f"{error.override}: {reason}; quote special characters: 'KEY=\"A B\"'")
     if isinstance(error, MarkedYAMLError) and (mark := error.problem_mark):
         return SettingError(f"{mark.name}, line {mark.line + 1}: invalid YAML: {error.problem}")
-    if isinstance(error, UnicodeDecodeError):
-        return SettingError(f"a YAML file is not UTF-8 text: {error}")
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         return unknown_option(group, name, error.options)
@@ -84,9 +88,9 @@ def explain(error: Exception, words: Sequence[str]) -> SettingError:
 
 
 def wrong_option(words: Sequence[str]) -> SettingError | None:
-    """The error for the first GROUP=NAME that names no file of the group."""
+    """The error for the first GROUP=NAME whose name is null or a number."""
     for group, name in assignments(words).items():
-        if (options := options_of(group)) and name not in options:
+        if (options := options_of(group)) and re.fullmatch(r"null|true|false|[-+.\d]+", name):
             return unknown_option(group, name, options)
     return None
 
@@ -97,7 +101,7 @@ def unknown_option(group: str, name: str, options: Sequence[str]) -> SettingErro
         return SettingError(f'{group}={name}: not installed; pip install -e ".[{extra}]"')
     offered = ", ".join(option for option in options if not option.startswith("_"))
     is_optional = name == "null" and group in ("logger", "callbacks")
-    remove = f"; ~{group} leaves the group out" if is_optional else ""
+    remove = f"; use ~{group} to disable it" if is_optional else ""
     return SettingError(f"{group}={name}: unknown {group} '{name}'; choose from {offered}{remove}")
 
 
@@ -121,7 +125,7 @@ def explain_unknown(key: str, words: Sequence[str]) -> SettingError:
     if reason := why_removed(key):
         return SettingError(f"{key}={value}: {reason}")
     if key.startswith("sweep.params"):
-        return SettingError(f"{key}={value}: only presets set it; type the KEY=VALUES themselves")
+        return SettingError(f"{key}={value}: only for presets; type its KEY=VALUES directly")
     if key.startswith("hydra."):
         return SettingError(f"{key}={value}: unknown setting of Hydra; see --hydra-help")
     composed = compose_config(*choices(words))
@@ -133,7 +137,7 @@ def explain_unknown(key: str, words: Sequence[str]) -> SettingError:
     error = unknown_setting(key, value, {"experiment", *composed, *known})
     if "did you mean" in str(error):
         return error
-    return SettingError(f"{error}; +{key}={value} adds a setting that the YAML files do not have")
+    return SettingError(f"{error}; use + to add a setting that is not in the YAML files")
 
 
 def explain_leftover(error: UnknownSetting, words: Sequence[str]) -> SettingError:

@@ -115,7 +115,7 @@ def import_class(target: Any, where: str, kind: type[T]) -> type[T]:
     package = target.split(".")[0]
     if package not in trusted:
         allow = f"set the environment variable CIFAR10_TRUST={','.join([*user_trusted, package])}"
-        only = f"only classes of {', '.join(sorted(trusted))} are built"
+        only = f"only classes from {', '.join(sorted(trusted))} are allowed"
         raise SettingError(f"{name}: {only}; if you trust this code, {allow}")
     if package not in PACKAGES and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # the user's own file, in the folder they work in

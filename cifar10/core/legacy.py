@@ -1,4 +1,4 @@
-"""Settings recorded by version 0.1 in today's form; today's pass unchanged."""
+"""Settings recorded by version 0.1 in current form; current ones pass unchanged."""
 
 import itertools
 import json
@@ -22,13 +22,13 @@ MOVED = {
 NEUTRAL = {"keep_hardest": 1, "data.crops": 32}
 
 
-def upgrade_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Upgrade the nested settings of a run; SettingError if it used a setting that was removed."""
+def upgrade_config(config: Mapping[str, Any], to_resume: bool = True) -> dict[str, Any]:
+    """Upgrade a run's nested settings; a run that used a removed one cannot be resumed."""
     new = rename_targets(config)
     data, callbacks = new.get("data", {}), new.get("callbacks") or {}
     removed = {"keep_hardest": new.pop("keep_hardest", ()), "data.crops": data.pop("crops", ())}
     for key, values in removed.items():
-        if not set(values) <= {NEUTRAL[key]}:
+        if to_resume and not set(values) <= {NEUTRAL[key]}:
             raise SettingError(f"{key}={values}: removed in version 0.2, without a replacement")
     if isinstance(data.get("sizes"), list):
         data["sizes"] = sizes_by_epoch(data["sizes"])
@@ -54,7 +54,7 @@ def upgrade_hyperparameters(hyperparameters: Mapping[str, Any]) -> dict[str, Any
 
 
 def rename_targets(value: Any) -> Any:
-    """Copy nested settings with today's class names, and with integer keys, which JSON lacks."""
+    """Copy nested settings with current class names, and with integer keys, which JSON lacks."""
     if isinstance(value, Mapping):
         return {
             int(key) if str(key).isdecimal() else key: rename_targets(item)

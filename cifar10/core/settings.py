@@ -1,8 +1,9 @@
 """The settings of configs/: compose, flatten, quote."""
 
+import itertools
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ OmegaConf.register_new_resolver("project", lambda name: str(ROOT / name), replac
 
 
 def safe_filename(text: object) -> str:
-    """Text as part of a file name on any system: itself, or a readable part and a digest."""
+    """Text as a safe file name: unchanged if it is safe, otherwise shortened with a hash."""
     name = re.sub(r"[^\w.,+-]+", "-", str(text))
     if name == text and len(name) <= 100:
         return name
@@ -51,10 +52,16 @@ def to_plain(cfg: DictConfig) -> dict[str, Any]:
     return plain
 
 
+def reset_sizes(words: Iterable[str]) -> list[str]:
+    """Overrides that replace `data.sizes`: Hydra would merge it with that of an experiment."""
+    pairs = (["data.sizes=null"] * word.startswith("data.sizes={") + [word] for word in words)
+    return list(itertools.chain.from_iterable(pairs))
+
+
 def compose(*overrides: str) -> tuple[DictConfig, dict[str, str]]:
     """What `python train.py OVERRIDES` composes, and the chosen file of each group."""
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = hydra.compose("train", list(overrides), return_hydra_config=True)
+        config = hydra.compose("train", reset_sizes(overrides), return_hydra_config=True)
     choices = config.hydra.runtime.choices
     with open_dict(config):
         del config["hydra"]

@@ -33,7 +33,7 @@ def download(sources: Sequence[str], directory: Path, archives: Mapping[str, str
     """
     failures = []
     for source in sources:
-        log.info("downloading CIFAR-10 from %s", source)
+        log.info("Downloading CIFAR-10 from %s …", source)
         try:
             return fetch(source, directory, archives)
         # ValueError: a malformed URL

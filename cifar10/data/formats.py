@@ -48,7 +48,7 @@ def to_binary(files: Mapping[str, bytes], checksums: Checksums, source: Path) ->
         else:
             batches = from_pickles(files, checksums)
     except (KeyError, ValueError, OSError) as error:
-        raise CorruptData(f"{source} is incomplete or damaged: {error}") from error
+        raise CorruptData(f"{source} is incomplete or corrupted: {error}") from error
     verify_batches(batches, checksums, source)
     return batches
 

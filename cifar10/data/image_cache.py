@@ -56,7 +56,7 @@ def load_images(root: Path, files: Sequence[Path]) -> tuple[Tensor, Tensor]:
 
 
 def read_cache(path: Path, key: str) -> tuple[Tensor, Tensor] | None:
-    """Read the cache; None if it is missing, damaged or of other files."""
+    """Read the cache; None if it is missing, corrupted or of other files."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -79,7 +79,7 @@ def content_digest(*tensors: Tensor) -> str:
 def read_all(root: Path, files: Sequence[Path]) -> tuple[Tensor, Tensor]:
     pixels = torch.zeros(len(files), 3, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
     readable = torch.zeros(len(files), dtype=torch.bool)
-    log.info("reading the %d images of %s", len(files), root)
+    log.info("Reading the %d images of %s …", len(files), root)
     batches, total = images.read_ahead(files, AHEAD), math.ceil(len(files) / AHEAD)
     console, hidden = Console(stderr=True), not sys.stderr.isatty()
     shown = track(batches, "reading", total, console=console, transient=True, disable=hidden)

@@ -21,7 +21,7 @@ DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 
 
 class UnreadableImage(UserError):
-    """A path without a usable image: missing, empty, damaged, too large or not an image."""
+    """A path without a usable image: missing, empty, corrupted, too large or not an image."""
 
     exit_code = 2
 
@@ -91,8 +91,8 @@ def read_image(path: str | Path, formats: list[str] | None = None) -> Tensor:
         raise UnreadableImage(f"{path}: {reason}") from error
     except OSError as error:
         raise UnreadableImage(f"{path}: {error.strerror or one_line(error)}") from error
-    except Exception as error:  # decoders raise anything on damaged files
-        raise UnreadableImage(f"{path}: damaged ({one_line(error)})") from error
+    except Exception as error:  # decoders raise anything on corrupted files
+        raise UnreadableImage(f"{path}: corrupted ({one_line(error)})") from error
 
 
 def to_32x32(image: Image.Image) -> Tensor:

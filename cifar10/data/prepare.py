@@ -57,8 +57,8 @@ def prepare_dataset(
 
     def make() -> Dataset:
         if prepared.exists():
-            log.warning("%s is damaged; rebuilding it", prepared)
-            faults.append(f"{prepared} is damaged")
+            log.warning("%s is corrupted; rebuilding it", prepared)
+            faults.append(f"{prepared} is corrupted")
         archive, batches = None, find_on_disk(directory, checksums, faults)
         try:
             if batches is None:
@@ -73,7 +73,7 @@ def prepare_dataset(
                 f"the data folder {directory} is not writable: {error.strerror}; free 400 MB, or "
                 f"set data.dir or CIFAR10_DATA_DIR to another folder"
             ) from error
-        log.info("prepared %s; all six batches have their published SHA-256", prepared)
+        log.info("Prepared %s; all six batches have their published SHA-256", prepared)
         if archive:
             archive.unlink(missing_ok=True)
         return to_dataset(bytearray().join(batches), checksums)
@@ -97,7 +97,7 @@ def prepare_dataset(
 
 
 def read_prepared(path: Path, checksums: Checksums) -> Dataset | None:
-    """Read the prepared file; None if it is missing or damaged, a UserError if unreadable."""
+    """Read the prepared file; None if it is missing or corrupted, a UserError if unreadable."""
     ends = [RECORD_BYTES * end for end in accumulate(checksums.records)]
     try:
         data = bytearray(path.stat().st_size)  # writable, as torch needs it
@@ -122,13 +122,13 @@ def to_dataset(data: bytearray, checksums: Checksums) -> Dataset:
 
 
 def find_on_disk(directory: Path, checksums: Checksums, faults: list[str]) -> list[bytes] | None:
-    """Read the six binary batches from the first intact form; each damaged one adds to `faults`."""
+    """Read the six batches from the first intact form; `faults` collects the corrupted ones."""
     for name in ("cifar-10-batches-bin", "cifar-10-batches-py", *checksums.archives):
         path = directory / name
         try:
             if path.exists():
                 batches = (read_folder if path.is_dir() else read_archive)(path, checksums)
-                log.info("found CIFAR-10 in %s", path)
+                log.info("Found CIFAR-10 in %s", path)
                 return batches
         except (CorruptData, OSError) as fault:
             log.warning("skipped %s: %s", name, fault)

@@ -24,7 +24,7 @@ SHA256 = "3492f529a4f31a0f1e69a1230124176c53171beb9cb2e0db89bbe6d94f2ad0fe"
 
 
 def read_sample(path: Path = SAMPLE_FILE) -> Dataset:
-    """Read the sample, or raise a UserError if the file is missing or damaged."""
+    """Read the sample, or raise a UserError if the file is missing or corrupted."""
     try:
         with Image.open(path, formats=["PNG"]) as image:
             pixels = np.array(image.convert("RGB"))

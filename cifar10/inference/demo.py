@@ -61,8 +61,8 @@ def classify(path: str | None, classifier: Classifier, threshold: float) -> tupl
     remark = ""
     if probabilities.max() < threshold:
         remark = (
-            f"**This may be none of the {len(CLASSES)} classes:** the confidence is below "
-            f"{threshold:.0%}, lower than for {TYPICAL:.0%} of CIFAR-10's test images."
+            f"**Low confidence: this may be none of the {len(CLASSES)} classes.** "
+            f"{TYPICAL:.0%} of CIFAR-10's test images score above {threshold:.0%}."
         )
     return pixels, dict(zip(classifier.classes, probabilities.tolist(), strict=True)), remark
 
@@ -124,7 +124,7 @@ class SameOriginOnly:
     may have been pointed at this machine by somebody else (DNS rebinding).
     """
 
-    MESSAGE = b"Request from another page or host name; open this page at its own address."
+    MESSAGE = b"Blocked: open this page at the address that `cifar10 demo` printed."
 
     def __init__(self, app: Any, hosts: Iterable[str]):
         self.app, self.hosts = app, {host.lower() for host in hosts}
@@ -152,7 +152,7 @@ class SameOriginOnly:
 
 async def refuse_fetch(host: str) -> str:
     """Replace Gradio's host check, so that no request makes this machine fetch a URL."""
-    raise ValueError(f"{host}: this page fetches nothing from other machines")
+    raise ValueError(f"{host}: fetching URLs is disabled")
 
 
 def find_address(host: str, port: int) -> str:

@@ -93,7 +93,7 @@ def evaluate(
         parts.append(Predictions(logits.float().cpu(), labels.cpu()))
     predictions = Predictions(*map(torch.cat, zip(*parts, strict=True)))
     if not predictions.logits.isfinite().all():
-        raise NonFiniteError("the network outputs NaN or infinity; its weights are damaged")
+        raise NonFiniteError("the network outputs NaN or infinity; its weights are corrupted")
     rounded: dict[str, Any] = {
         kind: {key: round(float(value), 6) for key, value in score.compute().items()}
         for kind, score in scores.items()
@@ -138,7 +138,7 @@ def evaluation_settings(
     else:
         log.warning("%s is missing: assuming a CIFAR-10 model and automatic precision", path)
     current = compose_settings()
-    recorded = upgrade_config(result["config"]) if "config" in result else current
+    recorded = upgrade_config(result["config"], to_resume=False) if "config" in result else current
     settings = merge(recorded, current, [], result.get("overrides", []))
     precision = result.get("precision", {}).get("value", "auto")
     return settings["data"], precision, result.get("data", {}).get("digest")

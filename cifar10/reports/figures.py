@@ -183,10 +183,7 @@ def confident_errors(
 ) -> Figure:
     """The most confident errors, each with its true class, predicted class and confidence.
 
-    Args:
-        images: uint8 (N, 3, H, W).
-        labels: int64 (N,).
-        probabilities: float (N, classes).
+    Takes uint8 (N, 3, H, W), int64 (N,) and float (N, classes).
     """
     confidence, predicted = probabilities.max(1)
     wrong = (predicted != labels).nonzero()[:, 0]

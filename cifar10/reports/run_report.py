@@ -51,16 +51,8 @@ def write_report(
 ) -> Path | None:
     """Draw a run's figures, write its page, and add the figures to TensorBoard.
 
-    A failure is logged: a finished run is not lost for a figure.
-
-    Args:
-        result: the contents of result.json.
-        command: repeats the run.
-        data: opened.
-        logits: of the test set, float (n, classes) per batch; may be empty.
-
-    Returns:
-        The page; None if it could not be written.
+    `logits` are those of the test set, float (n, classes) per batch. Returns the page; None after a
+    failure, which is only logged: a finished run is not lost for a figure.
     """
     try:
         images = save_figures(run_figures(classifier, data, result, logits), folder / FIGURES)

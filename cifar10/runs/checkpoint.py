@@ -40,7 +40,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 file.write(buffer.getbuffer())
         except OSError as error:
             raise UserError(
-                f"{path}: cannot be saved: {error.strerror}; the file saved before is untouched"
+                f"{path}: cannot be saved: {error.strerror}; the previous file is unchanged"
             ) from error
 
     def load_checkpoint(  # type: ignore[override] # Lightning passes paths alone
@@ -60,22 +60,19 @@ def link_previous(folder: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Load a checkpoint on the CPU, without running code from it.
+    """Load a checkpoint on the CPU, without running code from it; UserError if it is not valid.
 
     Verifies the checksums of its tensors, which torch stores and ignores.
-
-    Raises:
-        UserError: it is missing, corrupt or not a checkpoint.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             if corrupt := archive.testzip():
-                raise zipfile.BadZipFile(f"{corrupt} has another checksum")
+                raise zipfile.BadZipFile(f"{corrupt} has a wrong checksum")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # corrupt files raise anything of zipfile, torch and pickle
+    except Exception as error:  # corrupted files raise anything of zipfile, torch and pickle
         reason = getattr(error, "strerror", None) or one_line(error)
         if isinstance(error, pickle.UnpicklingError):  # torch then explains how to run the code
-            reason = "it holds more than plain data, which is not loaded"
+            reason = "it contains Python objects, which are not loaded for safety"
         raise UserError(f"{path}: not a valid checkpoint: {reason}") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise UserError(f"{path}: not a checkpoint of a run")
@@ -106,7 +103,7 @@ def find_resumable(folder: Path) -> tuple[Path, int] | None:
     """The last valid checkpoint of a run and its step, if any; UserError if all are invalid."""
     errors = []
     paths = [folder / name for name in (LAST, PREVIOUS)]
-    for path in filter(os.path.lexists, paths):  # a dangling link is corrupt, not missing
+    for path in filter(os.path.lexists, paths):  # a dangling link is corrupted, not missing
         try:
             state = read_checkpoint(path)
             if missing := [key for key in TRAINING_STATE if key not in state]:
@@ -123,7 +120,7 @@ def find_resumable(folder: Path) -> tuple[Path, int] | None:
 
 
 def set_aside_corrupt_last(folder: Path) -> None:
-    """Rename a corrupt last checkpoint, which the next save would keep as the previous one."""
+    """Rename a corrupted last checkpoint, which the next save would keep as the previous one."""
     with contextlib.suppress(FileNotFoundError):
         (folder / LAST).replace(folder / f"{LAST}.corrupt")
 

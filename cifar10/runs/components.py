@@ -52,9 +52,7 @@ def build_components(
 ) -> Components:
     """Check a run's settings and build its objects.
 
-    Args:
-        settings: as configs/train.yaml composes them, plain values.
-        callbacks: further ones; one that raises Pruned ends the run untested.
+    `callbacks` are further ones, of which one that raises Pruned ends the run untested.
     """
     given = {"hparams": hyperparameters(settings), "more_callbacks": callbacks}
     return call_checked(build, settings, "", folder=folder, **given)

@@ -54,8 +54,7 @@ class RunProgress(ProgressBar):
             self.steps = trainer.max_steps
         self.task = self.bar.add_task("starting", total=self.steps, figures="")
         self.start, self.images, self.next_refresh = time.perf_counter(), 0, 0.0
-        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        self.first_step = self.step = trainer.current_epoch * self.total_train_batches + done
+        self.first_step = self.step = trainer.fit_loop.epoch_loop.batch_progress.total.ready
         self.bar.start()
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs, batch, index) -> None:
@@ -106,15 +105,15 @@ def announce(result: dict[str, Any], folder: Path) -> None:
     log.info("run folder  %s", folder)
     if data["validation"] == "test":
         log.warning(
-            "Warning: data.validation=test chooses the checkpoint on the test set, so this run's "
-            "test figures are not figures of unseen images"
+            "Warning: data.validation=test selects the checkpoint on the test set, so the test "
+            "metrics are optimistic"
         )
     for choice in Hardware._fields:
         log.debug("%s: %s (%s)", choice, result[choice]["value"], result[choice]["reason"])
 
 
 def epoch_line(epoch: int, max_epochs: int | None, values: dict[str, float]) -> str:
-    """An epoch's figures on one line, within 80 columns up to 99 epochs."""
+    """An epoch's metrics on one line, within 80 columns up to 99 epochs."""
     split = "val" if "val/top1" in values else "train"
     texts = {
         "train/loss": "train/loss {:.4f}",
@@ -135,20 +134,20 @@ def summary(result: dict[str, Any], folder: Path, report: Path | None = None) ->
     why = chosen.get(data["validation"], f"lowest val/loss, {result['val'].get('loss', 0):.4f}")
     training, total = map(format_duration, (seconds["training"], seconds["total"]))
     rows = [
-        ("test top-1", f"{test['top1']:.2%}  (95% interval {low:.2%} to {high:.2%})"),
+        ("test top-1", f"{test['top1']:.2%}  (95% confidence interval {low:.2%} to {high:.2%})"),
         ("test top-3", f"{test['top3']:.2%}"),
         ("test top-5", f"{test['top5']:.2%}"),
         ("test loss", f"{test['loss']:.4f}"),
         ("epoch", f"{result['best_epoch']} of {result['epochs']} ({why})"),
         ("parameters", f"{result['parameters']:,}"),
-        ("time", f"{total}, of which training {training}"),
+        ("time", f"{total} (training {training})"),
         ("run folder", str(folder)),
     ]
     if "test_views" in result:
         rows.insert(1, ("6-view TTA", f"{result['test_views']['top1']:.2%}"))
     if data["tested"] < data["test"]:  # trainer.limit_test_batches
         rows.insert(0, ("tested on", f"{data['tested']:,} of {data['test']:,} images"))
-    is_default = folder.parent.name == "outputs"
+    is_default = folder.parent.resolve() == Path("outputs").resolve()
     predict = f"cifar10 predict --model {'latest' if is_default else folder} photo.jpg"
     tensorboard = f"tensorboard --logdir {'outputs' if is_default else folder.parent}"
     has_curves = any(folder.glob("events.out.tfevents.*"))

@@ -147,7 +147,7 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 def update_rates(scheduler: Any) -> None:
-    """Set the schedule's learning rates, which a checkpoint has of a schedule with fewer epochs."""
+    """Recompute the learning rates: a checkpoint may hold those of a shorter schedule."""
     if isinstance(scheduler, LambdaLR):
         rates = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
         for group, (base, factor) in zip(scheduler.optimizer.param_groups, rates, strict=True):

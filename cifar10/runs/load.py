@@ -27,7 +27,7 @@ def load(model: str | Path, device: str = "auto") -> Classifier:
         device: `auto`, `cpu`, `cuda` or `mps`.
 
     Raises:
-        UserError: the model does not exist, is damaged, or was not written by this project.
+        UserError: the model does not exist, is corrupted, or was not written by this project.
     """
     if zoo.is_pretrained(model):
         source = str(model)

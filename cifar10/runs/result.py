@@ -84,7 +84,7 @@ def write_final_result(folder: Path, result: dict[str, Any]) -> None:
 
 
 def record_failure(folder: Path, overrides: Sequence[str], error: Exception) -> None:
-    """Leave the error of a run that could not start in its folder, unless a run is there."""
+    """Record the error of a run that failed to start, unless its folder has a result."""
     failed = {"status": "failed", "error": one_line(error), "overrides": list(overrides)}
     if folder.is_dir() and not (folder / RESULT_FILE).exists():
         write_result(folder, failed)
@@ -126,9 +126,9 @@ def settings_digest(config: dict[str, Any]) -> str:
 
 
 def recorded_settings(result: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The settings that a run resumes with, in today's form; UserError if they were edited."""
+    """The settings that a run resumes with, in current form; UserError if they were edited."""
     if settings_digest(result.get("config", {})) != result.get("config_digest"):
-        reason = "its settings were changed or are corrupt; the run cannot resume"
+        reason = "its settings were changed or are corrupted; the run cannot resume"
         raise UserError(f"{folder / RESULT_FILE}: {reason}")
     return upgrade_config(result["config"])
 

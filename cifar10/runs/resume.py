@@ -80,13 +80,16 @@ def resolve_settings(
     if resume is None or (resume == "auto" and not exists):
         return settings, None, False
     if not exists:
-        raise SettingError(f"resume={resume}: no {RESULT_FILE} there, so no run to resume")
+        raise SettingError(f"resume={resume}: no run to resume; {RESULT_FILE} not found")
     earlier = read_result(folder / RESULT_FILE)
+    if earlier["status"] == "failed" and "config_digest" not in earlier:  # by `record_failure`
+        (folder / RESULT_FILE).unlink()
+        return settings, None, False
     recorded = recorded_settings(earlier, folder)
     settings = merge(recorded, settings, overrides, earlier["overrides"])
     more = settings["trainer"]["max_epochs"] > earlier.get("epochs", 0)
     finished = earlier["status"] == "ok" and not (more and settings != recorded)
-    return settings, earlier, finished
+    return settings, earlier, finished or earlier["status"] == "pruned"
 
 
 def resume_point(
@@ -98,9 +101,10 @@ def resume_point(
         raise SettingError(f"data: the images of {data['name']} have changed; start a new run")
     if found := find_resumable(folder):
         path, step = found
-        if path.name == PREVIOUS and trainer.is_global_zero:
-            set_aside_corrupt_last(folder)
-        continue_logs(trainer.loggers, step)
+        if trainer.is_global_zero:
+            if path.name == PREVIOUS:
+                set_aside_corrupt_last(folder)
+            continue_logs(trainer.loggers, step)
         return path
     if epochs := earlier.get("epochs"):
         reason = f"{LAST} is missing, although result.json counts {epochs} trained epochs"

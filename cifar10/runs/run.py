@@ -66,7 +66,7 @@ def run(
     lock = claim_run_dir(folder, result, earlier is None) if is_first_process() else None
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message)
-    warnings.filterwarnings("ignore", module="PIL")  # a corrupt image is reported in one line
+    warnings.filterwarnings("ignore", module="PIL")  # a corrupted image is reported in one line
     try:
         components = components or build_components(settings, folder)
         with user_errors(components, folder):
@@ -184,7 +184,7 @@ def train(
             "seconds": {"set_up": set_up, "training": stopwatch.training},
         }
     if not stopwatch.images:
-        raise SettingError("trainer.limit_train_batches or max_steps: no training step is left")
+        raise SettingError("trainer.limit_train_batches or max_steps: leaves nothing to train")
 
 
 def test(components: Components, folder: Path, result: dict[str, Any]) -> None:
@@ -193,7 +193,7 @@ def test(components: Components, folder: Path, result: dict[str, Any]) -> None:
     best = folder.resolve() / result["checkpoint"] if result["checkpoint"] else None
     tested = trainer.test(model, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
     if not tested:
-        raise SettingError("trainer.limit_test_batches: no test batch is left")
+        raise SettingError("trainer.limit_test_batches: leaves nothing to test")
     count = int(trainer.num_test_batches[0]) * data.batch_size
     result["data"]["tested"] = min(count, result["data"]["test"])
     for split in ("test", "test_views"):

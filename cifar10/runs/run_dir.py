@@ -1,4 +1,4 @@
-"""A run's folder, which one run and one process have to themselves."""
+"""Run folders: one run each, locked by one process."""
 
 import os
 from pathlib import Path
@@ -30,9 +30,9 @@ def is_first_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
-def latest_run(root: Path = Path("outputs")) -> Path:
+def latest_run(root: Path = Path("outputs"), pattern: str = "**") -> Path:
     """The run below `root` whose result.json was written last; SettingError if there is none."""
-    files = list(root.rglob(RESULT_FILE))
+    files = list(root.glob(f"{pattern}/{RESULT_FILE}"))
     if not files:
         raise SettingError(f"{LATEST}: no run in {root}/; train one with `python train.py`")
     return max(files, key=lambda file: file.stat().st_mtime_ns).parent
@@ -60,14 +60,18 @@ def refuse_used_dir(folder: Path) -> None:
 
 def choose_run_dir(resume: str | None, run_dir: str, is_named: bool) -> Path:
     """The folder of a run; `is_named` if the command line sets it, the same for each process."""
+    if resume == LATEST:  # Lightning names the first process's folder to those that it starts
+        return Path(run_dir) if is_named and "LOCAL_RANK" in os.environ else latest_run()
     if resume not in (None, "auto"):
-        return latest_run() if resume == LATEST else Path(resume)
+        return Path(resume)
     if resume and not is_named:
         raise SettingError("resume=auto: also needs hydra.run.dir=FOLDER, the same each time")
     if not run_dir:
         raise SettingError("hydra.run.dir='': must name a folder")
     if launched_rank() is not None and resume is None and not is_named:
-        raise SettingError("hydra.run.dir: required here, or each process would use its own folder")
+        raise SettingError(
+            "hydra.run.dir: required with torchrun and SLURM; the processes share it"
+        )
     return Path(run_dir)
 
 

@@ -10,11 +10,9 @@ log = logging.getLogger(__name__)
 
 
 class Interrupted(BaseException):
-    """A signal asked the program to stop; no Exception, so that error handlers do not catch it.
+    """A signal, by `number`, asked the program (or `all_ranks`, after the same step) to stop.
 
-    Attributes:
-        number: of the signal.
-        all_ranks: all ranks of a distributed run stop, after the same step.
+    No Exception, so that error handlers do not catch it.
     """
 
     def __init__(self, number: int, all_ranks: bool = False):

@@ -53,10 +53,7 @@ def find_runs(paths: Iterable[Path]) -> list[Run]:
 def group_over_seeds(runs: Iterable[Run], same_hardware: bool = False) -> list[Group]:
     """Group finished runs that differ only in their seed, in the order of their start.
 
-    Of several runs with the same seed, the latest counts.
-
-    Args:
-        same_hardware: keep runs on different hardware or software apart.
+    Of several runs with one seed, the latest counts. `same_hardware` separates hardware, software.
     """
     runs = [run for run in runs if "settings" in run]
     grouped: dict[str, tuple[dict[str, Any], dict[int, Run]]] = {}

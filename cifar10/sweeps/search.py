@@ -54,8 +54,8 @@ def open_study(storage: str, metric: str, pruner: str) -> optuna.Study:
         # `orig` is the database driver's own error, without SQLAlchemy's links.
         why = one_line(getattr(error, "orig", None) or error).replace(storage, "it")
         raise SettingError(
-            f"sweep.storage={without_password(storage)}: {why}; if it is a file that is damaged "
-            f"or not Optuna's, move it away"
+            f"sweep.storage={without_password(storage)}: {why}; if this file is corrupted "
+            f"or not an Optuna database, move it away"
         ) from error
 
 
@@ -80,7 +80,7 @@ class Search:
         searched = filter(Override.is_sweep_override, overrides)
         self.space = {override.get_key_element(): distribution(override) for override in searched}
         if not self.space:
-            raise SettingError("sweep.trials: no setting has several values to search")
+            raise SettingError("sweep.trials: nothing to search; give a setting several values")
         workers = folder / ".workers"
         workers.mkdir(parents=True, exist_ok=True)
         self.storage = settings.storage or f"sqlite:///{(folder / 'study.db').absolute()}"

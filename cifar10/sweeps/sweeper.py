@@ -27,7 +27,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from cifar10.core.errors import SettingError, UserError, one_line
-from cifar10.core.settings import quote_override, safe_filename
+from cifar10.core.settings import quote_override, reset_sizes, safe_filename
 from cifar10.runs.signals import Interrupted, preemption_signals, requeue
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class ResumableSweeper(Sweeper):
         try:
             failed = self.run_search(overrides) if search else self.run_grid(overrides)
         except Interrupted as stop:
-            print(f"{stop}; to continue the sweep: {self.command()}", file=sys.stderr)
+            print(f"{stop}; resume with: {self.command()}", file=sys.stderr)
             if stop.number in preemption_signals():
                 requeue()
             raise
@@ -100,7 +100,7 @@ class ResumableSweeper(Sweeper):
         jobs = list(map(list, itertools.product(*map(listed_values, overrides))))
         if not jobs:
             raise SettingError("nothing to run: a range or a list of values is empty")
-        self.validate_batch_is_legal(jobs)
+        self.validate_batch_is_legal([reset_sizes(job) for job in jobs])
         count = 1 if self.settings.fail_fast else len(jobs)
         failed = 0
         for first in range(0, len(jobs), count):
@@ -133,7 +133,7 @@ class ResumableSweeper(Sweeper):
                     break
         except STORAGE_ERRORS as error:
             raise UserError(
-                f"sweep.storage: {one_line(error)}; to continue the search: {self.command()}"
+                f"sweep.storage: {one_line(error)}; resume with: {self.command()}"
             ) from error
         return failed
 
@@ -158,7 +158,8 @@ class ResumableSweeper(Sweeper):
                 # The terminal shows the sweep's own lines; the log file has all.
                 "++hydra.job_logging.handlers.console.level": "WARNING",
             }
-            batch.append([*job, *(f"{key}={quote_override(extra[key])}" for key in extra)])
+            added = [f"{key}={quote_override(value)}" for key, value in extra.items()]
+            batch.append([*reset_sizes(job), *added])
         returned: Sequence[JobReturn] = []
         try:
             returned = self.launcher.launch(batch, initial_job_idx=min(jobs))

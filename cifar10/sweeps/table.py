@@ -62,7 +62,7 @@ def describe_unfinished(runs: Sequence[Run]) -> list[str]:
             text = f"{run['status']:<12}{words or Path(run['folder']).name}: {why}"
             lines += textwrap.wrap(text, 80, subsequent_indent=" " * 12, break_long_words=False)
     if pruned := sum(run["status"] == "pruned" for run in runs):
-        lines.append(f"{'pruned':<12}{pruned} of {len(runs)} trials, much worse than the others")
+        lines.append(f"{'pruned':<12}{pruned} of {len(runs)} trials")
     return lines
 
 

@@ -82,7 +82,7 @@ class Classifier(L.LightningModule):
             logits = [self(batch.to(self.device)) for batch in images.split(batch_size)]
         probabilities = torch.cat(logits).float().softmax(1).cpu()
         if not probabilities.isfinite().all():
-            raise NonFiniteError("the network outputs NaN or infinity; its weights are damaged")
+            raise NonFiniteError("the network outputs NaN or infinity; its weights are corrupted")
         return probabilities
 
     def normalise(self, images: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ def model_card(name: str) -> dict[str, Any]:
 
 
 def read_pretrained(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a model's weights and hyperparameters; UserError if a file is missing or damaged."""
+    """Read a model's weights and hyperparameters; UserError if a file is missing or corrupted."""
     from safetensors.torch import load
 
     path = FOLDER / f"{name}.safetensors"

@@ -76,3 +76,7 @@ assert not heavy, heavy
     assert "optimizer=muon (choose from adamw, muon, muon_sgd, sgd)" in shown.stdout
     assert "ns_steps: 3" in shown.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_words_of_a_sweep_are_ignored():
+    assert "optimizer.lr=0.07" in help_text(["-m", "optimizer.lr=0.05,0.1", "--config-dir", "mine"])

@@ -3,7 +3,7 @@
 import pytest
 
 from cifar10.core.errors import SettingError
-from cifar10.core.hydra_errors import report_errors
+from cifar10.core.hydra_errors import report_errors, to_user_error
 from cifar10.runs.signals import Interrupted
 
 LINES = {
@@ -19,8 +19,7 @@ LINES = {
     "model=null": "model=null: unknown model 'null'; choose from airnet, ",
     "experiment=94": "experiment=94: unknown experiment '94'; choose from airbench94, airnet94, ",
     "logger=1": "logger=1: unknown logger '1'; choose from csv, tensorboard",
-    "logger=null": "unknown logger 'null'; choose from csv, tensorboard; ~logger leaves "
-    "the group out",
+    "logger=null": "unknown logger 'null'; choose from csv, tensorboard; use ~logger the group out",
     "data=mnist": "unknown data 'mnist'; choose from cifar10, folder, sample, torchvision",
     "keep_hardest=[0.5]": "keep_hardest=[0.5]: removed in 0.2: every epoch trains on all images",
     "data.crops=[28]": "data.crops=[28]: removed in 0.2: data.sizes trains on smaller images",
@@ -39,7 +38,7 @@ LINES = {
     "a=[": "a=[: ",
     "hydra.run.dirr=x": "hydra.run.dirr=x: unknown setting of Hydra; see --hydra-help",
     "hydra.mode=foo": "hydra.mode",
-    "resume=nowhere": "resume=nowhere: no result.json there, so no run to resume",
+    "resume=nowhere": "resume=nowhere: no run to resume; result.json not found",
     "resume=auto": "resume=auto: also needs hydra.run.dir=FOLDER",
     "hydra.run.dir=''": "hydra.run.dir='': must name a folder",
 }
@@ -97,8 +96,13 @@ def test_a_failed_clean_up_after_a_signal_stays_the_signal():
             raise KeyError("defaults")
 
 
-def test_an_exit_of_code_that_is_built_is_an_error(capsys):
+def test_sys_exit_in_user_code_is_reported(capsys):
     with pytest.raises(SystemExit) as end, report_errors():
         raise SettingError("model: it called exit") from SystemExit(0)
     assert end.value.code == 2
     assert capsys.readouterr().err == "error: model: it called exit\n"
+
+
+def test_an_error_in_the_users_code_is_not_taken_for_a_mistyped_option():
+    words = ["--config-dir", "my configs", "model=mine"]
+    assert to_user_error(ValueError("one value per channel"), words) is None

@@ -31,7 +31,7 @@ def test_arguments_of_the_program_that_a_class_does_not_take_are_dropped():
         ({"_target_": "Linear"}, "must be the full name"),
         ({"_target_": 3}, "must be the full name"),
         ("torch.nn.ReLU", "layer='torch.nn.ReLU': must be a group of settings"),
-        ({"_target_": "subprocess.Popen", "args": "ls"}, "only classes of .*CIFAR10_TRUST"),
+        ({"_target_": "subprocess.Popen", "args": "ls"}, "only classes from .*CIFAR10_TRUST"),
         ({"_target_": "torch.hub.load"}, "is not a Module"),
         ({"_target_": "torch.nn.functional.relu"}, "is not a Module"),
         ({"_target_": "torch.nn.Nothing"}, "has no attribute"),

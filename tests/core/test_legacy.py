@@ -68,7 +68,7 @@ def test_a_list_of_sizes_becomes_the_epochs_that_change_it(old, new):
     assert sizes_by_epoch(old) == new
 
 
-def test_flat_settings_lose_what_is_neutral_only():
+def test_only_neutral_flat_settings_are_removed():
     old = {"seed": 0, "keep_hardest": "[1.0]", "data.crops": "[32]", "data.sizes": "[24, 32]"}
     assert upgrade_settings(old) == {"seed": 0, "data.sizes": "{1: 24, 2: 32}"}
     assert upgrade_settings({"data.sizes": "[32]"}) == {"data.sizes": "None"}
@@ -83,3 +83,10 @@ def test_committed_model_cards_name_todays_classes():
         assert "keep_hardest" not in upgraded
         for part in ("model", "optimizer", "scheduler"):
             assert import_class(upgraded[part]["_target_"], part, object)
+
+
+def test_a_run_that_used_a_removed_setting_can_be_evaluated_but_not_resumed():
+    config = {"keep_hardest": [0.5], "data": {"crops": [28]}}
+    assert upgrade_config(config, to_resume=False)["data"] == {}
+    with pytest.raises(SettingError, match=r"removed in version 0\.2"):
+        upgrade_config(config)

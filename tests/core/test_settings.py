@@ -3,7 +3,13 @@
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from cifar10.core.settings import flatten, quote_override, safe_filename, unflatten
+from cifar10.core.settings import (
+    compose_settings,
+    flatten,
+    quote_override,
+    safe_filename,
+    unflatten,
+)
 
 
 def test_nested_settings_become_dotted_keys_and_back():
@@ -25,3 +31,8 @@ def test_a_file_name_is_the_text_itself_or_a_readable_part_and_a_digest():
     assert safe_filename("plain,name+1.2_x") == "plain,name+1.2_x"
     assert safe_filename("a/b") != safe_filename("a:b")
     assert len(safe_filename("x" * 300)) == 100
+
+
+def test_typed_image_sizes_replace_those_of_an_experiment():
+    settings = compose_settings("experiment=airnet_best", "data.sizes={1:20,10:32}")
+    assert settings["data"]["sizes"] == {1: 20, 10: 32}  # Hydra would keep epochs 13 and 20

@@ -116,7 +116,7 @@ def test_a_complete_part_file_is_accepted(server, tmp_path):
     assert download(urls(server, "good"), tmp_path, ARCHIVES).read_bytes() == BODY
 
 
-def test_a_source_that_sends_nothing_is_left_after_the_timeout(server, tmp_path, monkeypatch):
+def test_a_silent_source_times_out_and_the_next_one_is_tried(server, tmp_path, monkeypatch):
     monkeypatch.setattr("cifar10.data.download.READ_TIMEOUT", 0.2)
     assert download(urls(server, "silent", "good"), tmp_path, ARCHIVES).read_bytes() == BODY
 

@@ -111,9 +111,9 @@ def test_images_are_cached_until_one_of_them_changes(module, photos, monkeypatch
     changed = set_up(module())
     assert calls
     assert changed.digest != first.digest
-    damaged = bytearray((photos / CACHE_FILE).read_bytes())
-    damaged[-1000] ^= 1
-    (photos / CACHE_FILE).write_bytes(damaged)
+    corrupted = bytearray((photos / CACHE_FILE).read_bytes())
+    corrupted[-1000] ^= 1
+    (photos / CACHE_FILE).write_bytes(corrupted)
     assert torch.equal(set_up(module()).pixels, changed.pixels)
     assert len(calls) == 2
 

@@ -1,4 +1,4 @@
-"""Every form gives the same tensors; damaged and foreign files are rejected."""
+"""Every form gives the same tensors; corrupted and foreign files are rejected."""
 
 import hashlib
 import os
@@ -83,7 +83,7 @@ def test_a_damaged_prepared_file_is_rebuilt(damage, forms, tmp_path, caplog):
     )
     assert_complete(prepare(tmp_path, forms), forms)
     assert prepared.read_bytes() == intact
-    assert caplog.text.count("is damaged; rebuilding it") == 1
+    assert caplog.text.count("is corrupted; rebuilding it") == 1
 
 
 def test_a_damaged_form_is_skipped_for_an_intact_one(forms, tmp_path):

@@ -82,7 +82,7 @@ def until_finished(
 @pytest.mark.parametrize(
     ("number", "rounds"), [(signal.SIGKILL, 100), (signal.SIGTERM, 20), (signal.SIGINT, 20)]
 )
-def test_a_stopped_run_resumes_to_the_results_of_the_undisturbed_one(
+def test_an_interrupted_run_ends_with_the_results_of_an_undisturbed_one(
     number, rounds, tmp_path, chance, reference, long, survived
 ):
     expected, seconds = reference

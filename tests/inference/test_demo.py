@@ -53,7 +53,7 @@ def test_the_page_shows_the_input_of_the_network_and_all_classes(photo):
 
 
 def test_low_confidence_gets_a_remark(photo):
-    assert "may be none of the 10 classes" in demo.classify(photo, Constant(0.49), 0.5)[2]
+    assert "this may be none of the 10 classes" in demo.classify(photo, Constant(0.49), 0.5)[2]
     assert demo.classify(photo, Constant(0.51), 0.5)[2] == ""
 
 

@@ -105,7 +105,7 @@ def test_a_network_that_outputs_nan_is_an_error(cifar, broken_run):
     code, _, err = cifar("evaluate", broken_run)
     assert (code, err) == (
         2,
-        "error: the network outputs NaN or infinity; its weights are damaged\n",
+        "error: the network outputs NaN or infinity; its weights are corrupted\n",
     )
 
 

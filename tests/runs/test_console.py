@@ -43,14 +43,15 @@ def test_an_epoch_is_one_line_of_at_most_80_columns():
     assert epoch_line(1, 2, {"train/top1": 0.5}) == "epoch 1/2  train/top-1 50.00%"
 
 
-def test_the_summary_has_the_wilson_interval_and_fits_80_columns(tmp_path):
+def test_the_summary_has_the_wilson_interval_and_fits_80_columns(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     folder = tmp_path / "outputs" / "2026-11-27_12-00-00-000001"
     folder.mkdir(parents=True)
     (folder / "events.out.tfevents.1").touch()
     text = summary(RESULT, folder, folder / "report.html")
     # z = 1.95996: centre (0.84 + 0.000192) / 1.000384, half width 0.007185
-    assert "test top-1  84.00%  (95% interval 83.27% to 84.71%)" in text.splitlines()[0]
-    for part in ("2,791,434", "2 min 50 s, of which training 2 min 43 s", "4 of 4"):
+    assert "test top-1  84.00%  (95% confidence interval 83.27% to 84.71%)" in text.splitlines()[0]
+    for part in ("2,791,434", "2 min 50 s (training 2 min 43 s)", "4 of 4"):
         assert part in text
     assert text.count(str(folder)) == 1
     for step in ("report.html", "tensorboard --logdir", "cifar10 predict --model latest"):

@@ -103,7 +103,7 @@ def test_processes_started_from_outside_need_a_common_folder(tmp_path):
     folder.mkdir()
     environment = {"RANK": "1", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
     run = TrainProcess(folder, "trainer=ddp", "data=sample", environment=environment)
-    assert_one_error(run, 2, "hydra.run.dir: required here")
+    assert_one_error(run, 2, "hydra.run.dir: required with torchrun and SLURM")
     assert [*folder.iterdir()] == []
 
 

@@ -14,6 +14,7 @@ from cifar10.core.legacy import MOVED
 from cifar10.runs import resume
 from cifar10.runs.result import (
     read_result,
+    record_failure,
     recorded_settings,
     repeat_command,
     settings_digest,
@@ -51,7 +52,7 @@ def test_curves_continue_without_a_gap_and_without_duplicates(step, finished, tm
     "override",
     ["trainer.max_epochs=7", "logger=csv", "~logger", "data.dir=/elsewhere", "threads=1"],
 )
-def test_length_place_and_display_may_change(override, settings):
+def test_duration_location_and_display_may_change(override, settings):
     recorded, now = settings("seed=3"), settings(override)
     merged = resume.merge(recorded, now, [override])
     assert merged == settings("seed=3", override)
@@ -89,7 +90,7 @@ def test_a_group_that_was_left_out_can_be_added(settings):
     assert merged["logger"]["tensorboard"]["flush_secs"] == 5
 
 
-def test_the_place_of_the_data_stays_if_it_was_typed(settings):
+def test_an_overridden_data_folder_is_kept_on_resume(settings):
     first = ["data.dir=/big", "data.download=false"]
     merged = resume.merge(settings(*first), settings(), [], first)
     assert merged["data"]["dir"] == "/big"
@@ -101,7 +102,7 @@ def test_settings_that_were_changed_in_the_record_are_rejected(finished):
     result = read_result(finished.folder / "result.json")
     assert recorded_settings(result, finished.folder) == finished.settings
     result["config"]["optimizer"]["lr"] *= 2
-    with pytest.raises(UserError, match="its settings were changed or are corrupt"):
+    with pytest.raises(UserError, match="its settings were changed or are corrupted"):
         recorded_settings(result, finished.folder)
 
 
@@ -139,7 +140,7 @@ def test_a_finished_run_without_its_checkpoints_is_not_trained_anew(finished, tm
 
 
 @pytest.mark.filterwarnings("ignore:Experiment logs directory")
-def test_cut_rows_are_left_out_and_a_second_kill_loses_none(tmp_path):
+def test_truncated_csv_rows_are_dropped_and_complete_rows_survive_a_second_kill(tmp_path):
     logger = CSVLogger(tmp_path, name="", version="")
     path = tmp_path / "metrics.csv"
     path.write_text("step,train/loss\n1,0.5\n2,0.4\n3,0.3\n4")
@@ -192,3 +193,16 @@ def test_a_run_of_version_0_1_loads_and_resumes(finished, tmp_path):
     assert result["status"] == "ok"
     assert [epoch["epoch"] for epoch in result["history"]] == [1, 2, 3]
     assert result["history"][:2] == finished.result["history"]
+
+
+def test_a_job_that_failed_before_it_started_is_tried_again(tmp_path, settings):
+    record_failure(tmp_path, ["seed=0"], SettingError("timm is not installed"))
+    assert resume.resolve_settings(settings(), "auto", tmp_path, []) == (settings(), None, False)
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_a_pruned_run_is_finished(tmp_path, settings):
+    recorded = settings()
+    result = {"status": "pruned", "overrides": [], "config": recorded, "epochs": 1}
+    write_result(tmp_path, result | {"config_digest": settings_digest(recorded)})
+    assert resume.resolve_settings(recorded, "auto", tmp_path, [])[2]

@@ -172,8 +172,8 @@ def test_an_epoch_without_validation_records_no_validation_figures(tiny, tmp_pat
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("+trainer.limit_test_batches=0", "limit_test_batches: no test batch is left"),
-        ("trainer.limit_train_batches=0", "limit_train_batches or .*: no training step is left"),
+        ("+trainer.limit_test_batches=0", "limit_test_batches: leaves nothing to test"),
+        ("trainer.limit_train_batches=0", "limit_train_batches or .*: leaves nothing to train"),
         ("callbacks.best.monitor=foo", "trainer or callbacks: .*monitor='foo'"),
         ("+trainer.val_check_interval=100", "trainer.val_check_interval=100: must be 1.0"),
         ("+trainer.strategy=ddp_spawn", "trainer.strategy=ddp_spawn: not supported; use ddp"),
@@ -185,7 +185,7 @@ def test_a_setting_that_fails_only_while_training_is_named(override, message, ti
     assert read_result(tmp_path / "result.json")["status"] == "failed"
 
 
-def test_memory_that_is_out_is_reported_with_the_batch_size(tiny, tmp_path, monkeypatch):
+def test_an_out_of_memory_error_names_the_batch_size(tiny, tmp_path, monkeypatch):
     def full(self, batch, index):
         raise torch.OutOfMemoryError("tried to allocate\n2 GiB")
 

@@ -71,7 +71,7 @@ def test_a_setting_of_a_later_version_separates_runs_only_where_it_was_typed():
     assert rows[1].startswith("| `python train.py 'data.crops=[28]'`")
 
 
-def test_a_callback_or_a_trainer_flag_more_or_less_separates_runs():
+def test_runs_with_different_callbacks_or_trainer_flags_are_separate_groups():
     best = {"best": {"monitor": "val/loss"}}
     ema = best | {"ema": {"_target_": "lightning.EMA", "decay": 0.9}}
     runs = [

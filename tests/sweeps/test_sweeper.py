@@ -87,7 +87,7 @@ class Watch:
 
 RATES = "optimizer.lr=0.1,0.2"
 BAD = {
-    ("sweep.trials=3", "optimizer.lr=0.1"): "no setting has several values to search",
+    ("sweep.trials=3", "optimizer.lr=0.1"): "nothing to search; give a setting several values",
     ("sweep.trials=0", RATES): "sweep.trials=0: must be at least 1",
     ("sweep.trials=2", RATES, "sweep.metric=test/loss"): "'val/loss', 'val/top1'",
     ("seed=0,1", "sweep.metric=loss"): "sweep.metric='loss': must be 'val/loss', ",
@@ -99,7 +99,7 @@ BAD = {
     ("optimizer.lr=interval(0.1,0.2)",): "add sweep.trials=N to search it",
     ("seed=range(0,0)",): "nothing to run",
     ("seed=0,1", "sweep.params=3"): "sweep.params=3: must be a group of settings",
-    ("seed=0,1", "sweep.params={foo: 1}"): "only presets set it; type the KEY=VALUES themselves",
+    ("seed=0,1", "sweep.params={foo: 1}"): "only for presets; type its KEY=VALUES directly",
     ("seed=0,1", "+sweep.trails=3"): "sweep.trails=3: unknown setting; did you mean sweep.trials?",
     ("seed=0,1", "sweep.trial=3"): "sweep.trial=3: must be null",
     ("seed=0,1", "sweep.seed=x"): "sweep.seed='x': must be an integer",

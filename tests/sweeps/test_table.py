@@ -46,7 +46,7 @@ def test_the_summary_averages_seeds_and_sorts_by_validation_loss(tmp_path):
         "",
         "failed      lr=0.3 seed=0: NotFinite: the loss is not a finite number, so that",
         "            the run ended after one step",
-        "pruned      1 of 7 trials, much worse than the others",
+        "pruned      1 of 7 trials",
         "best        python train.py data=sample optimizer.lr=0.2",
         f"            {tmp_path / 'b0'}",
         f"            {tmp_path / 'b1'}",

@@ -18,7 +18,7 @@ def test_a_progress_bar_shows_its_final_state():
     assert lines[1] == "\x1b[32m100%\x1b[0m"
 
 
-def test_the_picture_holds_the_output_and_loads_nothing():
+def test_the_svg_contains_the_output_and_loads_no_resources():
     output = capture_output([sys.executable, "-c", "print('a<b')"], columns=40)
     svg = draw_svg("title", render_screen(output), columns=40)
     assert "a&lt;b" in svg
