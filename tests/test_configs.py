@@ -116,7 +116,7 @@ WRONG = {
     "+trainer.colour=red": "trainer.colour=red: unknown setting; see --help",
     "+data.batchsize=8": "data.batchsize=8: unknown setting; did you mean data.batch_size",
     "+anything=1": "anything=1: unknown setting; see --help",
-    "model._target_=os.system": "model._target_=os.system: only classes of ",
+    "model._target_=os.system": "model._target_=os.system: only classes from ",
     "model._target_=cifar10.models.convnet.Nothing": "model._target_=cifar10.models.convnet.Noth",
     "model._target_=torch.optim.SGD": "model._target_=torch.optim.SGD: is not a Module",
     "~model.dropout": "model.dropout: missing; ConvNet needs it",

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -26,7 +27,6 @@ from cifar10.core.errors import (
 from cifar10.core.settings import CONFIGS, compose, compose_config, flatten
 
 EXTRAS = {"joblib": "sweep", "submitit": "slurm"}  # launcher: extra that installs it
-FULL_ERRORS = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"  # set by the user, for tracebacks
 
 
 @contextmanager
@@ -40,8 +40,10 @@ def report_errors() -> Iterator[None]:
             cause = cause.__cause__ or cause.__context__
         if cause:  # a signal, after which a library's clean-up failed
             raise cause from None
-        if FULL_ERRORS or (known := to_user_error(error, sys.argv[1:])) is None:
+        if (known := to_user_error(error, sys.argv[1:])) is None:
             raise
+        if os.environ.get("CIFAR10_TRACEBACK"):
+            traceback.print_exc()
         exit_with(known)
 
 

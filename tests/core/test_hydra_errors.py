@@ -19,7 +19,7 @@ LINES = {
     "model=null": "model=null: unknown model 'null'; choose from airnet, ",
     "experiment=94": "experiment=94: unknown experiment '94'; choose from airbench94, airnet94, ",
     "logger=1": "logger=1: unknown logger '1'; choose from csv, tensorboard",
-    "logger=null": "unknown logger 'null'; choose from csv, tensorboard; use ~logger the group out",
+    "logger=null": "unknown logger 'null'; choose from csv, tensorboard; use ~logger to disable it",
     "data=mnist": "unknown data 'mnist'; choose from cifar10, folder, sample, torchvision",
     "keep_hardest=[0.5]": "keep_hardest=[0.5]: removed in 0.2: every epoch trains on all images",
     "data.crops=[28]": "data.crops=[28]: removed in 0.2: data.sizes trains on smaller images",
@@ -51,6 +51,19 @@ def test_a_wrong_setting_is_one_line_and_nothing_is_written(typed, type_in, tmp_
     assert stderr.count("\n") == 1
     assert LINES[typed] in stderr
     assert code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("variable", ["HYDRA_FULL_ERROR", "CIFAR10_TRACEBACK"])
+@pytest.mark.parametrize("words", [["optimizer.lr="], ["resume=nowhere"]])  # before and in the run
+def test_an_error_ends_the_run_with_a_traceback_if_asked_for(
+    variable, words, type_in, tmp_path, monkeypatch
+):
+    monkeypatch.setenv(variable, "1")
+    code, stderr = type_in("data=sample", *words)
+    assert code == 2
+    assert ("Traceback" in stderr) == (variable == "CIFAR10_TRACEBACK")
+    assert stderr.splitlines()[-1].startswith(f"error: {words[0]}")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -170,7 +170,7 @@ def test_a_checkpoint_that_names_an_untrusted_class_is_rejected(trained, tmp_pat
     state = torch.load(trained / "best.ckpt")
     state["hyper_parameters"]["model"] = {"_target_": "subprocess.Popen", "args": ["true"]}
     torch.save(state, tmp_path / "some.ckpt")
-    with pytest.raises(UserError, match=r"subprocess.Popen: only classes of"):
+    with pytest.raises(UserError, match=r"subprocess.Popen: only classes from"):
         cifar10.load(tmp_path / "some.ckpt")
 
 

@@ -90,7 +90,7 @@ def test_validation_on_the_test_set_is_recorded_and_warned_about(tiny, tmp_path,
     assert result["data"]["validation"] == "test"
     assert result["data"]["train"] == 1000
     assert result["val"] == result["test"]
-    assert "chooses the checkpoint on the test set" in caplog.text
+    assert "selects the checkpoint on the test set" in caplog.text
 
 
 def test_a_result_records_settings_versions_hardware_figures_and_times(finished):
