@@ -118,7 +118,7 @@ def demo(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
 ) -> None:
-    """Start the web demo: a local page that classifies uploaded, pasted or webcam images."""
+    """Start the web demo. It classifies images that are uploaded, pasted or from a webcam."""
     from cifar10 import zoo
     from cifar10.inference import demo
 
@@ -129,7 +129,7 @@ def demo(
 def summarize(
     folder: Annotated[str, typer.Argument(help="A folder of runs; latest is the newest sweep.")],
 ) -> None:
-    """Summarize a sweep: a table of settings, averaged over seeds, summary.csv and figures."""
+    """Summarize a sweep. Prints a table averaged over seeds; writes summary.csv and figures."""
     from cifar10.runs.run_dir import LATEST, latest_run
     from cifar10.sweeps import table
 
@@ -186,7 +186,7 @@ def main() -> None:
     try:
         sys.exit(app(standalone_mode=False))
     except TyperException as error:
-        line, code = error.format_message(), 2
+        line, code = error.format_message().replace("\n\t", " "), 2
     except UserError as error:
         line, code = str(error), 2
     except OSError as error:

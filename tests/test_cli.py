@@ -24,6 +24,7 @@ import pytest
         (["evaluate", "."], ".: no checkpoint in this folder"),
         (["evaluate", "x", "--split", "train"], "train"),
         (["export", "x", "--to", "caffe"], "caffe"),
+        (["export", "x"], "Missing option '--to'. Choose from: onnx, torch"),
         (["summarize", "latest"], "latest: no run in outputs/"),
         (["data", "verify"], "not found"),
         (["evaluat"], "No such command"),

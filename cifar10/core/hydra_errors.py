@@ -51,15 +51,13 @@ def to_user_error(error: Exception, words: Sequence[str]) -> UserError | None:
     """The user-facing form of an error; None for an error of the program itself."""
     if isinstance(error, ValueError) and isinstance(error.__cause__, OSError):
         error = error.__cause__  # a log file that logging cannot open
-    if isinstance(error, UnknownSetting):
-        return explain_leftover(error, words)
     if isinstance(error, UserError):
-        return error
+        return explain_leftover(error, words) if isinstance(error, UnknownSetting) else error
     if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
         return explain(error, words)
     if isinstance(error, UnicodeDecodeError) and not HydraConfig.initialized():  # composing
         return SettingError(f"a YAML file is not UTF-8 text: {error}")
-    if isinstance(error, ValueError):  # Hydra accepts only text as the name of a file
+    if isinstance(error, ValueError | TypeError):  # Hydra takes only text as the name of a file
         return wrong_option(words)
     if isinstance(error, OSError) and error.strerror:  # a full disk, a file in place of a folder
         return UserError(f"{error.filename or 'a file'}: {error.strerror}")
@@ -90,10 +88,13 @@ def explain(error: Exception, words: Sequence[str]) -> SettingError:
 
 
 def wrong_option(words: Sequence[str]) -> SettingError | None:
-    """The error for the first GROUP=NAME whose name is null or a number."""
+    """The error for the first GROUP=NAME or GROUP=[NAME,...] with null, a number or a list."""
+    no_name = r"\s*(null|true|false|[-+]?(inf|nan|[.\d][-+.\d_e]*)|[\[{].*)\s*"
     for group, name in assignments(words).items():
-        if (options := options_of(group)) and re.fullmatch(r"null|true|false|[-+.\d]+", name):
-            return unknown_option(group, name, options)
+        names = name[1:-1].split(",") if name.startswith("[") else [name]
+        is_group = group.startswith("hydra/") or options_of(group)
+        if is_group and any(re.fullmatch(no_name, item, re.IGNORECASE) for item in names):
+            return unknown_option(group, name, options_of(group))
     return None
 
 
@@ -104,7 +105,8 @@ def unknown_option(group: str, name: str, options: Sequence[str]) -> SettingErro
     offered = ", ".join(option for option in options if not option.startswith("_"))
     is_optional = name == "null" and group in ("logger", "callbacks")
     remove = f"; use ~{group} to disable it" if is_optional else ""
-    return SettingError(f"{group}={name}: unknown {group} '{name}'; choose from {offered}{remove}")
+    hint = f"choose from {offered}{remove}" if offered else "see --hydra-help"
+    return SettingError(f"{group}={name}: unknown {group} '{name}'; {hint}")
 
 
 def options_of(group: str) -> list[str]:

@@ -35,7 +35,7 @@ REQUIREMENTS = {
     "string_type": "be text",
     "none_required": "be null",
     "list_type": "be a list",
-    "dict_type": "be a group of settings",
+    "dict_type": "be a group of settings, as in '{{KEY: VALUE}}'",
     "literal_error": "be {expected}",
     "too_short": "have at least {min_length} values",
     "too_long": "have at most {max_length} values",
