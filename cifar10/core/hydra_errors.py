@@ -92,7 +92,7 @@ def wrong_option(words: Sequence[str]) -> SettingError | None:
     no_name = r"\s*(null|true|false|[-+]?(inf|nan|[.\d][-+.\d_e]*)|[\[{].*)\s*"
     for group, name in assignments(words).items():
         names = name[1:-1].split(",") if name.startswith("[") else [name]
-        is_group = group.startswith("hydra/") or options_of(group)
+        is_group = name[:1] != "{" and (group.startswith("hydra/") or options_of(group))
         if is_group and any(re.fullmatch(no_name, item, re.IGNORECASE) for item in names):
             return unknown_option(group, name, options_of(group))
     return None

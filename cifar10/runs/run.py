@@ -31,7 +31,7 @@ EXPECTED_WARNINGS = (
     "Checkpoint directory .* exists and is not empty",  # Hydra writes the settings there
     "Experiment logs directory .* exists and is not empty",
     "You're resuming from a checkpoint that ended before the epoch ended",  # the loader resumes
-    "It is recommended to use .*sync_dist=True",  # images/s already counts all processes
+    "It is recommended to use .*sync_dist=True",  # images/s is the sum over processes
     "`isinstance.treespec, LeafSpec.` is deprecated",  # Lightning's own use of torch
 )
 

@@ -124,5 +124,6 @@ def test_sys_exit_in_user_code_is_reported(capsys):
 
 
 def test_an_error_in_the_users_code_is_not_taken_for_a_mistyped_option():
-    words = ["--config-dir", "my configs", "model=mine"]
-    assert to_user_error(ValueError("one value per channel"), words) is None
+    words = ["--config-dir", "my configs", "model=mine", "optimizer={lr: 0.1}", "logger=[csv]"]
+    for error in (ValueError("one value per channel"), TypeError("one value per channel")):
+        assert to_user_error(error, words) is None

@@ -54,6 +54,18 @@ def test_each_trainable_parameter_is_in_one_group():
     assert {p.ndim for p in groups["bias"]} == {1}
 
 
+def assert_same_steps(ours, theirs, optimizer, reference):
+    """Twenty steps with the same gradients leave two networks equal."""
+    for _ in range(20):
+        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            mine.grad = torch.randn_like(mine)
+            other.grad = mine.grad.clone()
+        optimizer.step()
+        reference.step()
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other)
+
+
 def test_muon_sgd_equals_torchs_sgd_on_other_parameters():
     torch.manual_seed(0)
     ours, theirs = nn.Linear(8, 4), nn.Linear(8, 4)
@@ -67,14 +79,7 @@ def test_muon_sgd_equals_torchs_sgd_on_other_parameters():
         momentum=0.85,
         nesterov=True,
     )
-    for _ in range(20):
-        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
-            mine.grad = torch.randn_like(mine)
-            other.grad = mine.grad.clone()
-        optimizer.step()
-        reference.step()
-    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(mine, other)
+    assert_same_steps(ours, theirs, optimizer, reference)
 
 
 def test_the_whitening_bias_decays_and_is_then_frozen():
@@ -171,14 +176,7 @@ def test_muon_equals_torchs_adamw_on_other_parameters():
         lr=2e-3,
         weight_decay=0.01,
     )
-    for _ in range(20):
-        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
-            mine.grad = torch.randn_like(mine)
-            other.grad = mine.grad.clone()
-        optimizer.step()
-        reference.step()
-    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(mine, other)
+    assert_same_steps(ours, theirs, optimizer, reference)
 
 
 def test_a_convolution_is_updated_as_a_matrix_and_keeps_its_norm():
