@@ -92,6 +92,17 @@ def evaluate(
 
 
 @app.command()
+def report(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder; latest is the newest.")],
+) -> None:
+    """Draw the report and figures of a finished run again."""
+    from cifar10.inference.report import draw_report
+    from cifar10.runs.run_dir import LATEST, latest_run
+
+    print(draw_report(latest_run() if run == LATEST else expand_user(run)))
+
+
+@app.command()
 def export(
     model: ModelArgument,
     to: Annotated[Literal["onnx", "torch"], typer.Option(help="File format.")],

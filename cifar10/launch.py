@@ -22,8 +22,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from cifar10.core.errors import SettingError, one_line
-from cifar10.core.hydra_errors import report_errors
-from cifar10.core.settings import quote_override, reset_sizes, to_plain
+from cifar10.core.hydra_errors import refuse_options, report_errors
+from cifar10.core.settings import leave_out_callbacks, quote_override, reset_sizes, to_plain
+from cifar10.core.streams import guard_output
 from cifar10.runs.signals import Interrupted, preemption_signals, requeue, signals
 
 if TYPE_CHECKING:
@@ -118,15 +119,18 @@ def launch(cfg: DictConfig) -> float:
 def run_single(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str, Any]:
     from cifar10.runs.console import summary
     from cifar10.runs.run_dir import is_first_process
+    from cifar10.runs.trainer_settings import profile_files
 
     prepared = StartHook.prepared or prepare(cfg, folder, overrides)
     StartHook.prepared = None
     if prepared.finished and prepared.earlier:
-        print(f"{folder}: already finished; raise trainer.max_epochs to continue")
+        print(f"{folder}: {already_finished(prepared.earlier)}")
+        finish_report(prepared.settings, prepared.earlier, folder)
         return prepared.earlier
+    profiler = getattr(prepared.components.trainer, "profiler")  # noqa: B009 - unknown to mypy
     result, page = train_and_report(prepared, folder, overrides, STARTED)
     if is_first_process():
-        print(f"\n{summary(result, folder, page)}", flush=True)
+        print(f"\n{summary(result, folder, page, profile_files(profiler))}", flush=True)
     return result
 
 
@@ -173,10 +177,27 @@ def train_and_report(
     if not wanted or not parts.trainer.is_global_zero:
         return result, None
     log.info("drawing the report …")
-    command = f"{repeat_command(result, str(folder))} seed={result['seed']}"
+    command = repeat_command(result, str(folder), with_seed=True)
     classifier, data, logits = parts.classifier, parts.data, parts.test_logits.batches
     loggers, step = parts.trainer.loggers, parts.trainer.global_step
     return result, write_report(folder, result, command, classifier, data, logits, loggers, step)
+
+
+def already_finished(result: dict[str, Any]) -> str:
+    """Why there is nothing left to train, and how a run continues."""
+    if stopped := result.get("stopped"):
+        return f"stopped early ({stopped}); change or remove what stopped it to continue"
+    return "already finished; raise trainer.max_epochs to continue"
+
+
+def finish_report(settings: dict[str, Any], result: dict[str, Any], folder: Path) -> None:
+    """Draw the report of a finished run that was interrupted while it was drawn."""
+    from cifar10.inference.report import draw_report
+    from cifar10.reports.run_report import PAGE
+
+    if settings["report"] and result["status"] == "ok" and not (folder / PAGE).exists():
+        log.info("drawing the report …")
+        draw_report(folder, settings["data"])
 
 
 def end_interrupted(stop: Interrupted, folder: Path) -> None:
@@ -200,11 +221,13 @@ def report_thread_error(thread: threading.ExceptHookArgs) -> None:
 
 def command_line(main: Callable[[], Any]) -> None:
     """Run Hydra's main function: `--help`, signals, errors in one line, exit codes."""
-    sys.argv[1:] = reset_sizes(sys.argv[1:])
+    guard_output()
+    sys.argv[1:] = leave_out_callbacks(reset_sizes(sys.argv[1:]))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors and prints nothing
     for name in ("matplotlib", "httpx"):  # they log font caches and every request
         logging.getLogger(name).setLevel(logging.WARNING)
     threading.excepthook = report_thread_error
+    refuse_options()
     signals.listen()
     try:
         with report_errors():

@@ -16,6 +16,7 @@ class UserError(Exception):
     """Something the user can fix: the command line prints the message alone and exits."""
 
     exit_code = 1
+    details = ""  # lines to print before the message
 
 
 class SettingError(UserError):
@@ -62,6 +63,6 @@ def printable(text: str) -> str:
 
 def exit_with(error: UserError) -> NoReturn:
     """Print an error's message on stderr and exit with its code."""
-    lines = [printable(line) for line in f"error: {error}".split("\n")]
+    lines = [printable(line) for line in f"{error.details}error: {error}".split("\n")]
     print("\n".join(lines), file=sys.stderr)
     raise SystemExit(error.exit_code)

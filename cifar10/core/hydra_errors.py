@@ -1,12 +1,14 @@
 """Errors raised while Hydra composes the settings, as user-facing errors."""
 
+import argparse
+import logging.config
 import os
 import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -26,6 +28,7 @@ from cifar10.core.errors import (
 )
 from cifar10.core.settings import CONFIGS, compose, compose_config, flatten
 
+LONG = 160  # characters of an override or a reason that an error repeats
 EXTRAS = {"joblib": "sweep", "submitit": "slurm"}  # launcher: extra that installs it
 
 
@@ -47,10 +50,30 @@ def report_errors() -> Iterator[None]:
         exit_with(known)
 
 
+def refuse_options() -> None:
+    """Have argparse, which Hydra uses, raise a user-facing error in place of its usage lines."""
+
+    def error(_: argparse.ArgumentParser, message: str) -> NoReturn:
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown == message:
+            raise SettingError(message)
+        setting = unknown.lstrip("-").replace(" ", "=", 1)
+        hint = f"write settings without dashes: {setting}" if "=" in setting else "see --help"
+        raise SettingError(f"{unknown}: unknown option; {hint}")
+
+    argparse.ArgumentParser.error = error  # type: ignore[assignment, method-assign]
+
+
 def to_user_error(error: Exception, words: Sequence[str]) -> UserError | None:
     """The user-facing form of an error; None for an error of the program itself."""
     if isinstance(error, ValueError) and isinstance(error.__cause__, OSError):
         error = error.__cause__  # a log file that logging cannot open
+    files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
+    if logging.config.__file__ in files and isinstance(error, ValueError | TypeError | KeyError):
+        return SettingError(f"hydra.job_logging: {one_line(error.__cause__ or error)}")
+    if isinstance(error, RecursionError) and not HydraConfig.initialized():
+        longest = max(words, key=len, default="")
+        return SettingError(f"{longest[:LONG]}…: nested too deeply")
     if isinstance(error, UserError):
         return explain_leftover(error, words) if isinstance(error, UnknownSetting) else error
     if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
@@ -69,8 +92,10 @@ def explain(error: Exception, words: Sequence[str]) -> SettingError:
     if isinstance(error, MissingMandatoryValue):
         return SettingError(f"{error.full_key}: required; add {error.full_key}=VALUE")
     if isinstance(error, OverrideParseException):
-        reason = str(error).strip().splitlines()[0]
-        return SettingError(f"{error.override}: {reason}; quote special characters: 'KEY=\"A B\"'")
+        reason = str(error).strip().splitlines()[0][:LONG]
+        override = str(error.override)
+        shown = override if len(override) < LONG else f"{override[:LONG]}…"
+        return SettingError(f"{shown}: {reason}; quote special characters: 'KEY=\"A B\"'")
     if isinstance(error, MarkedYAMLError) and (mark := error.problem_mark):
         return SettingError(f"{mark.name}, line {mark.line + 1}: invalid YAML: {error.problem}")
     if isinstance(error, MissingConfigException) and error.options:

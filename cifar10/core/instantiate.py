@@ -81,7 +81,7 @@ def call_checked(
         if key not in named and not takes_others:
             known = [f"{prefix}{name}" for name in named if name not in given]
             raise unknown_setting(f"{prefix}{key}", value, known)
-    check_types(function, arguments, prefix)
+    arguments = check_types(function, arguments, prefix)
     for name, parameter in named.items():
         if parameter.default is parameter.empty and name not in given and name not in arguments:
             user = f"; {function.__name__} needs it" if isinstance(function, type) else ""
@@ -129,22 +129,41 @@ def import_class(target: Any, where: str, kind: type[T]) -> type[T]:
     return found
 
 
-def check_types(function: Callable, arguments: Mapping[str, Any], prefix: str) -> None:
-    """Check arguments against a function's annotations; one that cannot be checked accepts any."""
+def is_user_code(target: Any) -> bool:
+    """Whether a specification's class is the user's own, which `CIFAR10_TRUST` admits."""
+    return isinstance(target, str) and target.partition(".")[0] not in PACKAGES
+
+
+def check_types(function: Callable, arguments: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Check arguments against a function's annotations; one that cannot be checked accepts any.
+
+    Returns them with tuples where a function takes no lists, which YAML and JSON have alone.
+    """
     hints: dict[str, Any] = {}
     classes = function.__mro__ if forwards_kwargs(function) else [function]
     for cls in reversed(classes):
         with contextlib.suppress(NameError, TypeError):
             annotated = cls.__init__ if isinstance(cls, type) else cls  # type: ignore[misc] # class
             hints |= typing.get_type_hints(annotated, include_extras=True)
+    checked = dict(arguments)
     for key in arguments.keys() & hints.keys():
-        try:
-            with contextlib.suppress(PydanticUserError):
-                adapter = TypeAdapter(hints[key], config=ConfigDict(arbitrary_types_allowed=True))
-                adapter.validate_python(arguments[key], strict=True)  # "3" and true are no numbers
-        except ValidationError as error:
-            needed = requirement(error.errors())
-            raise SettingError(f"{prefix}{key}={arguments[key]!r}: {needed}") from error
+        with contextlib.suppress(PydanticUserError):
+            adapter = TypeAdapter(hints[key], config=ConfigDict(arbitrary_types_allowed=True))
+            try:
+                adapter.validate_python(checked[key], strict=True)  # "3" and true are no numbers
+            except ValidationError as error:
+                checked[key] = to_tuples(checked[key])
+                try:
+                    adapter.validate_python(checked[key], strict=True)
+                except ValidationError:
+                    needed = requirement(error.errors())
+                    raise SettingError(f"{prefix}{key}={arguments[key]!r}: {needed}") from error
+    return checked
+
+
+def to_tuples(value: Any) -> Any:
+    """A value with tuples for its lists, nested ones too."""
+    return tuple(map(to_tuples, value)) if isinstance(value, list) else value
 
 
 def requirement(details: Iterable[ErrorDetails]) -> str:

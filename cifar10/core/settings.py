@@ -3,7 +3,7 @@
 import itertools
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,14 @@ def reset_sizes(words: Iterable[str]) -> list[str]:
     """Overrides that replace `data.sizes`: Hydra would merge it with that of an experiment."""
     pairs = (["data.sizes=null"] * word.startswith("data.sizes={") + [word] for word in words)
     return list(itertools.chain.from_iterable(pairs))
+
+
+def leave_out_callbacks(words: Sequence[str]) -> list[str]:
+    """On resume, `~callbacks.NAME` as null: a callback that the run added is in no YAML file."""
+    if not any(word.startswith("resume=") for word in words):
+        return list(words)
+    removed = re.compile(r"~callbacks\.([^.=]+)")
+    return [removed.sub(r"++callbacks.\1=null", word) for word in words]
 
 
 def compose(*overrides: str) -> tuple[DictConfig, dict[str, str]]:

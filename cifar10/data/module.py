@@ -12,13 +12,13 @@ from annotated_types import Ge, Gt, Interval, Lt
 from pydantic import BeforeValidator
 from torch import Tensor, nn
 
-from cifar10.core.errors import SettingError
+from cifar10.core.errors import SettingError, one_line
 from cifar10.core.instantiate import instantiate
 from cifar10.core.settings import expand_user
 from cifar10.data import CLASSES, IMAGE_SIZE, MEAN, STD, prepare, sample
 from cifar10.data.augment import Augment, pack, unpack
 from cifar10.data.checksums import CIFAR10
-from cifar10.data.loader import Loader
+from cifar10.data.loader import Loader, transform_each
 
 # Numbers of training images, so that settings are checked before any download.
 TRAIN_SIZES = {"cifar10": 50_000, "sample": sample.TRAIN * 10}
@@ -88,6 +88,8 @@ class InMemoryDataModule(L.LightningDataModule, ABC):
         named = [(f"data.transform.{i}", spec) for i, spec in enumerate(transform or ())]
         transforms = [instantiate(spec, name, nn.Module) for name, spec in named]
         self.transform = nn.Sequential(*transforms) if transforms else None
+        if self.transform:
+            try_transform(self.transform)
         self.pixels = torch.empty(0)  # until setup()
 
     @abstractmethod
@@ -166,6 +168,17 @@ class CIFAR10DataModule(InMemoryDataModule):
         if self.name == "sample":
             return sample.read_sample()
         return prepare.prepare_dataset(self.dir, self.sources, self.download)
+
+
+def try_transform(transform: nn.Module) -> None:
+    """Raise a SettingError unless a transform turns an image into an image."""
+    image = torch.arange(3 * IMAGE_SIZE**2).view(1, 3, IMAGE_SIZE, IMAGE_SIZE)
+    try:
+        transform_each(transform, (image % 256).byte(), iter([(0,)]))
+    except SettingError:
+        raise
+    except Exception as error:  # of torchvision or the user's own code
+        raise SettingError(f"data.transform: {type(error).__name__}: {one_line(error)}") from error
 
 
 def to_count(size: int | float, total: int) -> int:

@@ -131,7 +131,7 @@ def evaluation_settings(
     result: dict[str, Any] = {}
     if zoo.is_pretrained(model):
         result = zoo.model_card(str(model))["result"] | {"precision": {"value": PRECISION}}
-    elif (path := find_checkpoint(model).parent / RESULT_FILE).exists():
+    elif (path := find_run(model) / RESULT_FILE).exists():
         result = read_result(path)
     elif split == "val":
         raise SettingError(f"--split val: needs {path}, which records the validation images")
@@ -142,6 +142,12 @@ def evaluation_settings(
     settings = merge(recorded, current, [], result.get("overrides", []))
     precision = result.get("precision", {}).get("value", "auto")
     return settings["data"], precision, result.get("data", {}).get("digest")
+
+
+def find_run(model: str | Path) -> Path:
+    """The folder of a model's run: its checkpoint may be elsewhere."""
+    path = latest_run() if model == LATEST else expand_user(model)
+    return path if path.is_dir() else find_checkpoint(model).parent
 
 
 def open_split(

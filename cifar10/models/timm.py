@@ -1,9 +1,13 @@
 """Image classifiers of the timm package."""
 
 import difflib
+import functools
 from typing import Any
 
 from torch import Tensor, nn
+
+# Options that fetch or read weights; a checkpoint holds them already.
+WEIGHTS = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
 
 
 class FromTimm(nn.Module):
@@ -14,7 +18,8 @@ class FromTimm(nn.Module):
 
     Args:
         name: timm's model name, such as `resnet18` or `vit_tiny_patch16_224`.
-        options: further arguments of the network, such as `img_size` and `patch_size`.
+        options: further arguments of timm.create_model, such as `img_size`. `pretrained: true`
+            starts the training from timm's weights.
 
     Raises:
         ValueError: timm is not installed or has no such network.
@@ -30,7 +35,15 @@ class FromTimm(nn.Module):
             close = difflib.get_close_matches(name, timm.list_models(), n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise ValueError(f"timm has no network {name!r}{hint}")
-        self.network = timm.create_model(name, num_classes=num_classes, **options)
+        shape = {key: value for key, value in options.items() if key not in WEIGHTS}
+        self.network = timm.create_model(name, num_classes=num_classes, **shape)
+        arguments = {"num_classes": num_classes, **options}
+        loads = options.get("pretrained") or options.get("checkpoint_path")
+        self.pretrained = functools.partial(timm.create_model, name, **arguments) if loads else None
+
+    def load_initial_weights(self) -> None:
+        if self.pretrained:
+            self.network.load_state_dict(self.pretrained().state_dict())
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)

@@ -1,4 +1,4 @@
-"""Callbacks of every run: timing, history, test logits, TensorBoard's HPARAMS."""
+"""Callbacks of every run: timing, last validation, history, test logits, HPARAMS."""
 
 import itertools
 import logging
@@ -10,6 +10,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from cifar10.runs.console import epoch_line
@@ -62,7 +63,9 @@ class Stopwatch(Callback):
         self.training += self.lap(trainer, synchronize=False)  # a GPU's queue must not run dry
 
     def on_validation_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
-        self.training += self.lap(trainer)  # Lightning validates within the epoch
+        seconds = self.lap(trainer)
+        if trainer.state.fn == TrainerFn.FITTING:  # Lightning validates within the epoch
+            self.training += seconds
 
     def on_validation_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
         self.evaluation += self.lap(trainer)
@@ -93,6 +96,28 @@ def to_floats(metrics: Mapping[str, Tensor | float], prefix: str = "") -> dict[s
         for key, value in metrics.items()
         if key.startswith(prefix) and not key.endswith("_step")
     }
+
+
+class FinalValidation(Callback):
+    """Validates after the last epoch, wherever and why training ends, if Lightning did not."""
+
+    step = -1  # of the last validation
+
+    def on_validation_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
+        self.step = trainer.global_step
+
+    def on_train_epoch_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
+        loop = trainer.fit_loop
+        ends = (
+            trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
+            or trainer.global_step == trainer.max_steps
+            or (trainer.should_stop and loop._can_stop_early)
+        )
+        if not ends or self.step == trainer.global_step or not trainer.enable_validation:
+            return
+        trainer.validating = True  # as Lightning does around its own validation
+        loop.epoch_loop.val_loop.run()
+        trainer.training = True
 
 
 class History(Callback):
@@ -141,6 +166,13 @@ class TestLogits(Callback):
 
     def __init__(self) -> None:
         self.batches: list[Tensor] = []
+        self.weights: dict[str, Tensor] = {}  # those of the first batch
+
+    def differs_from(self, weights: Mapping[str, Tensor]) -> bool:
+        """Whether the first test batch met other weights than these."""
+        return any(
+            not torch.equal(value.to(weights[k]), weights[k]) for k, value in self.weights.items()
+        )
 
     def on_test_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
         self.batches = []
@@ -148,13 +180,15 @@ class TestLogits(Callback):
     def on_test_batch_end(
         self,
         trainer: L.Trainer,
-        _: L.LightningModule,
+        module: L.LightningModule,
         outputs: Any,
         batch: Any,
         index: int,
         dataloader_idx: int = 0,
     ) -> None:
         self.batches.append(outputs.float().cpu())
+        if index == 0:
+            self.weights = {key: value.clone() for key, value in module.state_dict().items()}
 
     def on_test_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
         ranks = gather(trainer.world_size, self.batches)

@@ -36,6 +36,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         buffer = io.BytesIO()  # torch reports a full disk as "unexpected pos"
         torch.save(checkpoint, buffer)
         try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)  # a file name may contain folders
             with atomic_write(Path(path)) as file:
                 file.write(buffer.getbuffer())
         except OSError as error:
@@ -79,19 +80,26 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         states = checkpoint.get("callbacks", {})
         last = [s["dirpath"] for key, s in states.items() if key.startswith("LastCheckpoint")]
-        for state in states.values():  # other callbacks may save elsewhere
-            if isinstance(state, dict) and state.get("dirpath") in last:
-                move_to(path.parent.resolve(), state)
-    except (AttributeError, KeyError, TypeError) as error:
+        for old in map(Path, last):
+            for state in states.values():  # other callbacks may save elsewhere
+                if isinstance(state, dict) and is_within(state.get("dirpath"), old):
+                    move_to(path.parent.resolve() / Path(state["dirpath"]).relative_to(old), state)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a checkpoint of a run: unexpected callbacks") from error
     return checkpoint
+
+
+def is_within(path: str | None, folder: Path) -> bool:
+    return path is not None and Path(path).is_relative_to(folder)
 
 
 def move_to(folder: Path, state: dict[str, Any]) -> None:
     """Have a ModelCheckpoint's state name `folder`: the run may have been moved."""
 
+    old = Path(state["dirpath"])
+
     def new_path(path: str) -> str:
-        return str(folder / Path(path).name) if path else path
+        return str(folder / Path(path).relative_to(old)) if path else path
 
     state["dirpath"] = str(folder)
     state["best_k_models"] = {new_path(path): v for path, v in state["best_k_models"].items()}
@@ -99,8 +107,8 @@ def move_to(folder: Path, state: dict[str, Any]) -> None:
         state[key] = new_path(state[key])
 
 
-def find_resumable(folder: Path) -> tuple[Path, int] | None:
-    """The last valid checkpoint of a run and its step, if any; UserError if all are invalid."""
+def find_resumable(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The last valid checkpoint of a run, and its content; UserError if all are invalid."""
     errors = []
     paths = [folder / name for name in (LAST, PREVIOUS)]
     for path in filter(os.path.lexists, paths):  # a dangling link is corrupted, not missing
@@ -113,7 +121,7 @@ def find_resumable(folder: Path) -> tuple[Path, int] | None:
             continue
         for line in errors:
             log.warning("%s; resuming from %s instead", line, path.name)
-        return path, state["global_step"]
+        return path, state
     if errors:
         raise UserError(f"{'; '.join(errors)}; there is no other checkpoint to resume from")
     return None
@@ -125,12 +133,12 @@ def set_aside_corrupt_last(folder: Path) -> None:
         (folder / LAST).replace(folder / f"{LAST}.corrupt")
 
 
-def chosen_checkpoint(trainer: L.Trainer) -> Path | None:
-    """The checkpoint with the best monitored metric, else the last one."""
+def chosen_checkpoint(trainer: L.Trainer) -> ModelCheckpoint | None:
+    """The callback that saved the result: with the best monitored metric, else the last one."""
     callbacks = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
-    callbacks.sort(key=lambda callback: callback.monitor is None)
-    paths = [callback.best_model_path for callback in callbacks if callback.best_model_path]
-    return Path(paths[0]) if paths else None
+    saved = [callback for callback in reversed(callbacks) if callback.best_model_path]
+    monitored = [callback for callback in reversed(saved) if callback.monitor]
+    return next(iter(monitored + saved), None)
 
 
 def step_of(path: Path | None) -> int:

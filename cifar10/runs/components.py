@@ -3,28 +3,37 @@
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import lightning as L
 from annotated_types import Ge
-from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from cifar10.core.errors import SettingError, UserError
-from cifar10.core.instantiate import call_checked, instantiate
+from cifar10.core.instantiate import call_checked, check_types, instantiate
 from cifar10.data import IMAGE_SIZE
 from cifar10.data.module import InMemoryDataModule, Seed
-from cifar10.runs.callbacks import History, Stopwatch, TensorBoardHParams, TestLogits
+from cifar10.runs.callback_settings import complete_callbacks
+from cifar10.runs.callbacks import (
+    FinalValidation,
+    History,
+    Stopwatch,
+    TensorBoardHParams,
+    TestLogits,
+)
 from cifar10.runs.checkpoint import AtomicCheckpointIO
 from cifar10.runs.console import RunProgress
 from cifar10.runs.last_checkpoint import LastCheckpoint, RandomStates
 from cifar10.runs.load import load
-from cifar10.training.classifier import Classifier, check_network
+from cifar10.runs.trainer_settings import build_profiler, check_trainer
+from cifar10.training.classifier import Classifier
 from cifar10.training.hardware import Hardware
 from cifar10.training.muon import Fraction
+from cifar10.training.network_check import check_network
 
 # Lightning's notices about devices and related products; a run prints what matters itself.
 for name in ("lightning.pytorch", "lightning.fabric"):
@@ -45,6 +54,7 @@ class Components:
     history: History
     test_logits: TestLogits
     hardware: Hardware
+    named: dict[str, Any]  # the objects that settings name, by dotted key
 
 
 def build_components(
@@ -101,50 +111,68 @@ def build(
     check_network(classifier.network, len(classes), set(data_module.sizes.values()) - {IMAGE_SIZE})
     classifier.set_memory_format(hardware.layout.value == "channels last")
 
+    validates = data_module.has_validation and trainer.get("limit_val_batches") != 0
+    specs = complete_callbacks(callbacks, trainer, folder, validates, bool(logger))
+    own = instantiate_each(specs, "callbacks", Callback)
     stopwatch, history, test_logits = Stopwatch(), History(), TestLogits()
-    built: list[Callback] = [stopwatch, history, test_logits, TensorBoardHParams(hparams)]
-    built += [RandomStates(), *more_callbacks]
-    if not data_module.has_validation:  # nothing to monitor: the last epoch is the result
-        callbacks = {
-            name: spec
-            for name, spec in (callbacks or {}).items()
-            if not (isinstance(spec, dict) and str(spec.get("monitor")).startswith("val/"))
-        }
-    built += instantiate_each(callbacks, "callbacks", Callback, dirpath=str(folder))
-    # The last checkpoint holds the state of all others after the same epoch.
+    built = [stopwatch, test_logits, TensorBoardHParams(hparams), RandomStates(), *own.values()]
+    # The history follows what may stop the training, the last checkpoint holds the state of all.
+    built += [FinalValidation(), history, *more_callbacks]
     built.sort(key=lambda callback: isinstance(callback, LastCheckpoint))
     on_terminal = sys.stdout is not None and sys.stdout.isatty()
-    defaults: Group = {"enable_progress_bar": on_terminal, "deterministic": deterministic}
+    has_bar = any(isinstance(callback, ProgressBar) for callback in built)
+    defaults: Group = {
+        "enable_progress_bar": on_terminal or has_bar,
+        "deterministic": deterministic,
+    }
     if not data_module.has_validation:
         defaults["limit_val_batches"] = 0
     trainer_settings = defaults | trainer | {"precision": hardware.precision.value}
-    if trainer_settings["enable_progress_bar"] and on_terminal:
+    if trainer_settings["enable_progress_bar"] and on_terminal and not has_bar:
         built.append(RunProgress())
+    profiler = build_profiler(trainer_settings.pop("profiler", None), folder)
+    loggers = instantiate_each(logger, "logger", Logger, save_dir=str(folder))
     built_trainer = instantiate(
         trainer_settings,
         "trainer",
         L.Trainer,
         callbacks=built,
         plugins=[AtomicCheckpointIO()],
-        logger=instantiate_each(logger, "logger", Logger, save_dir=str(folder)),
+        logger=list(loggers.values()),
+        profiler=profiler,
         default_root_dir=str(folder),
     )
+    named: dict[str, Any] = {**own, **loggers, "trainer.profiler": profiler}
+    named |= {"data.transform": data_module.transform, "model": classifier.network}
     if hardware.compile.value != "eager":
         classifier.network.compile()  # in place: checkpoints keep their keys
     return Components(
-        data_module, classifier, built_trainer, stopwatch, history, test_logits, hardware
+        data_module, classifier, built_trainer, stopwatch, history, test_logits, hardware, named
     )
 
 
-def instantiate_each(group: Group | None, where: str, kind: type[T], **defaults: Any) -> list[T]:
-    """The objects of a group of specifications, without those set to null."""
-    objects = []
+def instantiate_each(
+    group: Mapping[str, Any] | None, where: str, kind: type[T], **defaults: Any
+) -> dict[str, T]:
+    """The objects of a group of specifications by dotted key, without those set to null."""
+    objects = {}
     for name, spec in (group or {}).items():
         if spec is not None:
             typed = spec if isinstance(spec, dict) else {}
             given = {key: value for key, value in defaults.items() if key not in typed}
-            objects.append(instantiate(spec, f"{where}.{name}", kind, **given))
+            if str(typed.get("_target_")).endswith(f".{TensorBoardLogger.__name__}"):
+                check_types(writer_limits, typed, f"{where}.{name}.")
+            objects[f"{where}.{name}"] = instantiate(spec, f"{where}.{name}", kind, **given)
     return objects
+
+
+def writer_limits(
+    max_queue: Annotated[int, Ge(1)],
+    flush_secs: Annotated[int, Ge(1)],
+    filename_suffix: str,
+    comment: str,
+) -> None:
+    """The arguments that TensorBoardLogger passes on unchecked to its writer."""
 
 
 def add_teacher(classifier: Classifier, model: str, weight: float) -> None:
@@ -156,22 +184,6 @@ def add_teacher(classifier: Classifier, model: str, weight: float) -> None:
     if teacher.classes != classifier.classes:
         raise SettingError(f"teacher={model}: has other classes: {', '.join(teacher.classes)}")
     classifier.set_teacher(teacher, weight)
-
-
-def check_trainer(trainer: Group) -> None:
-    """Raise a SettingError for what Lightning's Trainer accepts and a run here cannot do."""
-    for key in ("max_epochs", "log_every_n_steps"):  # Lightning accepts -1 and 0
-        value = trainer.get(key)
-        if type(value) is not int or value < 1:
-            raise SettingError(f"trainer.{key}={value}: must be an integer of at least 1")
-    if (interval := trainer.get("val_check_interval")) not in (None, 1.0):
-        raise SettingError(
-            f"trainer.val_check_interval={interval}: must be 1.0; a run that resumes in the middle "
-            f"of an epoch would skip validations within it"
-        )
-    strategy = trainer.get("strategy")
-    if "spawn" in str(strategy) or "fork" in str(strategy):  # results would stay in the children
-        raise SettingError(f"trainer.strategy={strategy}: not supported; use ddp")
 
 
 LOCAL_DATA = ("dir", "sources", "download", "seed")

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -126,12 +127,19 @@ def epoch_line(epoch: int, max_epochs: int | None, values: dict[str, float]) -> 
     return "  ".join(parts)
 
 
-def summary(result: dict[str, Any], folder: Path, report: Path | None = None) -> str:
-    """The closing summary of a finished run; `report` is its page, if it has one."""
+def summary(
+    result: dict[str, Any], folder: Path, report: Path | None = None, profiles: Iterable[Path] = ()
+) -> str:
+    """The closing summary of a finished run, its report's page and the reports of a profiler."""
     test, data, seconds = result["test"], result["data"], result["seconds"]
     low, high = wilson_interval(test["top1"], data["tested"])
-    chosen = {"test": "lowest loss on the TEST SET", None: "last epoch, no validation images"}
-    why = chosen.get(data["validation"], f"lowest val/loss, {result['val'].get('loss', 0):.4f}")
+    metric = result.get("chosen_by", "val/loss" if data["validation"] else None)
+    why = "last epoch" if data["validation"] else "last epoch, no validation images"
+    if metric:
+        key = metric.removeprefix("val/")
+        value = f", {result['val'][key]:.4f}" if key in result["val"] else ""
+        why = f"{'lowest' if key.endswith('loss') else 'highest'} {metric}{value}"
+        why += " on the TEST SET" * (data["validation"] == "test")
     training, total = map(format_duration, (seconds["training"], seconds["total"]))
     rows = [
         ("test top-1", f"{test['top1']:.2%}  (95% confidence interval {low:.2%} to {high:.2%})"),
@@ -143,6 +151,11 @@ def summary(result: dict[str, Any], folder: Path, report: Path | None = None) ->
         ("time", f"{total} (training {training})"),
         ("run folder", str(folder)),
     ]
+    if stopped := result.get("stopped"):
+        rows.insert(5, ("stopped", stopped))
+    if result.get("partial"):
+        limits = ", ".join(f"{key}={value}" for key, value in result["partial"].items())
+        rows.insert(5, ("partial", limits))
     if "test_views" in result:
         rows.insert(1, ("6-view TTA", f"{result['test_views']['top1']:.2%}"))
     if data["tested"] < data["test"]:  # trainer.limit_test_batches
@@ -151,6 +164,7 @@ def summary(result: dict[str, Any], folder: Path, report: Path | None = None) ->
     predict = f"cifar10 predict --model {'latest' if is_default else folder} photo.jpg"
     tensorboard = f"tensorboard --logdir {'outputs' if is_default else folder.parent}"
     has_curves = any(folder.glob("events.out.tfevents.*"))
+    rows += [("profile", str(path)) for path in profiles]
     steps = [f"open {report.name} in the run folder"] if report else []
     steps += [tensorboard, predict] if has_curves else [predict]
     rows += zip(("next", "", ""), steps, strict=False)

@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,11 +10,12 @@ import lightning as L
 import numpy as np
 import torch
 from annotated_types import Ge
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler, ModelCheckpoint
 from torch.optim.lr_scheduler import LambdaLR
 
 from cifar10.runs.callbacks import gather
 from cifar10.runs.checkpoint import LAST, link_previous
+from cifar10.runs.identity import count_tensors
 from cifar10.runs.signals import Interrupted, preemption_signals, signals
 
 
@@ -69,14 +71,22 @@ class LastCheckpoint(ModelCheckpoint):
             dirpath, Path(LAST).stem, save_on_train_epoch_end=True, enable_version_counter=False
         )
         self.every_n_steps = every_n_steps
-        self.seen_step = 0
+        self.seen_step = self.epochs = 0  # epochs: those that the file holds
         self.saved = self.stopping = False
+        # Set by the run: what identifies it, whether an early stop still counts, what records that
+        # there is a checkpoint.
+        self.identity: dict[str, Any] = {}
+        self.keep_stop = True
+        self.on_saved: Callable[[], None] = lambda: None
 
     def on_save_checkpoint(self, trainer: L.Trainer, _: L.LightningModule, state: dict) -> None:
         state["should_stop"] = trainer.should_stop  # set by early stopping
+        tensors = count_tensors(state.get("optimizer_states"))
+        state["run"] = self.identity | {"optimizer_tensors": tensors}
 
     def on_load_checkpoint(self, trainer: L.Trainer, _: L.LightningModule, state: dict) -> None:
-        trainer.should_stop = state.get("should_stop", False)
+        trainer.should_stop = self.keep_stop and state.get("should_stop", False)
+        self.epochs = len(state["callbacks"]["History"]["epochs"])
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         super().on_train_start(trainer, module)
@@ -89,6 +99,9 @@ class LastCheckpoint(ModelCheckpoint):
             done: Any = trainer.fit_loop.epoch_loop.batch_progress.current
             loader: Any = trainer.train_dataloader
             loader.load_state_dict({"epoch": trainer.current_epoch, "position": done.processed})
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Trainer sets it
+                if isinstance(callback, GradientAccumulationScheduler):
+                    callback.on_train_epoch_start(trainer)
 
     def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
         self.flush_and_stop(trainer)
@@ -108,10 +121,12 @@ class LastCheckpoint(ModelCheckpoint):
         if self.stop_requested(trainer) or due:
             self._save_topk_checkpoint(trainer, {})
             self.saved = True
+            self.on_saved()
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         super().on_train_epoch_end(trainer, module)
-        self.saved = True
+        self.saved, self.epochs = True, trainer.current_epoch + 1
+        self.on_saved()
         self.stop_requested(trainer)
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:

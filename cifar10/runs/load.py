@@ -1,6 +1,7 @@
 """Load a trained classifier by name, run or checkpoint file."""
 
 import difflib
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from cifar10.runs.result import RESULT_FILE, read_result
 from cifar10.runs.run_dir import LATEST, latest_run
 from cifar10.training.classifier import Classifier
 from cifar10.training.hardware import choose_layout, choose_precision, device_type
+
+log = logging.getLogger(__name__)
 
 
 def load(model: str | Path, device: str = "auto") -> Classifier:
@@ -70,8 +73,14 @@ def find_checkpoint(model: str | Path) -> Path:
     if not path.is_dir():
         return path
     result = read_result(path / RESULT_FILE) if (path / RESULT_FILE).exists() else {}
-    recorded = Path(str(result.get("checkpoint"))).name
-    for name in (recorded, "best.ckpt", "last.ckpt"):
+    if recorded := result.get("checkpoint"):  # of an unfinished run: the best so far
+        file = path / recorded  # the run may have been moved
+        file = path / file.name if Path(recorded).is_absolute() else file
+        if not file.is_file():
+            raise SettingError(f"{path}: its checkpoint {recorded} is missing; name a file instead")
+        return file
+    for name in ("best.ckpt", "last.ckpt"):
         if (path / name).exists():
+            log.warning("%s records no checkpoint: using %s", path, name)
             return path / name
     raise SettingError(f"{path}: no checkpoint in this folder")

@@ -46,6 +46,10 @@ class Unfinished(BaseModel, extra="allow", strict=True):
     config: Config = Config()  # all settings, which the run resumes with
     settings: Group = {}  # flat, those that runs are compared by
     epochs: int = 0
+    checkpoint: str | None = None  # the file that the figures belong to, relative to the folder
+    chosen_by: str | None = None  # the metric by which it is the best; None: the last
+    stopped: str | None = None  # what ended the training early
+    partial: Group = {}  # the settings by which it used a part of the data only
     history: list[Group] = []
     data: Group = {}
     precision: Group = {}
@@ -141,11 +145,12 @@ def without_local_paths(result: dict[str, Any]) -> dict[str, Any]:
     return published
 
 
-def repeat_command(result: Mapping[str, Any], folder: str = "RUN") -> str:
-    """The command that repeats a run, without its seed; in `folder` if settings changed later."""
+def repeat_command(result: Mapping[str, Any], folder: str = "RUN", with_seed: bool = False) -> str:
+    """The command that repeats a run; it resumes in `folder` if settings changed later."""
     first, *later = (recipe_overrides(part) for part in (result, *result.get("resumed", [])))
     lines = [first, *([f"resume={folder}", *words] for words in later if words)]
-    return " && ".join(shlex.join(["python", "train.py", *words]) for words in lines)
+    command = " && ".join(shlex.join(["python", "train.py", *words]) for words in lines)
+    return f"{command} seed={result['seed']}" if with_seed else command
 
 
 def recipe_overrides(part: Mapping[str, Any]) -> list[str]:

@@ -6,19 +6,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from cifar10.core.errors import SettingError, UserError
 from cifar10.core.settings import flatten, unflatten
+from cifar10.runs.callback_settings import names_of_stops
 from cifar10.runs.checkpoint import LAST, PREVIOUS, find_resumable, set_aside_corrupt_last
+from cifar10.runs.components import Components
+from cifar10.runs.identity import code_digest, why_foreign
 from cifar10.runs.result import RESULT_FILE, read_result, recorded_settings
 
 # Taken from the present machine unless they were typed when the run started.
 LOCAL_KEYS = ("data.dir", "data.sources", "data.download")
 # Duration, place and display of a run may change, never what it computes.
+DURATION = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
 MAY_CHANGE = (
-    *(f"trainer.{key}" for key in ("max_epochs", "log_every_n_steps", "enable_progress_bar")),
+    *DURATION,
+    *(f"trainer.{key}" for key in ("log_every_n_steps", "enable_progress_bar", "profiler")),
     *(f"trainer.{key}" for key in ("devices", "num_nodes", "strategy", "accelerator")),
     *LOCAL_KEYS,
     *("threads", "keep_memory", "compile", "logger", "callbacks.last", "report", "test_views"),
@@ -57,6 +61,7 @@ def merge(
     if before.get("data._target_") != after.get("data._target_"):
         local = []  # another kind of data lies elsewhere
     everything = "experiment" in typed  # an experiment may set any key
+    may_change = (*MAY_CHANGE, *early_stops(recorded, current))
     changed = [
         key
         for key in before.keys() | after.keys()
@@ -64,7 +69,7 @@ def merge(
         and before.get(key, ...) != after.get(key, ...)
     ]
     for key in sorted(changed):
-        if not is_within(key, MAY_CHANGE):
+        if not is_within(key, may_change):
             wanted, was = (f"{key}={s[key]}" if key in s else f"no {key}" for s in (after, before))
             reason = f"the run has {was}, which cannot change on resume"
             raise SettingError(f"{wanted}: {reason}; leave it out or start a new run")
@@ -72,10 +77,35 @@ def merge(
     return unflatten(unchanged | {key: after[key] for key in changed if key in after})
 
 
+def early_stops(*settings: Mapping[str, Any]) -> set[str]:
+    """The dotted names of the early-stopping callbacks in any of several nested settings."""
+    return {name for each in settings for name in names_of_stops(each.get("callbacks"))}
+
+
+def duration(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, by dotted key, that decide when a training ends."""
+    ends = (*DURATION, *early_stops(settings))
+    return {key: value for key, value in flatten(settings).items() if is_within(key, ends)}
+
+
+def keeps_stop(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> bool:
+    """Whether nothing but the number of epochs has changed of what ends a training."""
+    before, now = (duration(each) | {"trainer.max_epochs": None} for each in (recorded, current))
+    return before == now
+
+
 def resolve_settings(
     settings: dict[str, Any], resume: str | None, folder: Path, overrides: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, Any] | None, bool]:
-    """A run's settings; if it resumes another one, that one's result and whether it is finished."""
+    """A run's settings; if it resumes another one, that one's result and whether it is finished.
+
+    Raises:
+        SettingError: there is no such run, a setting must not change, or the run stopped early and
+            nothing that stopped it has changed.
+    """
+    for spec in (settings.get("callbacks") or {}).values():
+        if isinstance(spec, dict) and isinstance(spec.get("dirpath"), str):  # typed in this folder
+            spec["dirpath"] = str(Path(spec["dirpath"]).expanduser().absolute())
     exists = os.path.lexists(folder / RESULT_FILE)
     if resume is None or (resume == "auto" and not exists):
         return settings, None, False
@@ -87,24 +117,50 @@ def resolve_settings(
         return settings, None, False
     recorded = recorded_settings(earlier, folder)
     settings = merge(recorded, settings, overrides, earlier["overrides"])
-    more = settings["trainer"]["max_epochs"] > earlier.get("epochs", 0)
-    finished = earlier["status"] == "ok" and not (more and settings != recorded)
-    return settings, earlier, finished or earlier["status"] == "pruned"
+    if earlier["status"] != "ok":
+        return settings, earlier, earlier["status"] == "pruned"
+    done = settings["trainer"]["max_epochs"] <= earlier.get("epochs", 0)
+    if done or duration(settings) == duration(recorded):
+        return settings, earlier, True
+    if (why := earlier.get("stopped")) and keeps_stop(recorded, settings):
+        typed = f"trainer.max_epochs={settings['trainer']['max_epochs']}"
+        reason = f"the run stopped early, after epoch {earlier['epochs']} ({why})"
+        raise SettingError(f"{typed}: {reason}; to continue, change or remove what stopped it")
+    return settings, earlier, False
+
+
+def run_identity(result: Mapping[str, Any], components: Components) -> dict[str, Any]:
+    """What the checkpoints of a run record of it, as plain values."""
+    settings = result["config"]
+    may_change = (*MAY_CHANGE, *early_stops(settings))
+    flat = flatten(settings).items()
+    return {
+        "started": result["started"],
+        "data": result["data"]["digest"],
+        "code": code_digest(components.classifier.network),
+        "settings": {key: value for key, value in flat if not is_within(key, may_change)},
+    }
 
 
 def resume_point(
-    trainer: L.Trainer, folder: Path, result: dict[str, Any], earlier: dict[str, Any]
+    components: Components, folder: Path, result: dict[str, Any], earlier: dict[str, Any]
 ) -> Path | None:
-    """The checkpoint that a run resumes from; None if it was interrupted before the first."""
-    data = result["data"]
+    """The checkpoint that a run resumes from; None if it was interrupted before the first.
+
+    Raises:
+        UserError: the data or the checkpoints are not those of the run.
+    """
+    trainer, data = components.trainer, result["data"]
     if earlier.get("data", {}).get("digest") not in (None, data["digest"]):
         raise SettingError(f"data: the images of {data['name']} have changed; start a new run")
     if found := find_resumable(folder):
-        path, step = found
+        path, state = found
+        if reason := why_foreign(state, run_identity(result, components), components.classifier):
+            raise UserError(f"{path}: {reason}; restore the run's own file or start a new run")
         if trainer.is_global_zero:
             if path.name == PREVIOUS:
                 set_aside_corrupt_last(folder)
-            continue_logs(trainer.loggers, step)
+            continue_logs(trainer.loggers, state["global_step"])
         return path
     if epochs := earlier.get("epochs"):
         reason = f"{LAST} is missing, although result.json counts {epochs} trained epochs"

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,24 @@ from typing import Any
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from cifar10.core.errors import SettingError, UserError, one_line
-from cifar10.runs.callbacks import to_floats
+from cifar10.runs.blame import blame
+from cifar10.runs.callback_settings import stop_reason
 from cifar10.runs.checkpoint import chosen_checkpoint, step_of
 from cifar10.runs.components import Components, Group, build_components, hyperparameters
 from cifar10.runs.console import announce
-from cifar10.runs.result import device_name, environment, settings_digest, write_final_result
-from cifar10.runs.resume import resume_point
+from cifar10.runs.last_checkpoint import LastCheckpoint
+from cifar10.runs.result import (
+    device_name,
+    environment,
+    settings_digest,
+    write_final_result,
+    write_result,
+)
+from cifar10.runs.resume import keeps_stop, resume_point, run_identity
 from cifar10.runs.run_dir import claim_run_dir, is_first_process
+from cifar10.runs.scores import figures, test
 from cifar10.runs.signals import Interrupted, signals
+from cifar10.runs.trainer_settings import partial_data
 from cifar10.training.hardware import is_out_of_memory
 
 log = logging.getLogger(__name__)
@@ -33,6 +44,7 @@ EXPECTED_WARNINGS = (
     "You're resuming from a checkpoint that ended before the epoch ended",  # the loader resumes
     "It is recommended to use .*sync_dist=True",  # images/s is the sum over processes
     "`isinstance.treespec, LeafSpec.` is deprecated",  # Lightning's own use of torch
+    "Be aware that when using `ckpt_path`, callbacks used to create",  # early stopping left out
 )
 
 
@@ -67,15 +79,19 @@ def run(
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message)
     warnings.filterwarnings("ignore", module="PIL")  # a corrupted image is reported in one line
+    record = Record(folder, result, bool(lock), begun=earlier is None)
     try:
         components = components or build_components(settings, folder)
         with user_errors(components, folder):
             describe(components, result)
-            train(components, folder, result, started, earlier)
+            checkpoint = resume_point(components, folder, result, earlier) if earlier else None
+            record.write()  # only now: a refused resume leaves the earlier result
+            train(components, record, started, earlier, checkpoint)
             test(components, folder, result)
         result["status"] = "ok"
     except Pruned as stop:
-        result.update(status="pruned", error=str(stop))
+        epochs = components.history.epochs if components else []  # there is nothing to resume
+        result.update(status="pruned", error=str(stop), history=epochs, epochs=len(epochs))
     except (KeyboardInterrupt, SystemExit, Interrupted) as stop:
         result.update(status="interrupted", error=one_line(stop))
         raise
@@ -87,10 +103,29 @@ def run(
     finally:
         signals.release()
         result["seconds"] = result.get("seconds", {}) | {"total": time.perf_counter() - started}
+        record.write_final()
         if lock:
-            write_final_result(folder, result)
             lock.release()
     return result
+
+
+@dataclass
+class Record:
+    """The result.json of a run, which the first process writes once the run has begun."""
+
+    folder: Path
+    result: dict[str, Any]
+    is_first: bool
+    begun: bool = False
+
+    def write(self) -> None:
+        self.begun = True
+        if self.is_first:
+            write_result(self.folder, self.result)
+
+    def write_final(self) -> None:
+        if self.is_first and self.begun:
+            write_final_result(self.folder, self.result)
 
 
 def new_result(
@@ -104,6 +139,7 @@ def new_result(
         "settings": hyperparameters(settings),
         "config": settings,
         "config_digest": settings_digest(settings),
+        "partial": partial_data(settings["trainer"]),
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         **environment(),
     }
@@ -117,21 +153,25 @@ def new_result(
 
 @contextmanager
 def user_errors(components: Components, folder: Path) -> Iterator[None]:
-    """Turn errors of Lightning and torch that a user causes into user-facing ones."""
+    """Turn errors of Lightning, torch and the user's own code into user-facing ones."""
     try:
         yield
-    except (OSError, UserError) as error:
-        if folder.is_dir():
+    except Pruned:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError | UserError) and not folder.is_dir():
+            raise UserError(f"{folder} was removed while the run was writing to it") from error
+        if isinstance(error, UserError):
             raise
-        raise UserError(f"{folder} was removed while the run was writing to it") from error
-    except MisconfigurationException as error:
-        raise SettingError(f"trainer or callbacks: {one_line(error)}") from error
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        setting = f"data.batch_size={components.data.batch_size}"
-        reason = f"out of memory; a smaller batch needs less ({one_line(error)})"
-        raise SettingError(f"{setting}: {reason}") from error
+        if is_out_of_memory(error):
+            setting = f"data.batch_size={components.data.batch_size}"
+            reason = f"out of memory; a smaller batch needs less ({one_line(error)})"
+            raise SettingError(f"{setting}: {reason}") from error
+        if blamed := blame(error, components.named):
+            raise blamed from error
+        if isinstance(error, MisconfigurationException):
+            raise SettingError(f"trainer or callbacks: {one_line(error)}") from error
+        raise
 
 
 def describe(components: Components, result: dict[str, Any]) -> None:
@@ -157,46 +197,50 @@ def describe(components: Components, result: dict[str, Any]) -> None:
 
 def train(
     components: Components,
-    folder: Path,
-    result: dict[str, Any],
+    record: Record,
     started: float,
     earlier: dict[str, Any] | None,
+    checkpoint: Path | None,
 ) -> None:
-    """Fit from the start or from the last checkpoint; add the outcome to the result."""
-    trainer, history, stopwatch = components.trainer, components.history, components.stopwatch
+    """Fit from the start or from a checkpoint; add the outcome to the result."""
+    history, stopwatch = components.history, components.stopwatch
+    trainer: Any = components.trainer
+    model, data, result = components.classifier, components.data, record.result
+    last = next((c for c in trainer.callbacks if isinstance(c, LastCheckpoint)), None)
     if trainer.is_global_zero:
-        announce(result, folder)
-    checkpoint = resume_point(trainer, folder, result, earlier) if earlier else None
-    model, data = components.classifier, components.data
+        announce(result, record.folder)
+    if checkpoint is None:
+        model.load_initial_weights()
+
+    def saved() -> dict[str, Any]:
+        """The epochs that count: those that can be resumed from."""
+        epochs = last.epochs if last else len(history.epochs)
+        return {"epochs": epochs, "history": history.epochs[:epochs]}
+
+    def record_saved() -> None:
+        result.update(saved())
+        record.write()
+
+    if last:
+        last.identity = run_identity(result, components)
+        last.keep_stop = earlier is None or keeps_stop(earlier["config"], result["config"])
+        last.on_saved = record_saved
     try:
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        stopped = stop_reason(components.named, trainer)
     finally:
         chosen = chosen_checkpoint(trainer)
-        best = history.by_step.get(step_of(chosen), {})
+        path = Path(chosen.best_model_path) if chosen else None
+        best = history.by_step.get(step_of(path), {})
         set_up = (stopwatch.started or time.perf_counter()) - started
-        result |= {
-            "epochs": len(history.epochs),
-            "checkpoint": os.path.relpath(chosen, folder.resolve()) if chosen else None,
+        result |= saved() | {
+            "checkpoint": os.path.relpath(path, record.folder.resolve()) if path else None,
+            "chosen_by": chosen.monitor if chosen else None,
             "best_epoch": best.get("epoch"),
-            "val": {k.removeprefix("val/"): v for k, v in best.items() if k.startswith("val/")},
-            "history": history.epochs,
+            "val": figures(best, "val"),
             "images_per_second": stopwatch.images_per_second,
             "seconds": {"set_up": set_up, "training": stopwatch.training},
         }
+    result["stopped"] = stopped
     if not stopwatch.images:
         raise SettingError("trainer.limit_train_batches or max_steps: leaves nothing to train")
-
-
-def test(components: Components, folder: Path, result: dict[str, Any]) -> None:
-    """Evaluate the chosen checkpoint on the test set, once; add the figures to the result."""
-    trainer, model, data = components.trainer, components.classifier, components.data
-    best = folder.resolve() / result["checkpoint"] if result["checkpoint"] else None
-    tested = trainer.test(model, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
-    if not tested:
-        raise SettingError("trainer.limit_test_batches: leaves nothing to test")
-    count = int(trainer.num_test_batches[0]) * data.batch_size
-    result["data"]["tested"] = min(count, result["data"]["test"])
-    for split in ("test", "test_views"):
-        if figures := to_floats(tested[0], f"{split}/"):
-            result[split] = {key.removeprefix(f"{split}/"): figures[key] for key in figures}
-    result["seconds"]["evaluation"] = components.stopwatch.evaluation

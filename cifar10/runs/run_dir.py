@@ -83,15 +83,19 @@ def create_run_dir(folder: Path) -> None:
 
 
 def claim_run_dir(folder: Path, result: dict[str, Any], fresh: bool = True) -> FileLock:
-    """Lock a folder and write a result.json; UserError if it is used or not writable."""
+    """Lock a folder and, for a fresh run, write a result.json.
+
+    Raises:
+        UserError: the folder is used or not writable.
+    """
     lock = FileLock(folder / LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
+        remove_temporary_files(folder)
         if fresh:
             refuse_used_dir(folder)
-        remove_temporary_files(folder)
-        write_result(folder, result)
+            write_result(folder, result)
     except Timeout:
         raise UserError(f"{folder} is in use by another process") from None
     except (OSError, UserError) as error:

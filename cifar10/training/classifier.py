@@ -1,10 +1,12 @@
 """The LightningModule: normalisation, network, loss, metrics."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,10 +15,11 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from cifar10.core.errors import SettingError, UserError, one_line
 from cifar10.core.instantiate import instantiate
-from cifar10.data import CLASSES, IMAGE_SIZE, MEAN, STD
+from cifar10.data import CLASSES, MEAN, STD
 from cifar10.training.hardware import autocast
 from cifar10.training.metrics import metrics
 from cifar10.training.muon import Fraction, parameter_groups
+from cifar10.training.network_check import check_network
 from cifar10.training.tta import six_view_tta
 
 
@@ -31,8 +34,9 @@ class Classifier(L.LightningModule):
 
     Args:
         model: specification (see `cifar10.core.instantiate`) of a network from float
-            (N, 3, 32, 32) to logits (N, classes); it may take `num_classes`, and have a method
-            `init_from_images(images)`, called with normalised training images before training.
+            (N, 3, 32, 32) to logits (N, classes); it may take `num_classes`, and have the methods
+            `load_initial_weights()` and `init_from_images(images)`, called in this order before
+            training, the second with normalised training images.
         optimizer: specification of a torch optimizer of `parameter_groups(network)`.
         scheduler: specification of a learning-rate schedule, stepped after every batch.
         label_smoothing: of the training loss; val and test losses have none.
@@ -105,6 +109,18 @@ class Classifier(L.LightningModule):
             buffer.copy_(torch.tensor(values).view(3, 1, 1))
         if init := getattr(self.network, "init_from_images", None):
             init(self.normalise(data.images(data.train_indices[:5000])))
+
+    def load_initial_weights(self) -> None:
+        """Have the network load pretrained weights, before a training starts from them.
+
+        Never called when a checkpoint is loaded, which holds all weights.
+        """
+        if load := getattr(self.network, "load_initial_weights", None):
+            try:
+                load()
+            except (OSError, RuntimeError, ValueError) as error:  # no network, another shape
+                reason = f"model: cannot load initial weights: {one_line(error)}"
+                raise SettingError(reason) from error
 
     def set_memory_format(self, channels_last: bool) -> None:
         """Choose the memory layout of weights and images; values do not change."""
@@ -197,7 +213,7 @@ class Classifier(L.LightningModule):
             raise NonFiniteError(f"the {name} is {loss.item()} {where}: {advice}{saved}")
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer, schedule = self.build_optimizer(int(self.trainer.estimated_stepping_batches))
+        optimizer, schedule = self.build_optimizer(total_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def build_optimizer(self, total_steps: int) -> tuple[Optimizer, LRScheduler]:
@@ -208,28 +224,13 @@ class Classifier(L.LightningModule):
         return optimizer, scheduler
 
 
-@torch.no_grad()
-def check_network(
-    network: nn.Module, num_classes: int, sides: Iterable[int] = (IMAGE_SIZE,)
-) -> None:
-    """Raise a SettingError unless a new network turns blank images of each side into logits."""
-    name = type(network).__name__
-    network.eval()  # so that nothing in it changes
-    for side in sides:
-        try:
-            output = network(torch.zeros(2, 3, side, side))
-        except Exception as error:  # user code may raise anything
-            setting = "model" if side == IMAGE_SIZE else "data.sizes"
-            raise SettingError(
-                f"{setting}: {name} cannot take images of {side}x{side} pixels: {one_line(error)}"
-            ) from error
-        got = type(output).__name__
-        if isinstance(output, Tensor):
-            if output.shape == (2, num_classes) and output.is_floating_point():
-                continue
-            shape = ", ".join(map(str, ["N", *output.shape[1:]]))
-            got = f"{str(output.dtype).removeprefix('torch.')} ({shape})"
-        raise SettingError(
-            f"model: {name} must return one logit per class, float (N, {num_classes}), not {got}"
-        )
-    network.train()
+def total_steps(trainer: L.Trainer) -> int:
+    """The optimizer steps of a training; gradients may accumulate differently in each epoch."""
+    steps = int(trainer.estimated_stepping_batches)  # as if they did as in the first epoch
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Trainer sets it
+        if isinstance(callback, GradientAccumulationScheduler):
+            batches, epochs = trainer.num_training_batches, range(trainer.max_epochs or 0)
+            counts = map(callback.get_accumulate_grad_batches, epochs)
+            steps = sum(math.ceil(batches / count) for count in counts)
+            return min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
+    return steps

@@ -99,7 +99,7 @@ def fastest_precision(device: str) -> Choice:
         return Choice("32-true", "others were not measured on MPS")
     if device == "cpu":
         found = bf16_instructions()
-        reason = f"processor has {found or 'no bf16 instructions'}"
+        reason = f"processor has {found}" if found else "no bf16 instructions"
         return Choice("bf16-mixed" if found else "32-true", reason)
     name, capability = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
     if capability >= (8, 0):

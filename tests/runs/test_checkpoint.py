@@ -86,7 +86,8 @@ def damage(path, how):
 def test_a_corrupt_last_checkpoint_is_replaced_by_the_previous_one(how, tmp_path, caplog):
     write(tmp_path / "previous.ckpt", step=2)
     damage(write(tmp_path / "last.ckpt", step=4), how)
-    assert checkpoint.find_resumable(tmp_path) == (tmp_path / "previous.ckpt", 2)
+    path, state = checkpoint.find_resumable(tmp_path)
+    assert (path.name, state["global_step"]) == ("previous.ckpt", 2)
     assert len(caplog.messages) == 1
     assert "last.ckpt: not a valid checkpoint" in caplog.text
     assert "resuming from previous.ckpt instead" in caplog.text

@@ -127,7 +127,7 @@ def test_latest_is_the_newest_run_also_inside_sweeps(tmp_path, monkeypatch):
 def test_a_run_is_loaded_from_its_recorded_checkpoint_or_its_best(tmp_path):
     for name in ("best.ckpt", "last.ckpt"):
         (tmp_path / name).touch()
-    for recorded, found in (("/moved/last.ckpt", "last"), (5, "best"), (None, "best")):
+    for recorded, found in (("/moved/last.ckpt", "last"), ("best.ckpt", "best"), (None, "best")):
         write_result(tmp_path, {"status": "running", "overrides": [], "checkpoint": recorded})
         assert find_checkpoint(tmp_path) == tmp_path / f"{found}.ckpt"
 

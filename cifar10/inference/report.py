@@ -1,0 +1,35 @@
+"""Draw the report of a finished run anew, from its files."""
+
+from pathlib import Path
+from typing import Any
+
+from cifar10.core.errors import SettingError, UserError
+from cifar10.inference.evaluate import evaluate, evaluation_settings, open_split
+from cifar10.reports.run_report import write_report
+from cifar10.runs.load import load
+from cifar10.runs.result import RESULT_FILE, read_result, repeat_command
+
+
+def draw_report(folder: Path, data_settings: dict[str, Any] | None = None) -> Path:
+    """Write report.html and the figures of a run; returns the page.
+
+    `data_settings` are those of its data, by default as recorded and found on this machine.
+
+    Raises:
+        UserError: the run is unfinished, its data or checkpoint is gone, or drawing failed.
+    """
+    if not folder.is_dir():
+        raise SettingError(f"{folder}: no such run folder")
+    result = read_result(folder / RESULT_FILE)
+    if result["status"] != "ok":
+        raise SettingError(f"{folder}: has no results yet, its status is {result['status']}")
+    classifier = load(folder)
+    data_settings = data_settings or evaluation_settings(folder)[0]
+    data, batches = open_split(data_settings, "test", result["data"]["digest"])
+    _, predictions = evaluate(classifier, batches, result["precision"]["value"], views=False)
+    command = repeat_command(result, str(folder), with_seed=True)
+    tested = [predictions.logits[: result["data"]["tested"]]]
+    page = write_report(folder, result, command, classifier, data, tested)
+    if page is None:
+        raise UserError(f"{folder}: the report could not be drawn")
+    return page

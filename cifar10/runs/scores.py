@@ -1,0 +1,65 @@
+"""The figures of a run: those of its chosen checkpoint file, loaded anew."""
+
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cifar10.core.errors import SettingError
+from cifar10.core.instantiate import is_user_code
+from cifar10.runs.callbacks import to_floats
+from cifar10.runs.checkpoint import read_checkpoint
+from cifar10.runs.components import Components
+from cifar10.runs.load import restore_classifier
+
+log = logging.getLogger(__name__)
+
+
+def test(components: Components, folder: Path, result: dict[str, Any]) -> None:
+    """Evaluate the chosen checkpoint file, loaded anew, on the validation and the test set.
+
+    So the figures are those of the file, whatever callbacks did to the weights meanwhile.
+    """
+    data, test_logits = components.data, components.test_logits
+    trainer: Any = components.trainer
+    if result["checkpoint"]:
+        state = read_checkpoint(folder.resolve() / result["checkpoint"])
+        components.classifier = restore_classifier(state["hyper_parameters"], state["state_dict"])
+        layout = components.hardware.layout.value
+        components.classifier.set_memory_format(channels_last=layout == "channels last")
+    model, loggers = components.classifier, trainer.loggers
+    user_callbacks = [c for c in trainer.callbacks if is_user_code(type(c).__module__)]
+    trainer.callbacks = [components.stopwatch, test_logits]
+    if trainer.enable_validation and data.has_validation:
+        trainer.loggers = []  # they have these figures
+        (scored,) = trainer.validate(model, datamodule=data, verbose=False)
+        trainer.loggers = loggers
+        selected = result["val"].get("loss")
+        result["val"] = figures(scored, "val")
+        if selected and not math.isclose(selected, result["val"]["loss"], rel_tol=1e-3):
+            log.warning(
+                "Warning: val/loss was %.4f in training but is %.4f with the weights of %s: a "
+                "callback changes them",
+                *(selected, result["val"]["loss"], result["checkpoint"]),
+            )
+    trainer.callbacks += user_callbacks  # they may log or draw something
+    tested = trainer.test(model, datamodule=data, verbose=False)
+    if user_callbacks and result["checkpoint"] and test_logits.differs_from(state["state_dict"]):
+        log.warning("Warning: a callback changes the weights for the test; testing again without")
+        trainer.callbacks = [components.stopwatch, test_logits]
+        tested = trainer.test(model, datamodule=data, verbose=False)
+    if not tested:
+        raise SettingError("trainer.limit_test_batches: leaves nothing to test")
+    count = int(trainer.num_test_batches[0]) * data.batch_size
+    result["data"]["tested"] = min(count, result["data"]["test"])
+    for split in ("test", "test_views"):
+        if found := figures(tested[0], split):
+            result[split] = found
+    result["seconds"]["evaluation"] = components.stopwatch.evaluation
+
+
+def figures(metrics: Mapping[str, Any], split: str) -> dict[str, float]:
+    """The metrics of a split, without its name."""
+    found = to_floats(metrics, f"{split}/")
+    return {key.removeprefix(f"{split}/"): value for key, value in found.items()}
