@@ -138,14 +138,36 @@ def demo(
 
 @app.command()
 def summarize(
-    folder: Annotated[str, typer.Argument(help="A folder of runs; latest is the newest sweep.")],
+    folders: Annotated[
+        list[str], typer.Argument(help="Folders of runs, or runs; latest is the newest sweep.")
+    ],
+    runs: Annotated[
+        bool, typer.Option("--runs", help="Also write runs.csv, a row per run.")
+    ] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Include runs on a part of the data.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Output folder; by default FOLDER.")] = None,
 ) -> None:
-    """Summarize a sweep. Prints a table averaged over seeds; writes summary.csv and figures."""
+    """Summarize runs. Prints a table averaged over seeds; writes summary.csv and figures."""
     from cifar10.runs.run_dir import LATEST, latest_run
     from cifar10.sweeps import table
 
-    latest = folder == LATEST  # the newest run that is in a folder of runs
-    print(table.summarise(latest_run(pattern="*/*").parent if latest else expand_user(folder)))
+    paths = [  # latest: the newest run that is in a folder of runs
+        latest_run(pattern="*/*").parent if folder == LATEST else expand_user(folder)
+        for folder in folders
+    ]
+    print(table.summarise(paths, partial=partial, per_run=runs, out=out and expand_user(out)))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run folders.")],
+) -> None:
+    """Compare runs: settings and figures that differ, with 95% confidence intervals."""
+    from cifar10.sweeps.compare import compare
+
+    print(compare([expand_user(run) for run in runs]))
 
 
 @data.command()

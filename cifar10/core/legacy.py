@@ -18,6 +18,8 @@ MOVED = {
     "cifar10.data.folder.FolderDataModule": "cifar10.data.image_folder.FolderDataModule",
     "cifar10.last.LastCheckpoint": "cifar10.runs.last_checkpoint.LastCheckpoint",
 }
+# The value, which changes nothing, of each setting that was added later.
+ADDED = {"teacher": None, "teacher_weight": 0.9, "deterministic": False}
 # The value of each removed setting, for every epoch, that changes nothing.
 NEUTRAL = {"keep_hardest": 1, "data.crops": 32}
 

@@ -4,14 +4,16 @@ import json
 import logging
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from cifar10.core.errors import UserError
-from cifar10.core.legacy import rename_targets, upgrade_settings
-from cifar10.core.settings import flatten
+from cifar10.core.legacy import ADDED, upgrade_config, upgrade_settings
+from cifar10.core.settings import CONFIGS, flatten
 from cifar10.runs.result import RESULT_FILE, read_result, recipe_overrides
 
 log = logging.getLogger(__name__)
@@ -57,61 +59,64 @@ def group_over_seeds(runs: Iterable[Run], same_hardware: bool = False) -> list[G
     """
     runs = [run for run in runs if "settings" in run]
     grouped: dict[str, tuple[dict[str, Any], dict[int, Run]]] = {}
-    compared = zip(runs, compared_settings(runs), strict=True)
+    compared = zip(runs, differing_settings(runs), strict=True)
     for run, settings in sorted(compared, key=lambda pair: str(pair[0].get("started"))):
         if run["status"] == "ok":
             changes = list(filter(None, map(recipe_overrides, run.get("resumed", []))))
             where = describe_hardware(run) if same_hardware else None
             key = json.dumps([settings, changes, where], sort_keys=True)
             grouped.setdefault(key, (settings, {}))[1][run["seed"]] = run
-    return [Group(settings, list(seeds.values())) for settings, seeds in grouped.values()]
-
-
-def compared_settings(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """The settings of each run that differ among the runs, apart from the seed.
-
-    A setting that only some runs have counts where it was typed, or where those runs differ in
-    it. Otherwise a later version has added it, with a default that changes nothing, or it belongs
-    to a class that another setting chooses.
-    """
-    pairs = [(flat_settings(run), typed_settings(run)) for run in runs]
-    counts = Counter(key for settings, _ in pairs for key in settings)
-    partial = {key for key, count in counts.items() if count < len(runs)}
-    untyped = {  # values that nobody typed
-        key: {str(own[key]) for own, words in pairs if key in own and key not in words}
-        for key in partial
-    }
-    compared = []
-    for settings, words in pairs:
-        chosen = {
-            key: value
-            for key, value in settings.items()
-            if key not in partial or key in words or len(untyped[key]) > 1
-        }
-        # Words that choose a whole group, or leave one out: `callbacks=ema`, `~callbacks.best`.
-        for word, value in words.items():
-            chooses = any(word == "experiment" or key.startswith(f"{word}.") for key in partial)
-            if chooses and word not in settings:
-                chosen[word] = value
-        compared.append(chosen)
-    shared = Counter((key, str(value)) for each in compared for key, value in each.items())
+    implied = implied_keys([settings for settings, _ in grouped.values()])
     return [
-        {key: value for key, value in each.items() if shared[key, str(value)] < len(runs)}
-        for each in compared
+        Group({k: v for k, v in settings.items() if k not in implied}, list(seeds.values()))
+        for settings, seeds in grouped.values()
     ]
 
 
+def differing_settings(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The settings of each run that differ among the runs, apart from the seed.
+
+    A setting that a run lacks differs from every value of it.
+    """
+    settings = [flat_settings(run) for run in runs]
+    shared = Counter((key, str(value)) for each in settings for key, value in each.items())
+    return [
+        {key: value for key, value in each.items() if shared[key, str(value)] < len(runs)}
+        for each in settings
+    ]
+
+
+def implied_keys(settings: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The keys whose value follows from a class: `model.dropout` where only ConvNet has it."""
+    implied = set()
+    for key in {key for each in settings for key in each}:
+        group = key.rpartition(".")[0]
+        values: dict[str, set[str]] = {}  # by class
+        for each in settings:
+            values.setdefault(str(each.get(group, "")), set()).add(str(each.get(key, ...)))
+        if len(values) > 1 and all(len(found) == 1 for found in values.values()):
+            implied.add(key)
+    return implied
+
+
 def flat_settings(run: Run) -> dict[str, Any]:
-    """A run's settings by dotted key, with its callbacks, without its seed."""
-    callbacks = flatten(rename_targets(run.get("config", {}).get("callbacks") or {}), "callbacks.")
-    settings = upgrade_settings(run["settings"]) | callbacks
+    """A run's settings by dotted key, with its callbacks, without what changes no result."""
+    config = run.get("config") or {"callbacks": default_callbacks()}  # early ones lack it
+    callbacks = {
+        key.removesuffix("._target_"): str(value) if isinstance(value, list | dict) else value
+        for key, value in flatten(
+            upgrade_config(config, to_resume=False).get("callbacks") or {}, "callbacks."
+        ).items()
+        if not key.startswith("callbacks.last.") and value is not None
+    }
+    settings = ADDED | upgrade_settings(run["settings"]) | callbacks
     return {key: value for key, value in settings.items() if key not in ("seed", "report")}
 
 
-def typed_settings(run: Run) -> dict[str, str]:
-    """The overrides of a run, by key."""
-    parts = [word.lstrip("+~").partition("=") for word in recipe_overrides(run)]
-    return {key: value or "removed" for key, _, value in parts}
+def default_callbacks() -> dict[str, Any]:
+    text = (CONFIGS / "callbacks" / "default.yaml").read_text(encoding="utf-8")
+    callbacks: dict[str, Any] = yaml.safe_load(text)
+    return callbacks
 
 
 def describe_hardware(run: Run) -> str:

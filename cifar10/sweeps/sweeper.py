@@ -88,7 +88,7 @@ class ResumableSweeper(Sweeper):
             if stop.number in preemption_signals():
                 requeue()
             raise
-        print(f"\n{table.summarise(self.folder, self.settings.metric)}")
+        print(f"\n{table.summarise([self.folder], self.settings.metric, partial=True)}")
         if failed:
             advice = "a search does not retry them" if search else f"to retry: {self.command()}"
             raise UserError(f"{failed} run{'s' if failed > 1 else ''} failed; {advice}")

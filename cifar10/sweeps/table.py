@@ -15,7 +15,14 @@ from cifar10.core.errors import UserError, one_line
 from cifar10.core.files import atomic_write
 from cifar10.runs.result import RESULT_FILE, repeat_command
 from cifar10.runs.run_dir import LOCK, is_free
-from cifar10.sweeps.grouping import Group, Run, find_runs, format_mean, group_over_seeds
+from cifar10.sweeps.grouping import (
+    Group,
+    Run,
+    differing_settings,
+    find_runs,
+    format_mean,
+    group_over_seeds,
+)
 from cifar10.sweeps.sweeper import short_name
 
 log = logging.getLogger(__name__)
@@ -23,14 +30,33 @@ log = logging.getLogger(__name__)
 METRICS = (("val", "loss"), ("val", "top1"), ("test", "top1"), ("test", "loss"))
 
 
-def summarise(folder: Path, by: str = "val/loss") -> str:
-    """A table of a sweep's runs, the best mean of `by` first; CSV and figures go to its folder."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
-    if (folder / RESULT_FILE).exists():  # its figures would be overwritten
-        raise UserError(f"{folder}: is a single run; name the folder that contains several")
-    if not (runs := find_runs([folder])):
-        raise UserError(f"{folder}: contains no {RESULT_FILE}")
+def summarise(
+    paths: Sequence[Path],
+    by: str = "val/loss",
+    partial: bool = False,
+    per_run: bool = False,
+    out: Path | None = None,
+) -> str:
+    """A table of runs, the best mean of `by` first; CSV and figures are saved.
+
+    Args:
+        paths: folders of runs, or single runs.
+        partial: include runs on a part of the data, such as those with `limit_train_batches`.
+        per_run: also save runs.csv, with a row per run.
+        out: folder of the files; by default the given folder, the current one if there are several.
+    """
+    for path in paths:
+        if not path.is_dir():
+            raise UserError(f"{path}: {'not a folder' if path.exists() else 'no such folder'}")
+    if len(paths) == 1 and (paths[0] / RESULT_FILE).exists():  # its figures would be overwritten
+        raise UserError(f"{paths[0]}: is a single run; name several, or the folder that has them")
+    if not (found := find_runs(paths)):
+        raise UserError(f"{', '.join(map(str, paths))}: contains no {RESULT_FILE}")
+    out = out or (paths[0] if len(paths) == 1 else Path())
+    runs = [run for run in found if partial or not run.get("partial")]
+    lines = []
+    if left_out := len(found) - len(runs):
+        lines = [f"{'left out':<12}{left_out} runs on a part of the data; add --partial"]
     split, metric = by.split("/")
     sign = 1 if metric == "loss" else -1
     groups = sorted(  # runs without validation come last
@@ -38,21 +64,25 @@ def summarise(folder: Path, by: str = "val/loss") -> str:
         key=lambda group: (not group.values(split, metric), sign * group.mean(split, metric)),
     )
     keys = list(dict.fromkeys(key for group in groups for key in group.settings))
-    with atomic_write(table := folder / "summary.csv") as file:
-        file.write(as_csv(groups, keys).encode())
-    lines = [as_table(groups, keys), ""] if groups else []
-    lines += describe_unfinished(runs)
+    tables = {"summary.csv": as_csv(groups, keys)}
+    if per_run:
+        tables["runs.csv"] = runs_as_csv(runs)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in tables.items():
+        with atomic_write(out / name) as file:
+            file.write(text.encode())
+    lines = [*([as_table(groups, keys), ""] if groups else []), *lines, *describe_unfinished(runs)]
     if groups and groups[0].values(split, metric):
         best = groups[0].runs
         lines.append(f"{'best':<12}{repeat_command(best[0], best[0]['folder'])}")
         lines.extend(f"{'':<12}{run['folder']}" for run in best)
-    files = ", ".join(map(str, [table, *draw_figures(folder / "figures", runs, groups, keys)]))
-    return "\n".join([*lines, f"{'files':<12}{files}"])
+    saved = [*(out / name for name in tables), *draw_figures(out / "figures", runs, groups, keys)]
+    return "\n".join([*lines, f"{'files':<12}{', '.join(map(str, saved))}"])
 
 
 def describe_unfinished(runs: Sequence[Run]) -> list[str]:
     """Lines for the runs without a result, with their status and its reason."""
-    shared = set.intersection(*(set(run["overrides"]) for run in runs))
+    shared = set.intersection(*(set(run["overrides"]) for run in runs)) if runs else set()
     lines = []
     for run in sorted(runs, key=lambda run: str(run["overrides"])):
         if run["status"] not in ("ok", "pruned"):
@@ -100,6 +130,27 @@ def as_csv(groups: Sequence[Group], keys: Sequence[str]) -> str:
         for pair in METRICS:
             cells += [group.mean(*pair) if group.values(*pair) else None, group.std(*pair)]
         writer.writerow([*cells, len(group.runs)])
+    return buffer.getvalue()
+
+
+def runs_as_csv(runs: Sequence[Run]) -> str:
+    """A row per run: folder, status, seed, each setting that differs, all figures."""
+    known = [run for run in runs if "settings" in run]
+    settings = dict(zip(map(id, known), differing_settings(known), strict=True))
+    rows = []
+    for run in runs:
+        row = {"folder": run["folder"], "status": run["status"], "seed": run.get("seed")}
+        row |= settings.get(id(run), {})
+        for split in ("val", "test", "test_views"):
+            row |= {f"{split}/{key}": value for key, value in run.get(split, {}).items()}
+        row |= {key: run.get(key) for key in ("epochs", "best_epoch", "images_per_second")}
+        row |= {f"seconds/{key}": value for key, value in run.get("seconds", {}).items()}
+        rows.append(row)
+    buffer = io.StringIO()
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return buffer.getvalue()
 
 

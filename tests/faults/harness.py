@@ -29,6 +29,8 @@ SMALL = (
 )
 # The same from data that a run must prepare first; see `use_checksums`.
 PREPARING = ("data=cifar10", "data.val_size=200", "data.download=false", *SMALL[1:])
+# What a checkpoint must have in common with that of the undisturbed run, besides its history.
+STATES = ("state_dict", "trained_weights", "optimizer_states", "lr_schedulers", "global_step")
 # What may differ: times, overrides and the state of the checkout.
 TIMES = ("started", "seconds", "images_per_second", "overrides", "resumed", "commit", "clean")
 
@@ -83,14 +85,13 @@ def outcome(folder: Path) -> dict[str, Any]:
     ]
     left = {key: value for key, value in result.items() if key not in TIMES}
     states = {
-        name: torch.load(folder / f"{name}.ckpt", weights_only=True) for name in ("last", "best")
+        str(file.relative_to(folder)): torch.load(file, weights_only=True)
+        for file in sorted(folder.glob("**/*.ckpt"))
+        if file.name != "previous.ckpt"
     }
     return left | {
         "history": history,
-        "states": {
-            name: {key: state[key] for key in ("state_dict", "optimizer_states", "lr_schedulers")}
-            for name, state in states.items()
-        },
+        "states": {name: {key: state.get(key) for key in STATES} for name, state in states.items()},
     }
 
 

@@ -61,7 +61,7 @@ def test_the_latest_of_several_runs_with_one_seed_counts():
     assert group.values("test", "top1") == [2, 4]
 
 
-def test_a_setting_of_a_later_version_separates_runs_only_where_it_was_typed():
+def test_a_removed_setting_separates_runs_only_where_it_changed_something():
     runs = [result(seed, 0.8) for seed in range(3)]
     runs[1]["settings"]["data.crops"] = "[32]"
     runs[2]["settings"]["data.crops"] = "[28]"
@@ -100,14 +100,15 @@ def test_a_callback_whose_class_has_moved_does_not_separate_runs():
 
 def test_settings_of_different_networks_are_compared_where_they_differ():
     def run(seed, **settings):
-        return result(seed, 0.8, settings=settings)
+        named = {key.replace("_", "."): value for key, value in settings.items()}
+        return result(seed, 0.8, settings=named)
 
-    runs = [run(0, model="ConvNet", dropout=0.1), run(0, model="AirNet", width=64)]
+    runs = [run(0, model="ConvNet", model_dropout=0.1), run(0, model="AirNet", model_width=64)]
     assert [set(group.settings) for group in group_over_seeds(runs)] == [{"model"}, {"model"}]
-    runs.append(run(0, model="AirNet", width=128))
+    runs.append(run(0, model="AirNet", model_width=128))
     convnet, *airnets = group_over_seeds(runs)
     assert convnet.settings == {"model": "ConvNet"}
-    assert [group.settings["width"] for group in airnets] == [64, 128]
+    assert [group.settings["model.width"] for group in airnets] == [64, 128]
 
 
 def test_a_run_whose_settings_changed_when_it_resumed_is_another_recipe():

@@ -39,7 +39,7 @@ def test_the_summary_averages_seeds_and_sorts_by_validation_loss(tmp_path):
     reason = "NotFinite: the loss is not a finite number, so that the run ended after one step"
     write(tmp_path, "c", 0, 0.3, 0.1, status="failed", error=reason, test={})
     write(tmp_path, "d", 0, 0.4, 3.0, status="pruned", test={})
-    assert summarise(tmp_path).splitlines() == [
+    assert summarise([tmp_path]).splitlines() == [
         "lr          val loss       val top-1      test top-1  runs",
         "0.2  1.0000 ± 0.1414  50.00% ± 0.00%  40.00% ± 0.00%     2",
         "0.1  1.2000 ± 0.2000  50.00% ± 0.00%  40.00% ± 0.00%     3",
@@ -63,7 +63,7 @@ def test_many_settings_fit_into_80_columns(tmp_path):
     for number in range(4):
         values = dict.fromkeys(keys, number // 2 / 7)
         write(tmp_path, str(number), number % 2, 0.1, 1.0, settings=values)
-    lines = summarise(tmp_path).splitlines()
+    lines = summarise([tmp_path]).splitlines()
     assert lines[0].split()[:5] == ["dropout", "label", "smoothing", "shift", "cutout"]
     assert lines[1].split()[:4] == ["0"] * 4 and lines[2].split()[:4] == ["0.1429"] * 4
     assert max(map(len, lines[:3])) <= 80
@@ -71,12 +71,12 @@ def test_many_settings_fit_into_80_columns(tmp_path):
 
 def test_a_folder_without_runs_or_with_a_single_run_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"contains no result\.json"):
-        summarise(tmp_path)
+        summarise([tmp_path])
     with pytest.raises(UserError, match="no such folder"):
-        summarise(tmp_path / "x")
+        summarise([tmp_path / "x"])
     (tmp_path / "result.json").write_text('{"status": "failed", "overrides": []}')
     with pytest.raises(UserError, match="is a single run"):
-        summarise(tmp_path)
+        summarise([tmp_path])
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_result_with_wrong_types_is_reported_and_skipped(tmp_path, wrong, capl
     (tmp_path / "a" / "result.json").write_text(text)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "result.json").write_text('{"status": "failed", "overrides": ["x=1"]}')
-    assert "failed      b: interrupted" in summarise(tmp_path)
+    assert "failed      b: interrupted" in summarise([tmp_path])
     assert "skipped" in caplog.text
 
 
@@ -96,5 +96,5 @@ def test_a_run_in_another_process_is_not_called_interrupted(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "result.json").write_text('{"status": "running", "overrides": ["x=1"]}')
     with FileLock(tmp_path / "a" / LOCK):
-        assert "running     a: in another process" in summarise(tmp_path)
-    assert "running     a: interrupted" in summarise(tmp_path)
+        assert "running     a: in another process" in summarise([tmp_path])
+    assert "running     a: interrupted" in summarise([tmp_path])

@@ -1,0 +1,64 @@
+"""Two or more runs side by side: their settings and figures that differ."""
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from cifar10.core.errors import SettingError
+from cifar10.runs.result import RESULT_FILE, read_result
+from cifar10.sweeps.grouping import Run, describe_hardware, differing_settings
+from cifar10.training.metrics import wilson_interval
+
+FIGURES = ("test", "test_views", "val")
+
+
+def compare(paths: Sequence[Path]) -> str:
+    """A table of finished runs: differing settings, figures with their 95% confidence intervals.
+
+    Of two runs it also gives the difference of each accuracy with its interval, as if the images of
+    both were drawn independently.
+    """
+    runs = [read_result(path / RESULT_FILE) for path in paths]
+    for path, run in zip(paths, runs, strict=True):
+        if run["status"] != "ok":
+            raise SettingError(f"{path}: has no results, its status is {run['status']}")
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("", *map(str, paths), *(["difference"] if len(runs) == 2 else [])):
+        table.add_column(name, overflow="fold")
+    settings = differing_settings(runs)
+    for key in sorted({key for each in settings for key in each}):
+        table.add_row(key, *(str(each.get(key, "-")) for each in settings))
+    table.add_row("seed", *(str(run["seed"]) for run in runs))
+    if len(set(map(describe_hardware, runs))) > 1:
+        table.add_row("hardware", *map(describe_hardware, runs))
+    if any(run.get("partial") for run in runs):
+        table.add_row("part of data", *(", ".join(run.get("partial") or {}) or "-" for run in runs))
+    for split in FIGURES:
+        for key in runs[0].get(split, {}):
+            if all(key in run.get(split, {}) for run in runs):
+                table.add_row(f"{split}/{key}", *figure_cells(runs, split, key))
+    times = [f"{run['seconds'].get('training', math.nan):,.1f} s" for run in runs]
+    table.add_row("training", *times)
+    buffer = io.StringIO()
+    Console(file=buffer, width=100, force_jupyter=False).print(table)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().rstrip().splitlines())
+
+
+def figure_cells(runs: Sequence[Run], split: str, key: str) -> list[str]:
+    """A figure of each run, an accuracy with its interval; of two runs their difference."""
+    values = [run[split][key] for run in runs]
+    if key == "loss":
+        change = f"{values[1] - values[0]:+.4f}"
+        return [*(f"{value:.4f}" for value in values), *([change] if len(runs) == 2 else [])]
+    counts = [run["data"]["val" if split == "val" else "tested"] for run in runs]
+    intervals = map(wilson_interval, values, counts)
+    cells = [f"{v:.2%} ({a:.2%} to {b:.2%})" for v, (a, b) in zip(values, intervals, strict=True)]
+    if len(runs) == 2:
+        variance = sum(v * (1 - v) / n for v, n in zip(values, counts, strict=True))
+        margin = 1.96 * math.sqrt(variance)
+        cells.append(f"{values[1] - values[0]:+.2%} ± {margin:.2%}")
+    return cells
