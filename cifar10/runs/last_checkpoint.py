@@ -79,6 +79,11 @@ class LastCheckpoint(ModelCheckpoint):
         self.keep_stop = True
         self.on_saved: Callable[[], None] = lambda: None
 
+    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        super().setup(trainer, module, stage)
+        # With max_steps, Lightning would resume from the end of an epoch with an empty epoch.
+        trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
+
     def on_save_checkpoint(self, trainer: L.Trainer, _: L.LightningModule, state: dict) -> None:
         state["should_stop"] = trainer.should_stop  # set by early stopping
         tensors = count_tensors(state.get("optimizer_states"))

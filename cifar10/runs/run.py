@@ -243,4 +243,6 @@ def train(
         }
     result["stopped"] = stopped
     if not stopwatch.images:
-        raise SettingError("trainer.limit_train_batches or max_steps: leaves nothing to train")
+        raise SettingError(
+            "trainer.limit_train_batches, max_steps or max_time: leaves nothing to train"
+        )

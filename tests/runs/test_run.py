@@ -172,7 +172,7 @@ def test_only_epochs_with_validation_and_the_last_have_validation_figures(tiny, 
     ("override", "message"),
     [
         ("+trainer.limit_test_batches=0", "limit_test_batches: leaves nothing to test"),
-        ("trainer.limit_train_batches=0", "limit_train_batches or .*: leaves nothing to train"),
+        ("trainer.limit_train_batches=0", "limit_train_batches, .*: leaves nothing to train"),
         ("callbacks.best.monitor=foo", "callbacks.best.monitor=foo: no such metric; choose from"),
         ("+trainer.val_check_interval=100", "trainer.val_check_interval=100: must be 1.0"),
         ("+trainer.strategy=ddp_spawn", "trainer.strategy=ddp_spawn: not supported; use ddp"),
