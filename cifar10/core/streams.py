@@ -40,7 +40,7 @@ def guard_output() -> None:
         stream = getattr(sys, name)
         if stream is None:  # closed
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - until the end
-        elif type(stream) is io.TextIOWrapper and isinstance(stream.buffer, io.BufferedWriter):
+        elif type(stream) is io.TextIOWrapper:  # not one of a notebook or a test
             stream.flush()
             buffer = io.BufferedWriter(Forgiving(stream.fileno(), name), 1 << 13)
             guarded = io.TextIOWrapper(buffer, stream.encoding, "backslashreplace", None, True)

@@ -2,6 +2,7 @@
 
 import io
 import math
+import string
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,12 +23,15 @@ def compare(paths: Sequence[Path]) -> str:
     Of two runs it also gives the difference of each accuracy with its interval, as if the images of
     both were drawn independently.
     """
+    if not 1 < len(paths) <= len(string.ascii_uppercase):
+        raise SettingError("compare: name two to 26 runs")
     runs = [read_result(path / RESULT_FILE) for path in paths]
     for path, run in zip(paths, runs, strict=True):
         if run["status"] != "ok":
             raise SettingError(f"{path}: has no results, its status is {run['status']}")
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("", *map(str, paths), *(["difference"] if len(runs) == 2 else [])):
+    letters = string.ascii_uppercase[: len(runs)]
+    for name in ("", *letters, *(["B - A"] if len(runs) == 2 else [])):
         table.add_column(name, overflow="fold")
     settings = differing_settings(runs)
     for key in sorted({key for each in settings for key in each}):
@@ -45,7 +49,9 @@ def compare(paths: Sequence[Path]) -> str:
     table.add_row("training", *times)
     buffer = io.StringIO()
     Console(file=buffer, width=100, force_jupyter=False).print(table)
-    return "\n".join(line.rstrip() for line in buffer.getvalue().rstrip().splitlines())
+    legend = [f"{letter}  {path}" for letter, path in zip(letters, paths, strict=True)]
+    lines = buffer.getvalue().rstrip().splitlines()
+    return "\n".join([*legend, "", *(line.rstrip() for line in lines)])
 
 
 def figure_cells(runs: Sequence[Run], split: str, key: str) -> list[str]:

@@ -63,3 +63,33 @@ def test_a_missing_timm_is_reported_with_how_to_install_it(settings, monkeypatch
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(SettingError, match=r"pip install -e '\.\[timm\]'"):
         build(settings, "model.name=resnet18")
+
+
+def test_initial_weights_are_loaded_at_the_start_only(settings, tmp_path, monkeypatch):
+    import timm
+    from safetensors.torch import save_file
+
+    from cifar10.runs.components import build_components
+    from cifar10.runs.load import load
+    from cifar10.runs.result import read_result
+    from cifar10.runs.run import run
+
+    source = timm.create_model("resnet10t", num_classes=10)
+    with torch.no_grad():
+        source.fc.bias.fill_(3.0)
+    file = tmp_path / "weights.safetensors"
+    save_file(source.state_dict(), file)
+    options = f"{{pretrained:true,pretrained_cfg_overlay:{{file:{file},num_classes:10}}}}"
+    words = ["data=sample", "model=timm", "model.name=resnet10t", f"++model.options={options}"]
+    words += ["trainer.max_epochs=1", "+trainer.limit_train_batches=1", "data.batch_size=20"]
+    words += ["optimizer=sgd", "optimizer.lr=1e-9", "report=false"]
+    chosen = settings(*words)
+    run(chosen, tmp_path / "run")
+    file.unlink()
+    trained = load(tmp_path / "run", "cpu")
+    assert trained.network.network.fc.bias.mean().item() == pytest.approx(3.0, abs=1e-3)
+    longer = settings(*words, "trainer.max_epochs=2")
+    earlier = read_result(tmp_path / "run" / "result.json")
+    assert run(longer, tmp_path / "run", earlier=earlier)["epochs"] == 2
+    with pytest.raises(SettingError, match="model: cannot load initial weights: "):
+        run(chosen, tmp_path / "other", components=build_components(chosen, tmp_path / "other"))

@@ -1,0 +1,144 @@
+"""Errors of what a user configures or has written name the setting, and show the user's code."""
+
+import sys
+
+import pytest
+
+from cifar10.core.errors import SettingError
+from cifar10.runs.components import build_components
+from cifar10.runs.run import run
+
+OWN = """
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.layer = nn.Linear(3072, num_classes)
+
+    def forward(self, images):
+        if self.training:
+            self.helper(images)
+        return self.layer(images.flatten(1))
+
+    def helper(self, images):
+        raise ValueError("only in training")
+
+
+class Broken(Callback):
+    def on_train_batch_end(self, *_):
+        return 1 / 0
+
+
+class Sometimes(nn.Module):
+    def forward(self, image):
+        if image.float().mean() > 60 and image[0, 0, 0] != image[0, 0, 1] - 1:
+            raise RuntimeError("this image is too bright")
+        return image
+
+
+class EMALike(Callback):
+    def on_validation_start(self, trainer, module):
+        self.kept = {k: v.clone() for k, v in module.state_dict().items()}
+        module.load_state_dict({k: v * 0.5 for k, v in self.kept.items()})
+
+    def on_validation_end(self, trainer, module):
+        module.load_state_dict(self.kept)
+
+    on_test_start, on_test_end = on_validation_start, on_validation_end
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """The settings that choose a class of the user's file `own.py`."""
+    (tmp_path / "own.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CIFAR10_TRUST", "own")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "own", raising=False)
+    return lambda name: {"_target_": f"own.{name}"}
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "message", "line"),
+    [
+        ("model", "Net", "model: ValueError: only in training", "in helper"),
+        ("callbacks", "Broken", "callbacks.x: ZeroDivisionError", "return 1 / 0"),
+        ("transform", "Sometimes", "data.transform: RuntimeError: this image is", "in forward"),
+    ],
+)
+def test_an_error_of_the_users_code_shows_it_from_their_file_on(
+    where, name, message, line, own, tiny, tmp_path
+):
+    settings = tiny()
+    if where == "callbacks":
+        settings["callbacks"]["x"] = own(name)
+    elif where == "transform":
+        settings["data"]["transform"] = [own(name)]
+    else:
+        settings["model"] = own(name)
+    with pytest.raises(SettingError, match=message) as error:
+        run(settings, tmp_path / "run")
+    first, second, *_ = error.value.details.splitlines()
+    assert first == "Traceback (most recent call last):"
+    assert second.startswith(f'  File "{tmp_path}/own.py"')
+    assert line in error.value.details
+    assert "cifar10/" not in error.value.details
+
+
+def test_a_callback_that_changes_the_weights_is_named_and_the_figures_are_those_of_the_file(
+    own, tiny, tmp_path, caplog
+):
+    from cifar10.inference.evaluate import evaluate, evaluation_settings, open_split
+    from cifar10.runs.load import load
+
+    settings = tiny("trainer.max_epochs=2", "optimizer.lr=0.2")
+    settings["callbacks"]["x"] = own("EMALike")
+    result = run(settings, tmp_path / "run")
+    assert "a callback changes them" in caplog.text
+    assert "a callback changes the weights for the test" in caplog.text
+    data, precision, digest = evaluation_settings(tmp_path / "run")
+    for split in ("test", "val"):
+        _, batches = open_split(data, split, digest)
+        scores, _ = evaluate(load(tmp_path / "run"), batches, precision, views=False)
+        assert {key: scores[key] for key in result[split]} == result[split]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["+logger.tensorboard.flush_secs=abc"], "logger.tensorboard.flush_secs='abc': must be"),
+        (["+trainer.accumulate_grad_batches=0"], "accumulate_grad_batches=0: must be at least 1"),
+        (["+trainer.check_val_every_n_epoch=0"], "check_val_every_n_epoch=0: must be at least 1"),
+        (["+trainer.gradient_clip_val=-1"], "gradient_clip_val=-1: must be at least 0"),
+        (["+trainer.gradient_clip_val=x"], "gradient_clip_val='x': must be a number"),
+        (["+trainer.gradient_clip_algorithm=x"], "gradient_clip_algorithm='x': must be 'norm'"),
+        (["+trainer.max_steps=0"], "max_steps=0: must be"),
+        (["+trainer.limit_val_batches=1.5"], "limit_val_batches=1.5: must be"),
+        (["+trainer.overfit_batches=-1"], "overfit_batches=-1: must be"),
+        (["+trainer.min_epochs=0"], "min_epochs=0: must be"),
+        (["+trainer.barebones=true"], "trainer.barebones=true: "),
+        (["+trainer.profiler=fast"], "trainer.profiler=fast: choose from simple"),
+        (["+trainer.max_time=soon"], "trainer: .*soon"),
+        (
+            ["data.transform=[{_target_:torchvision.transforms.v2.MixUp,num_classes:10}]"],
+            "data.transform: ",
+        ),
+        (
+            ["data.transform=[{_target_:torchvision.transforms.v2.RandomCrop,size:50}]"],
+            "data.transform: ValueError: Required crop size",
+        ),
+        (["data.transform=[{_target_:torch.nn.Flatten}]"], "data.transform: must return uint8"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_training_in_one_line(
+    overrides, message, tiny, tmp_path
+):
+    with pytest.raises(SettingError, match=message) as error:
+        build_components(tiny(*overrides), tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
