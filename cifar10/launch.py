@@ -4,7 +4,7 @@ torch and Lightning, which take seconds to import, are imported only once a run 
 """
 
 import gc
-import logging
+import logging.config
 import math
 import os
 import shlex
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from cifar10.core.errors import SettingError, one_line
 from cifar10.core.hydra_errors import refuse_options, report_errors
@@ -84,6 +84,7 @@ class StartHook(Callback):
         with report_errors():  # Hydra would only print a warning
             from cifar10.runs.run_dir import choose_run_dir, create_run_dir, launched_rank
 
+            try_logging(config)
             words = [word.lstrip("+") for word in config.hydra.overrides.hydra]
             is_named = any(word.startswith("hydra.run.dir=") for word in words)
             folder = choose_run_dir(config.resume, config.hydra.run.dir, is_named)
@@ -93,6 +94,16 @@ class StartHook(Callback):
                 config.hydra.output_subdir = None  # the run already has its .hydra/
             elif "LOCAL_RANK" not in os.environ:  # the first of several processes
                 create_run_dir(folder)
+
+
+def try_logging(config: DictConfig) -> None:
+    """Set logging up as Hydra will once there is a folder; its errors are reported by then."""
+    logs: Any = OmegaConf.to_container(config.hydra.job_logging)
+    for handler in (logs or {}).get("handlers", {}).values():
+        if "filename" in handler:
+            handler |= {"filename": os.devnull, "delay": True}
+    if logs:
+        logging.config.dictConfig(logs)
 
 
 def launch(cfg: DictConfig) -> float:
@@ -117,7 +128,7 @@ def launch(cfg: DictConfig) -> float:
 
 
 def run_single(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str, Any]:
-    from cifar10.runs.console import summary
+    from cifar10.runs.console import already_finished, summary
     from cifar10.runs.run_dir import is_first_process
     from cifar10.runs.trainer_settings import profile_files
 
@@ -181,13 +192,6 @@ def train_and_report(
     classifier, data, logits = parts.classifier, parts.data, parts.test_logits.batches
     loggers, step = parts.trainer.loggers, parts.trainer.global_step
     return result, write_report(folder, result, command, classifier, data, logits, loggers, step)
-
-
-def already_finished(result: dict[str, Any]) -> str:
-    """Why there is nothing left to train, and how a run continues."""
-    if stopped := result.get("stopped"):
-        return f"stopped early ({stopped}); change or remove what stopped it to continue"
-    return "already finished; raise trainer.max_epochs to continue"
 
 
 def finish_report(settings: dict[str, Any], result: dict[str, Any], folder: Path) -> None:

@@ -29,6 +29,8 @@ from cifar10.training.tta import flip_tta, six_view_tta
 log = logging.getLogger(__name__)
 
 PRECISION = "32-true"  # of pretrained models' published scores; the same on every machine
+# Of weights and images, where Lightning's precision does not mix types.
+WEIGHTS = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
 Split = Literal["test", "val"]
 
 
@@ -81,7 +83,7 @@ def evaluate(
     kinds = ["single", "mirrored", "six_views"] if views else ["single"]
     scores = {kind: metrics("", (1, 3, 5), count).to(device) for kind in kinds}
     parts: list[Predictions] = []
-    classifier.eval()
+    classifier.eval().to(WEIGHTS.get(precision, torch.float32))
     for images, labels in batches:
         images, labels = images.to(device), labels.to(device)
         with autocast(device.type, precision):

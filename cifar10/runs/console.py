@@ -169,3 +169,10 @@ def summary(
     steps += [tensorboard, predict] if has_curves else [predict]
     rows += zip(("next", "", ""), steps, strict=False)
     return "\n".join(f"{name:<11} {value}" for name, value in rows)
+
+
+def already_finished(result: dict[str, Any]) -> str:
+    """Why there is nothing left to train, and how a run continues."""
+    if stopped := result.get("stopped"):
+        return f"stopped early ({stopped}); change or remove what stopped it to continue"
+    return "already finished; raise trainer.max_epochs to continue"

@@ -27,7 +27,8 @@ class CrossEntropy(Metric):
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        self.total += F.cross_entropy(logits.float(), labels, reduction="sum")
+        # With `bf16-true`, Lightning converts the sum to bfloat16, which rounds it to 2 digits.
+        self.total = self.total.float() + F.cross_entropy(logits.float(), labels, reduction="sum")
         self.count += len(labels)
 
     def compute(self) -> Tensor:

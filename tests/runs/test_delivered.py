@@ -37,6 +37,10 @@ CALLBACKS = {
     "ema late": ["callbacks=ema", "callbacks.ema.start=5"],
     "elsewhere": ["+callbacks.best.dirpath=models"],
     "top1": ["callbacks.best.monitor=val/top1"],
+    "named": ["callbacks.best.filename='best-{epoch}-{val/loss:.3f}'"],
+    "without best": ["~callbacks.best"],
+    "bf16": ["trainer.precision=bf16-true"],
+    "double": ["trainer.precision=64-true"],
 } | {
     name: [
         f"+callbacks.x._target_=lightning.pytorch.callbacks.{name}",
@@ -68,7 +72,7 @@ REFUSED = (
 )
 SHORT = (
     *REFUSED,
-    *("ema", "ema late", "elsewhere", "top1"),
+    *("ema", "ema late", "elsewhere", "top1", "named", "without best", "bf16", "double"),
     *("EMAWeightAveraging", "GradientAccumulationScheduler", "ModelCheckpoint"),
 )
 
