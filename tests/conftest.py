@@ -205,6 +205,8 @@ def type_in(tmp_path, monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
     logs = logging.getLogger().handlers[:]
     levels = {name: logging.getLogger(name).level for name in (None, "cifar10")}
     yield run
+    for handler in set(logging.getLogger().handlers) - set(logs):
+        handler.close()
     logging.getLogger().handlers[:] = logs
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)

@@ -110,6 +110,8 @@ def build(
     check_trainer(trainer)
     check_network(classifier.network, len(classes), set(data_module.sizes.values()) - {IMAGE_SIZE})
     classifier.set_memory_format(hardware.layout.value == "channels last")
+    if hardware.precision.value in ("64-true", "64"):
+        classifier.double()  # Lightning would only after it has loaded a checkpoint in float32
 
     validates = data_module.has_validation and trainer.get("limit_val_batches") != 0
     specs = complete_callbacks(callbacks, trainer, folder, validates, bool(logger))

@@ -22,6 +22,7 @@ NETWORKS = {
     "convnet": ("model=convnet", *FEW),
     "airnet": ("model=airnet", "model.widths=[16,32,32]", *FEW),
     "resnet18": ("model=resnet18", *FEW),
+    "smaller images": ("model=airnet", "model.widths=[16,32,32]", *FEW, "data.sizes={1:24,2:28}"),
     "timm": ("model=timm", "model.name=resnet10t", *FEW),
 }
 # Settings that are added to those of the small run.
@@ -48,9 +49,8 @@ RECIPES = {
     "teacher": ("teacher=convnet", "data.batch_size=50", "+trainer.limit_train_batches=3"),
     "folder": ("data=folder", "data.dir=PHOTOS", "data.batch_size=10"),
     "torchvision": ("data=torchvision", "data.name=sample", "data.val_size=200"),
-    "smaller images": ("data.sizes={1:24,2:28,3:32}", "data.flip=random", "data.cutout=8"),
     "named checkpoints": callback(
-        "ModelCheckpoint", "monitor=val/loss", "save_top_k=2", "filename='sub/{epoch}'"
+        "ModelCheckpoint", "monitor=val/top5", "save_top_k=2", "filename='sub/{epoch}'"
     ),
     "scheduled accumulation": callback("GradientAccumulationScheduler", "scheduling={0:1,1:3}"),
     "lightning's ema": callback("EMAWeightAveraging", "decay=0.8"),
