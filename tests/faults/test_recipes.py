@@ -20,9 +20,9 @@ def callback(name: str, *settings: str) -> tuple[str, ...]:
 
 NETWORKS = {
     "convnet": ("model=convnet", *FEW),
-    "airnet": ("model=airnet", "model.widths=[16,32,32]", *FEW),
+    "airnet": ("model=airnet", "model.widths=[32,32,32]", *FEW),
     "resnet18": ("model=resnet18", *FEW),
-    "smaller images": ("model=airnet", "model.widths=[16,32,32]", *FEW, "data.sizes={1:24,2:28}"),
+    "smaller images": ("model=airnet", "model.widths=[32,32,32]", *FEW, "data.sizes={1:24,2:28}"),
     "timm": ("model=timm", "model.name=resnet10t", *FEW),
 }
 # Settings that are added to those of the small run.
