@@ -146,7 +146,8 @@ def new_result(
     if earlier:
         changed = [word for word in overrides if word not in earlier["overrides"]]
         now = {"overrides": changed} | {key: result[key] for key in ("commit", "clean", "versions")}
-        result |= {key: earlier[key] for key in ("overrides", "started")}
+        kept = ("overrides", "started", "epochs", "history")  # those of the last checkpoint
+        result |= {key: earlier[key] for key in kept if key in earlier}
         result["resumed"] = [*earlier.get("resumed", []), now]
     return result
 
