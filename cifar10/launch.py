@@ -98,7 +98,7 @@ class StartHook(Callback):
 
 def try_logging(config: DictConfig) -> None:
     """Set logging up as Hydra will once there is a folder; its errors are reported by then."""
-    logs: Any = OmegaConf.to_container(config.hydra.job_logging)
+    logs: Any = OmegaConf.to_container(config.hydra.get("job_logging") or OmegaConf.create())
     for handler in (logs or {}).get("handlers", {}).values():
         if "filename" in handler:
             handler |= {"filename": os.devnull, "delay": True}
