@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from cifar10.core.errors import UserError
+from cifar10.core.instantiate import is_user_code
 from cifar10.core.legacy import ADDED, upgrade_config, upgrade_settings
 from cifar10.core.settings import CONFIGS, flatten
 from cifar10.runs.result import RESULT_FILE, read_result, recipe_overrides
@@ -110,6 +111,11 @@ def flat_settings(run: Run) -> dict[str, Any]:
         if not key.startswith("callbacks.last.") and value is not None
     }
     settings = ADDED | upgrade_settings(run["settings"]) | callbacks
+    if (data := run.get("data", {})).get("name") == "folder":  # CIFAR-10 is always the same
+        settings["data.digest"] = data.get("digest")
+    for group, spec in config.items():  # two of the user's classes may have one name
+        if isinstance(spec, dict) and is_user_code(spec.get("_target_")):
+            settings[group] = spec["_target_"]
     return {key: value for key, value in settings.items() if key not in ("seed", "report")}
 
 

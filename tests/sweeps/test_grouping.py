@@ -127,3 +127,15 @@ def test_results_are_found_below_folders_and_unreadable_ones_reported(tmp_path, 
     (tmp_path / "result.json").write_text("")
     assert [found["seed"] for found in find_runs([tmp_path])] == [1, 3]
     assert "result.json" in caplog.text and caplog.text.count("skipped") == 1
+
+
+def test_other_images_and_other_classes_of_one_name_are_separate_groups():
+    runs = [
+        result(n, 0.8, data={"name": "folder", "digest": digest}) for n, digest in enumerate("aab")
+    ]
+    assert sizes(runs) == [2, 1]
+    runs = [
+        result(n, 0.8, config={"model": {"_target_": f"{module}.Net"}})
+        for n, module in enumerate(("mine", "mine", "yours"))
+    ]
+    assert sizes(runs) == [2, 1]
