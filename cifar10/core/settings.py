@@ -62,8 +62,7 @@ def leave_out_callbacks(words: Sequence[str]) -> list[str]:
     """On resume, `~callbacks.NAME` as null: a callback that the run added is in no YAML file."""
     if not any(word.startswith("resume=") for word in words):
         return list(words)
-    removed = re.compile(r"~callbacks\.([^.=]+)")
-    return [removed.sub(r"++callbacks.\1=null", word) for word in words]
+    return [re.sub(r"^~callbacks\.([^.=]+)$", r"++callbacks.\1=null", word) for word in words]
 
 
 def compose(*overrides: str) -> tuple[DictConfig, dict[str, str]]:

@@ -70,6 +70,8 @@ def complete_callbacks(
             check_metric(f"{where}.monitor", monitor, validates, own_metrics)
             complete_monitor(spec, where, monitor, named, trainer)
         if issubclass(cls, lightning.ModelCheckpoint):
+            if not isinstance(spec.get("dirpath"), str | None):
+                raise SettingError(f"{where}.dirpath={spec['dirpath']!r}: must be text")
             spec["dirpath"] = str(Path(spec.get("dirpath") or folder).expanduser().absolute())
             check_files(spec, where, files, folder)
         complete[name] = spec
@@ -109,6 +111,8 @@ def complete_monitor(
         right["mode"] = "min" if monitor.endswith("loss") else "max"
         in_training = monitor in TRAIN_METRICS
         right |= dict.fromkeys(("save_on_train_epoch_end", "check_on_train_epoch_end"), in_training)
+    elif "mode" in named and "mode" not in spec:
+        raise SettingError(f"{where}.mode: required with monitor={monitor}; set min or max")
     for key in right.keys() & named.keys():
         if spec.get(key) not in (None, right[key]):
             reason = f"{monitor} needs {key}={str(right[key]).lower()}; remove the setting"

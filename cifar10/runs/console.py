@@ -138,7 +138,7 @@ def summary(
     if metric:
         key = metric.removeprefix("val/")
         value = f", {result['val'][key]:.4f}" if key in result["val"] else ""
-        why = f"{'lowest' if key.endswith('loss') else 'highest'} {metric}{value}"
+        why = f"{'highest' if result.get('mode') == 'max' else 'lowest'} {metric}{value}"
         why += " on the TEST SET" * (data["validation"] == "test")
     training, total = map(format_duration, (seconds["training"], seconds["total"]))
     rows = [

@@ -48,6 +48,7 @@ class Unfinished(BaseModel, extra="allow", strict=True):
     epochs: int = 0
     checkpoint: str | None = None  # the file that the figures belong to, relative to the folder
     chosen_by: str | None = None  # the metric by which it is the best; None: the last
+    mode: str | None = None  # min or max, of that metric
     stopped: str | None = None  # what ended the training early
     partial: Group = {}  # the settings by which it used a part of the data only
     history: list[Group] = []

@@ -146,7 +146,7 @@ def new_result(
     if earlier:
         changed = [word for word in overrides if word not in earlier["overrides"]]
         now = {"overrides": changed} | {key: result[key] for key in ("commit", "clean", "versions")}
-        kept = ("overrides", "started", "epochs", "history")  # those of the last checkpoint
+        kept = ("overrides", "started", "epochs", "history", "data")  # those of the last checkpoint
         result |= {key: earlier[key] for key in kept if key in earlier}
         result["resumed"] = [*earlier.get("resumed", []), now]
     return result
@@ -206,7 +206,7 @@ def train(
     """Fit from the start or from a checkpoint; add the outcome to the result."""
     history, stopwatch = components.history, components.stopwatch
     trainer: Any = components.trainer
-    model, data, result = components.classifier, components.data, record.result
+    model, result = components.classifier, record.result
     last = next((c for c in trainer.callbacks if isinstance(c, LastCheckpoint)), None)
     if trainer.is_global_zero:
         announce(result, record.folder)
@@ -226,24 +226,25 @@ def train(
         last.identity = run_identity(result, components)
         last.keep_stop = earlier is None or keeps_stop(earlier["config"], result["config"])
         last.on_saved = record_saved
+        last.epochs = result.get("epochs", 0)
     try:
-        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(model, datamodule=components.data, ckpt_path=checkpoint, weights_only=True)
         stopped = stop_reason(components.named, trainer)
     finally:
         chosen = chosen_checkpoint(trainer)
         path = Path(chosen.best_model_path) if chosen else None
         best = history.by_step.get(step_of(path), {})
-        set_up = (stopwatch.started or time.perf_counter()) - started
+        began = stopwatch.started or time.perf_counter()
         result |= saved() | {
             "checkpoint": os.path.relpath(path, record.folder.resolve()) if path else None,
             "chosen_by": chosen.monitor if chosen else None,
+            "mode": chosen.mode if chosen and chosen.monitor else None,
             "best_epoch": best.get("epoch"),
             "val": figures(best, "val"),
             "images_per_second": stopwatch.images_per_second,
-            "seconds": {"set_up": set_up, "training": stopwatch.training},
+            "seconds": {"set_up": began - started, "training": stopwatch.training},
         }
     result["stopped"] = stopped
     if not stopwatch.images:
-        raise SettingError(
-            "trainer.limit_train_batches, max_steps or max_time: leaves nothing to train"
-        )
+        limits = "trainer.limit_train_batches, max_steps or max_time"
+        raise SettingError(f"{limits}: leaves nothing to train")

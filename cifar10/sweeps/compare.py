@@ -3,8 +3,9 @@
 import io
 import math
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -60,7 +61,7 @@ def figure_cells(runs: Sequence[Run], split: str, key: str) -> list[str]:
     if key == "loss":
         change = f"{values[1] - values[0]:+.4f}"
         return [*(f"{value:.4f}" for value in values), *([change] if len(runs) == 2 else [])]
-    counts = [run["data"]["val" if split == "val" else "tested"] for run in runs]
+    counts = [image_count(run["data"], split) for run in runs]
     intervals = map(wilson_interval, values, counts)
     cells = [f"{v:.2%} ({a:.2%} to {b:.2%})" for v, (a, b) in zip(values, intervals, strict=True)]
     if len(runs) == 2:
@@ -68,3 +69,8 @@ def figure_cells(runs: Sequence[Run], split: str, key: str) -> list[str]:
         margin = 1.96 * math.sqrt(variance)
         cells.append(f"{values[1] - values[0]:+.2%} ± {margin:.2%}")
     return cells
+
+
+def image_count(data: Mapping[str, Any], split: str) -> int:
+    """The number of images that a split's figures are of; early results have no `tested`."""
+    return int(data["val"] if split == "val" else data.get("tested", data["test"]))

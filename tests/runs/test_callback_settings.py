@@ -40,6 +40,7 @@ SAVE = "+callbacks.x._target_=lightning.pytorch.callbacks.ModelCheckpoint"
             [STOP, "+callbacks.stop.monitor=train/loss", "+trainer.check_val_every_n_epoch=2"],
             "trainer.check_val_every_n_epoch=2: must be 1 with callbacks.stop",
         ),
+        (["+callbacks.best.dirpath=5"], "callbacks.best.dirpath=5: must be text"),
         (["+callbacks.x=5"], "callbacks.x=5: must be a group"),
         (
             [
@@ -152,3 +153,20 @@ def test_integer_keys_and_tuples_train_and_resume(tiny, tmp_path):
     assert last["global_step"] == 4 + 2 + 2
     assert last["lr_schedulers"][0]["last_epoch"] == 8
     assert result["history"][-1]["train/lr"] > 0
+
+
+def test_the_metric_of_an_own_callback_needs_its_direction(tiny, tmp_path, monkeypatch):
+    text = "from lightning.pytorch import Callback\nclass Count(Callback):\n"
+    text += "    def on_validation_end(self, trainer, module):\n"
+    text += "        trainer.callback_metrics['mine'] = __import__('torch').tensor(\n"
+    text += "            float(trainer.current_epoch))\n"
+    (tmp_path / "counts.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("CIFAR10_TRUST", "counts")
+    typed = ["+callbacks.x._target_=counts.Count", "callbacks.best.monitor=mine"]
+    with pytest.raises(SettingError, match=r"callbacks.best.mode: required with monitor=mine"):
+        build_components(tiny(*typed), tmp_path / "run")
+    typed += ["+callbacks.best.mode=max", "trainer.max_epochs=2"]
+    result = run(tiny(*typed), tmp_path / "run")
+    assert (result["best_epoch"], result["chosen_by"], result["mode"]) == (2, "mine", "max")
