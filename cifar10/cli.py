@@ -162,12 +162,15 @@ def summarize(
 
 @app.command()
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run folders.")],
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Run folders; latest is the newest.")
+    ],
 ) -> None:
     """Compare runs: settings and figures that differ, with 95% confidence intervals."""
+    from cifar10.runs.run_dir import LATEST, latest_run
     from cifar10.sweeps.compare import compare
 
-    print(compare([expand_user(run) for run in runs]))
+    print(compare([latest_run() if run == LATEST else expand_user(run) for run in runs]))
 
 
 @data.command()

@@ -58,6 +58,7 @@ class Prepared:
 
 def prepare(cfg: DictConfig, folder: Path, overrides: list[str]) -> Prepared:
     """Check a run's settings and build its objects."""
+    from cifar10.runs.checkpoint import refuse_existing
     from cifar10.runs.components import build_components
     from cifar10.runs.resume import resolve_settings
 
@@ -66,8 +67,11 @@ def prepare(cfg: DictConfig, folder: Path, overrides: list[str]) -> Prepared:
         from cifar10.sweeps.search import TrialReporter
 
         callbacks = [TrialReporter(cfg.sweep)]
-    resolved = resolve_settings(to_plain(cfg), cfg.resume, folder, overrides)
-    return Prepared(*resolved, build_components(resolved[0], folder, callbacks))
+    settings, earlier, finished = resolve_settings(to_plain(cfg), cfg.resume, folder, overrides)
+    components = build_components(settings, folder, callbacks)
+    if earlier is None:
+        refuse_existing(components.trainer)
+    return Prepared(settings, earlier, finished, components)
 
 
 class StartHook(Callback):
@@ -128,6 +132,7 @@ def launch(cfg: DictConfig) -> float:
 
 
 def run_single(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str, Any]:
+    from cifar10.inference.report import finish_report
     from cifar10.runs.console import already_finished, summary
     from cifar10.runs.run_dir import is_first_process
     from cifar10.runs.trainer_settings import profile_files
@@ -136,7 +141,8 @@ def run_single(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str,
     StartHook.prepared = None
     if prepared.finished and prepared.earlier:
         print(f"{folder}: {already_finished(prepared.earlier)}")
-        finish_report(prepared.settings, prepared.earlier, folder)
+        if is_first_process():
+            finish_report(prepared.settings, prepared.earlier, folder)
         return prepared.earlier
     profiler = getattr(prepared.components.trainer, "profiler")  # noqa: B009 - unknown to mypy
     result, page = train_and_report(prepared, folder, overrides, STARTED)
@@ -192,16 +198,6 @@ def train_and_report(
     classifier, data, logits = parts.classifier, parts.data, parts.test_logits.batches
     loggers, step = parts.trainer.loggers, parts.trainer.global_step
     return result, write_report(folder, result, command, classifier, data, logits, loggers, step)
-
-
-def finish_report(settings: dict[str, Any], result: dict[str, Any], folder: Path) -> None:
-    """Draw the report of a finished run that was interrupted while it was drawn."""
-    from cifar10.inference.report import draw_report
-    from cifar10.reports.run_report import PAGE
-
-    if settings["report"] and result["status"] == "ok" and not (folder / PAGE).exists():
-        log.info("drawing the report …")
-        draw_report(folder, settings["data"])
 
 
 def end_interrupted(stop: Interrupted, folder: Path) -> None:

@@ -62,6 +62,8 @@ def refuse_options() -> None:
         raise SettingError(f"{unknown}: unknown option; {hint}")
 
     argparse.ArgumentParser.error = error  # type: ignore[assignment, method-assign]
+    # Hydra's own options may stand between settings.
+    argparse.ArgumentParser.parse_args = argparse.ArgumentParser.parse_intermixed_args  # type: ignore[assignment, method-assign]
 
 
 def to_user_error(error: Exception, words: Sequence[str]) -> UserError | None:

@@ -7,30 +7,30 @@ from pathlib import Path
 from typing import Any
 
 
-class Forgiving(io.RawIOBase):
-    """Writes to a file descriptor; once that fails, it says so on stderr and discards the rest."""
+class TolerantStream(io.RawIOBase):
+    """Writes to a raw stream; once that fails, it says so on stderr and discards the rest."""
 
-    def __init__(self, descriptor: int, name: str):
-        self.descriptor, self.label, self.broken = descriptor, name, False
+    def __init__(self, raw: io.RawIOBase, name: str):
+        self.raw, self.label, self.broken = raw, name, False
 
     def writable(self) -> bool:
         return True
 
     def isatty(self) -> bool:
-        return os.isatty(self.descriptor)
+        return self.raw.isatty()
 
     def fileno(self) -> int:
-        return self.descriptor
+        return self.raw.fileno()
 
     def write(self, data: Any) -> int:
         if not self.broken:
             try:
-                return os.write(self.descriptor, data)
+                return self.raw.write(data) or 0
             except OSError as error:
                 self.broken = True
                 if self.label == "stdout" and sys.stderr is not None:
-                    why = error.strerror
-                    print(f"stdout: {why}; the run continues, see train.log", file=sys.stderr)
+                    why = f"{error.strerror}; nothing more is shown"
+                    print(f"stdout: {why}, a run continues (see train.log)", file=sys.stderr)
         return len(data)
 
 
@@ -42,6 +42,7 @@ def guard_output() -> None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - until the end
         elif type(stream) is io.TextIOWrapper:  # not one of a notebook or a test
             stream.flush()
-            buffer = io.BufferedWriter(Forgiving(stream.fileno(), name), 1 << 13)
+            raw: Any = getattr(stream.buffer, "raw", stream.buffer)  # itself if unbuffered
+            buffer = io.BufferedWriter(TolerantStream(raw, name), 1 << 13)
             guarded = io.TextIOWrapper(buffer, stream.encoding, "backslashreplace", None, True)
             setattr(sys, name, guarded)

@@ -1,13 +1,16 @@
 """Draw the report of a finished run anew, from its files."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from cifar10.core.errors import SettingError, UserError
 from cifar10.inference.evaluate import evaluate, evaluation_settings, open_split
-from cifar10.reports.run_report import write_report
+from cifar10.reports.run_report import PAGE, write_report
 from cifar10.runs.load import load
 from cifar10.runs.result import RESULT_FILE, read_result, repeat_command
+
+log = logging.getLogger(__name__)
 
 
 def draw_report(folder: Path, data_settings: dict[str, Any] | None = None) -> Path:
@@ -33,3 +36,13 @@ def draw_report(folder: Path, data_settings: dict[str, Any] | None = None) -> Pa
     if page is None:
         raise UserError(f"{folder}: the report could not be drawn")
     return page
+
+
+def finish_report(settings: dict[str, Any], result: dict[str, Any], folder: Path) -> None:
+    """Draw the report of a finished run that was interrupted while it was drawn."""
+    if settings["report"] and result["status"] == "ok" and not (folder / PAGE).exists():
+        log.info("drawing the report …")
+        try:
+            draw_report(folder, settings["data"])
+        except UserError as error:  # the run itself is whole
+            log.warning("Warning: the report is missing: %s", error)

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 # Options that fetch or read weights; a checkpoint holds them already.
-WEIGHTS = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
+WEIGHTS = ("pretrained", "checkpoint_path", "cache_dir")
 
 
 class FromTimm(nn.Module):

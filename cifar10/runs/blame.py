@@ -1,18 +1,43 @@
 """Which setting an error comes from, and the user's own part of its traceback."""
 
-import sysconfig
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from cifar10.core.errors import SettingError, one_line
-from cifar10.core.settings import PACKAGE
+from cifar10.core.errors import SettingError, UserError, one_line
+from cifar10.core.own_code import is_own
+from cifar10.runs.components import Components
+from cifar10.training.hardware import is_out_of_memory
 
-LIBRARIES = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
-OURS = (PACKAGE, PACKAGE.with_name("hydra_plugins"), PACKAGE.with_name("train.py"))
+
+@contextmanager
+def user_errors(components: Components, folder: Path) -> Iterator[None]:
+    """Turn errors of Lightning, torch and the user's own code into user-facing ones."""
+    try:
+        yield
+    except SystemExit as stop:
+        if isinstance(stop.code, int) and stop.code > 128:  # a signal's
+            raise
+        raise blame(stop, components.named) or stop from stop
+    except Exception as error:
+        if isinstance(error, OSError | UserError) and not folder.is_dir():
+            raise UserError(f"{folder} was removed while the run was writing to it") from error
+        if isinstance(error, UserError):
+            raise
+        if is_out_of_memory(error):
+            setting = f"data.batch_size={components.data.batch_size}"
+            reason = f"out of memory; a smaller batch needs less ({one_line(error)})"
+            raise SettingError(f"{setting}: {reason}") from error
+        if blamed := blame(error, components.named):
+            raise blamed from error
+        if isinstance(error, MisconfigurationException):
+            raise SettingError(f"trainer or callbacks: {one_line(error)}") from error
+        raise
 
 
 def blame(error: BaseException, named: Mapping[str, Any]) -> SettingError | None:
@@ -39,9 +64,3 @@ def parts(value: Any) -> list[Any]:
     """An object, unless it is a callback of this project, and the layers of a network."""
     found = list(value.modules()) if isinstance(value, nn.Module) else [value]
     return [part for part in found if not type(part).__module__.startswith("cifar10.runs.")]
-
-
-def is_own(file: str) -> bool:
-    """Whether a file is neither this project's nor that of a library."""
-    path = Path(file)
-    return path.is_absolute() and not any(map(path.is_relative_to, (*LIBRARIES, *OURS)))

@@ -1,5 +1,7 @@
 """Callbacks from settings: those that would falsify a result are refused, others completed."""
 
+import contextlib
+import difflib
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,6 +34,8 @@ NEED_LOGGER = (
     lightning.DeviceStatsMonitor,
     lightning.ThroughputMonitor,
 )
+STOPS = (lightning.EarlyStopping, lightning.Timer)  # callbacks that only end a training
+AVERAGES = (".EMA", ".EMAWeightAveraging", ".WeightAveraging")  # of weights, in checkpoints
 TRAIN_METRICS = ("train/loss", "train/top1")
 VAL_METRICS = ("val/loss", "val/top1", "val/top3", "val/top5")
 
@@ -56,6 +60,7 @@ def complete_callbacks(
     chosen = {name: spec for name, spec in (group or {}).items() if spec is not None}
     targets = [spec.get("_target_") for spec in chosen.values() if isinstance(spec, dict)]
     own_metrics = any(map(is_user_code, targets))  # which only their author knows
+    averages = any(str(target).endswith(AVERAGES) for target in targets)
     for name, spec in chosen.items():
         where = f"callbacks.{name}"
         if not isinstance(spec, dict):
@@ -74,6 +79,9 @@ def complete_callbacks(
                 raise SettingError(f"{where}.dirpath={spec['dirpath']!r}: must be text")
             spec["dirpath"] = str(Path(spec.get("dirpath") or folder).expanduser().absolute())
             check_files(spec, where, files, folder)
+            if averages and spec.get("save_weights_only"):
+                reason = "the file would lack the average; remove the setting"
+                raise SettingError(f"{where}.save_weights_only=true: {reason}")
         complete[name] = spec
     return complete
 
@@ -95,7 +103,11 @@ def check_metric(where: str, metric: str, validates: bool, own_metrics: bool) ->
     logged = [*TRAIN_METRICS, *(VAL_METRICS if validates else ())]
     if metric in VAL_METRICS and not validates:
         reason = "the run has no validation images"
-    elif metric in logged or own_metrics:
+    elif metric in logged:
+        return
+    elif close := difflib.get_close_matches(metric.replace("_", "/"), logged, 1, 0.9):
+        raise SettingError(f"{where}={metric}: no such metric; did you mean {close[0]}?")
+    elif own_metrics:
         return
     else:
         reason = "no such metric"
@@ -132,6 +144,9 @@ def check_files(spec: Group, where: str, files: dict[Path, str], folder: Path) -
     """Refuse a ModelCheckpoint whose files would replace each other or those of another one."""
     name, folder_name = spec.get("filename"), Path(spec["dirpath"])
     is_last = str(spec.get("_target_")).endswith(".LastCheckpoint")
+    if is_last and folder_name != folder.absolute():
+        reason = "a run resumes from the file in its own folder; remove the setting"
+        raise SettingError(f"{where}.dirpath={folder_name}: {reason}")
     if spec.get("save_last") and folder_name == folder.absolute():
         raise SettingError(f"{where}.save_last: callbacks.last already saves {LAST}; remove it")
     if name is None or is_last:
@@ -152,7 +167,9 @@ def stop_reason(named: Mapping[str, Any], trainer: Any) -> str | None:
 
     `named` has the run's callbacks by dotted key.
     """
-    if trainer.max_steps == trainer.global_step and trainer.current_epoch < trainer.max_epochs:
+    is_cut = not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+    earlier = trainer.current_epoch < trainer.max_epochs
+    if trainer.max_steps == trainer.global_step and (is_cut or earlier):
         return f"trainer.max_steps={trainer.max_steps} was reached"
     if not trainer.should_stop:
         return None
@@ -174,10 +191,11 @@ def stop_reason(named: Mapping[str, Any], trainer: Any) -> str | None:
 
 
 def names_of_stops(group: Mapping[str, Any] | None) -> Sequence[str]:
-    """The dotted names of the early-stopping callbacks in a run's settings."""
+    """The dotted names of the callbacks in a run's settings that only end its training."""
     found = []
     for name, spec in (group or {}).items():
-        target = spec.get("_target_") if isinstance(spec, dict) else None
-        if str(target).endswith(".EarlyStopping"):
-            found.append(f"callbacks.{name}")
+        with contextlib.suppress(SettingError):  # of a class that is gone, or not trusted now
+            target = spec.get("_target_") if isinstance(spec, dict) else None
+            if issubclass(import_class(target, "", Callback), STOPS):
+                found.append(f"callbacks.{name}")
     return found

@@ -142,8 +142,7 @@ class History(Callback):
         self.by_step[trainer.global_step] = {"epoch": trainer.current_epoch + 1} | self.fresh
 
     def on_train_epoch_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
-        # Lightning keeps the metrics of the last whole epoch, which one that ended early repeats.
-        training = to_floats(trainer.callback_metrics, "train/") if trainer.is_last_batch else {}
+        training = to_floats(trainer.callback_metrics, "train/")
         values, epoch = training | self.fresh, trainer.current_epoch + 1
         self.epochs.append({"epoch": epoch} | values)
         self.by_step.setdefault(trainer.global_step, {"epoch": epoch})

@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from cifar10.core.errors import UserError, one_line
+from cifar10.core.errors import SettingError, UserError, one_line
 from cifar10.core.files import atomic_write
 
 log = logging.getLogger(__name__)
@@ -25,14 +26,26 @@ TRAINING_STATE = ("optimizer_states", "lr_schedulers", "loops", "callbacks", "gl
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Saves a checkpoint atomically.
+    """Saves a checkpoint atomically, with what identifies its run.
 
     Lightning moves it from the system's temporary folder: between file systems, that is a copy.
     """
 
+    def __init__(self) -> None:
+        self.identity: dict[str, Any] = {}  # set by the run
+        self.saved: set[Path] = set()
+
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None
     ) -> None:
+        if Path(path) not in self.saved and Path(path).exists():
+            require_own(Path(path), read_checkpoint(Path(path)), self.identity.get("started"))
+        made_by_torch = ("state_dict", "optimizer_states", "callbacks")
+        require_loadable({k: v for k, v in checkpoint.items() if k not in made_by_torch})
+        states = checkpoint.get("callbacks", {}).items()
+        require_loadable({f"callback {str(k).partition('{')[0]}": v for k, v in states})
+        tensors = count_tensors(checkpoint.get("optimizer_states"))
+        checkpoint["run"] = self.identity | {"optimizer_tensors": tensors}
         buffer = io.BytesIO()  # torch reports a full disk as "unexpected pos"
         torch.save(checkpoint, buffer)
         try:
@@ -43,11 +56,43 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise UserError(
                 f"{path}: cannot be saved: {error.strerror}; the previous file is unchanged"
             ) from error
+        self.saved.add(Path(path))
 
     def load_checkpoint(  # type: ignore[override] # Lightning passes paths alone
         self, path: str | os.PathLike, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         return read_checkpoint(Path(path))
+
+
+def require_own(path: Path, state: dict[str, Any], started: str | None) -> None:
+    """Raise a UserError if a checkpoint says that it belongs to a run that started otherwise."""
+    saved = (state.get("run") or {}).get("started")  # version 0.1 recorded none
+    if None not in (saved, started) and saved != started:
+        raise UserError(
+            f"{path}: belongs to another run, started {saved}; give each run's checkpoints a "
+            f"folder of their own"
+        )
+
+
+def require_loadable(states: Mapping[str, Any]) -> None:
+    """Raise a SettingError for a state, by the name of its owner, that a safe load would refuse."""
+    for name, state in states.items():
+        buffer = io.BytesIO()
+        try:
+            torch.save(state, buffer)
+            buffer.seek(0)
+            torch.load(buffer, weights_only=True)
+        except Exception as error:  # pickle raises anything of the objects
+            reason = "its state holds Python objects, which are not loaded for safety"
+            advice = "save plain values and tensors only"
+            raise SettingError(f"{name}: {reason}; {advice}") from error
+
+
+def count_tensors(value: Any) -> int:
+    """The number of tensors in nested plain values."""
+    if isinstance(value, dict | list | tuple):
+        return sum(map(count_tensors, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, torch.Tensor)
 
 
 def link_previous(folder: Path) -> None:
@@ -139,6 +184,19 @@ def chosen_checkpoint(trainer: L.Trainer) -> ModelCheckpoint | None:
     saved = [callback for callback in reversed(callbacks) if callback.best_model_path]
     monitored = [callback for callback in reversed(saved) if callback.monitor]
     return next(iter(monitored + saved), None)
+
+
+def refuse_existing(trainer: L.Trainer) -> None:
+    """Raise a SettingError if a new run would replace a checkpoint file that is there already."""
+    for callback in trainer.checkpoint_callbacks:
+        if not isinstance(callback, ModelCheckpoint) or callback._enable_version_counter:
+            continue
+        if not (name := callback.filename) or "{" in name:
+            continue
+        path = Path(str(callback.dirpath), f"{name}{callback.FILE_EXTENSION}")
+        if os.path.lexists(path):
+            advice = "move it away or choose another folder"
+            raise SettingError(f"{path}: exists already, maybe of another run; {advice}")
 
 
 def step_of(path: Path | None) -> int:

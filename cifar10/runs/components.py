@@ -12,6 +12,7 @@ import lightning as L
 from annotated_types import Ge
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from torch import nn
 
 from cifar10.core.errors import SettingError, UserError
 from cifar10.core.instantiate import call_checked, check_types, instantiate
@@ -25,7 +26,7 @@ from cifar10.runs.callbacks import (
     TensorBoardHParams,
     TestLogits,
 )
-from cifar10.runs.checkpoint import AtomicCheckpointIO
+from cifar10.runs.checkpoint import AtomicCheckpointIO, require_loadable
 from cifar10.runs.console import RunProgress
 from cifar10.runs.last_checkpoint import LastCheckpoint, RandomStates
 from cifar10.runs.load import load
@@ -33,7 +34,7 @@ from cifar10.runs.trainer_settings import build_profiler, check_trainer
 from cifar10.training.classifier import Classifier
 from cifar10.training.hardware import Hardware
 from cifar10.training.muon import Fraction
-from cifar10.training.network_check import check_network
+from cifar10.training.network_check import check_network, check_rebuilt
 
 # Lightning's notices about devices and related products; a run prints what matters itself.
 for name in ("lightning.pytorch", "lightning.fabric"):
@@ -53,6 +54,7 @@ class Components:
     stopwatch: Stopwatch
     history: History
     test_logits: TestLogits
+    checkpoint_io: AtomicCheckpointIO
     hardware: Hardware
     named: dict[str, Any]  # the objects that settings name, by dotted key
 
@@ -109,6 +111,7 @@ def build(
     classifier.build_optimizer(total_steps=1)  # finds wrong settings before data is downloaded
     check_trainer(trainer)
     check_network(classifier.network, len(classes), set(data_module.sizes.values()) - {IMAGE_SIZE})
+    check_rebuilt(lambda: instantiate(model, "model", nn.Module, num_classes=len(classes)))
     classifier.set_memory_format(hardware.layout.value == "channels last")
     if hardware.precision.value in ("64-true", "64"):
         classifier.double()  # Lightning would only after it has loaded a checkpoint in float32
@@ -116,7 +119,9 @@ def build(
     validates = data_module.has_validation and trainer.get("limit_val_batches") != 0
     specs = complete_callbacks(callbacks, trainer, folder, validates, bool(logger))
     own = instantiate_each(specs, "callbacks", Callback)
+    require_loadable({name: first_state(callback) for name, callback in own.items()})
     stopwatch, history, test_logits = Stopwatch(), History(), TestLogits()
+    checkpoint_io = AtomicCheckpointIO()
     built = [stopwatch, test_logits, TensorBoardHParams(hparams), RandomStates(), *own.values()]
     # The history follows what may stop the training, the last checkpoint holds the state of all.
     built += [FinalValidation(), history, *more_callbacks]
@@ -139,7 +144,7 @@ def build(
         "trainer",
         L.Trainer,
         callbacks=built,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[checkpoint_io],
         logger=list(loggers.values()),
         profiler=profiler,
         default_root_dir=str(folder),
@@ -149,8 +154,24 @@ def build(
     if hardware.compile.value != "eager":
         classifier.network.compile()  # in place: checkpoints keep their keys
     return Components(
-        data_module, classifier, built_trainer, stopwatch, history, test_logits, hardware, named
+        data_module,
+        classifier,
+        built_trainer,
+        stopwatch,
+        history,
+        test_logits,
+        checkpoint_io,
+        hardware,
+        named,
     )
+
+
+def first_state(callback: Callback) -> dict[str, Any]:
+    """A callback's state before training; empty if it has none by then."""
+    try:
+        return callback.state_dict()
+    except Exception:  # it may need the trainer
+        return {}
 
 
 def instantiate_each(

@@ -146,7 +146,7 @@ def summary(
         ("test top-3", f"{test['top3']:.2%}"),
         ("test top-5", f"{test['top5']:.2%}"),
         ("test loss", f"{test['loss']:.4f}"),
-        ("epoch", f"{result['best_epoch']} of {result['epochs']} ({why})"),
+        ("epoch", f"{result['best_epoch'] or result['epochs']} of {result['epochs']} ({why})"),
         ("parameters", f"{result['parameters']:,}"),
         ("time", f"{total} (training {training})"),
         ("run folder", str(folder)),
@@ -166,7 +166,7 @@ def summary(
     has_curves = any(folder.glob("events.out.tfevents.*"))
     rows += [("profile", str(path)) for path in profiles]
     steps = [f"open {report.name} in the run folder"] if report else []
-    steps += [tensorboard, predict] if has_curves else [predict]
+    steps += [tensorboard] * has_curves + [predict] * bool(result.get("checkpoint"))
     rows += zip(("next", "", ""), steps, strict=False)
     return "\n".join(f"{name:<11} {value}" for name, value in rows)
 

@@ -1,35 +1,37 @@
 """Whether a checkpoint belongs to a run: its start, data, settings, network and optimizer."""
 
-import ast
 import hashlib
-import sys
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
-from cifar10.core.instantiate import is_user_code
+from cifar10.core.errors import UserError
+from cifar10.core.own_code import source_digests
+from cifar10.runs.callback_settings import names_of_stops
+from cifar10.runs.checkpoint import count_tensors, read_checkpoint
 from cifar10.training.classifier import Classifier
 
 MAX_LISTED = 3  # differing settings named in an error
-HOMES = ("site-packages", "dist-packages")  # of installed packages
 
 
-def code_digest(network: nn.Module) -> str | None:
-    """SHA-256 of the user's own source files that define a network; None if there are none.
-
-    Comments and layout do not count.
-    """
-    modules = {type(layer).__module__ for layer in network.modules()}
-    digest = hashlib.sha256()
-    own = 0
-    for name in sorted(filter(is_user_code, modules)):
-        path = sys.modules[name].__file__
-        if path and path.endswith(".py") and not any(home in path for home in HOMES):
-            digest.update(ast.dump(ast.parse(Path(path).read_text(encoding="utf-8"))).encode())
-            own += 1
-    return digest.hexdigest() if own else None
+def input_digests(settings: Mapping[str, Any], classifier: Classifier) -> dict[str, str]:
+    """SHA-256 of what settings only name: the user's own modules, a teacher's weights."""
+    callbacks = dict(settings.get("callbacks") or {})
+    for name in names_of_stops(callbacks):  # which may change on resume
+        del callbacks[name.removeprefix("callbacks.")]
+    sources = source_digests({**settings, "callbacks": callbacks})
+    digests = {f"module {name}": digest for name, digest in sources.items()}
+    for teacher, _ in classifier.teachers:
+        weights = hashlib.sha256()
+        for name, value in sorted(teacher.state_dict().items()):
+            weights.update(name.encode())
+            weights.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        digests["teacher"] = weights.hexdigest()
+    return digests
 
 
 def why_foreign(
@@ -45,10 +47,10 @@ def why_foreign(
     saved = state.get("run")
     if saved and (differing := differences(saved.get("settings", {}), identity["settings"])):
         return f"it belongs to a run with other settings: {differing}"
+    if saved and (changed := changed_keys(saved.get("inputs", {}), identity["inputs"])):
+        return f"since it was saved, {', '.join(changed)} changed"
     if misfit := network_misfit(state["state_dict"], classifier.state_dict()):
         return misfit
-    if saved and saved.get("code") != identity["code"]:
-        return "the file that defines the network has changed since it was saved"
     if saved and saved.get("data") != identity["data"]:
         return "it belongs to a run on other images"
     if saved and saved.get("started") != identity["started"]:
@@ -58,10 +60,14 @@ def why_foreign(
 
 def differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     """The first settings that differ, as text: `seed=1 instead of 0`."""
-    keys = sorted(key for key in saved.keys() | own.keys() if saved.get(key) != own.get(key))
+    keys = changed_keys(saved, own)
     texts = [f"{k}={saved.get(k, 'none')} instead of {own.get(k, 'none')}" for k in keys]
     more = f" and {len(texts) - MAX_LISTED} more" if len(texts) > MAX_LISTED else ""
     return ", ".join(texts[:MAX_LISTED]) + more
+
+
+def changed_keys(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    return sorted(key for key in saved.keys() | own.keys() if saved.get(key) != own.get(key))
 
 
 def network_misfit(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str | None:
@@ -94,8 +100,47 @@ def optimizer_misfit(
     return None
 
 
-def count_tensors(value: Any) -> int:
-    """The number of tensors in nested plain values."""
-    if isinstance(value, dict | list | tuple):
-        return sum(map(count_tensors, value.values() if isinstance(value, dict) else value))
-    return isinstance(value, Tensor)
+def require_best_files(state: Mapping[str, Any], started: str) -> None:
+    """Raise a UserError unless each best checkpoint that a training state names is there and own.
+
+    Args:
+        state: content of the checkpoint that a run resumes from.
+        started: when the run did.
+    """
+    for key, saved in state["callbacks"].items():
+        best = saved.get("best_model_path") if isinstance(saved, dict) else None
+        if not best or key.startswith("LastCheckpoint"):
+            continue
+        if reason := why_not_best(Path(best), saved, state, started):
+            advice = "restore the run's own file or start a new run"
+            raise UserError(f"{best}: {reason}; {advice}")
+
+
+def why_not_best(
+    path: Path, saved: Mapping[str, Any], state: Mapping[str, Any], started: str
+) -> str | None:
+    """Why a file is not the best checkpoint, as a ModelCheckpoint's state names it."""
+    if not path.exists():
+        # A kill after the next best one replaced it; the resumed run will save that again.
+        found = path.parent.glob(f"*{path.suffix}")
+        newer = any(is_newer(other, state["global_step"], started) for other in found)
+        return None if newer else "the best checkpoint of the run so far is missing"
+    best = read_checkpoint(path)
+    if best.get("run", {}).get("started", started) != started:
+        return f"it belongs to another run, started {best['run']['started']}"
+    metrics = state["callbacks"]["History"].get("by_step", {}).get(best["global_step"], {})
+    value = metrics.get(monitor := saved.get("monitor"))
+    is_later = best["global_step"] > state["global_step"]  # a kill before last.ckpt was replaced
+    if value is None or saved.get("best_model_score") is None or is_later:
+        return None
+    score = float(saved["best_model_score"])
+    same = math.isclose(value, score, rel_tol=1e-4)
+    return None if same else f"its {monitor} is {value:.4f}, that of the best so far {score:.4f}"
+
+
+def is_newer(path: Path, step: int, started: str) -> bool:
+    try:
+        state = read_checkpoint(path)
+    except UserError:
+        return False
+    return state.get("run", {}).get("started") == started and state["global_step"] > step

@@ -15,7 +15,6 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from cifar10.runs.callbacks import gather
 from cifar10.runs.checkpoint import LAST, link_previous
-from cifar10.runs.identity import count_tensors
 from cifar10.runs.signals import Interrupted, preemption_signals, signals
 
 
@@ -73,9 +72,7 @@ class LastCheckpoint(ModelCheckpoint):
         self.every_n_steps = every_n_steps
         self.seen_step = self.epochs = 0  # epochs: those that the file holds
         self.saved = self.stopping = False
-        # Set by the run: what identifies it, whether an early stop still counts, what records that
-        # there is a checkpoint.
-        self.identity: dict[str, Any] = {}
+        # Set by the run: whether an early stop still counts, what records that there is a file.
         self.keep_stop = True
         self.on_saved: Callable[[], None] = lambda: None
 
@@ -86,8 +83,6 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_save_checkpoint(self, trainer: L.Trainer, _: L.LightningModule, state: dict) -> None:
         state["should_stop"] = trainer.should_stop  # set by early stopping
-        tensors = count_tensors(state.get("optimizer_states"))
-        state["run"] = self.identity | {"optimizer_tensors": tensors}
 
     def on_load_checkpoint(self, trainer: L.Trainer, _: L.LightningModule, state: dict) -> None:
         trainer.should_stop = self.keep_stop and state.get("should_stop", False)

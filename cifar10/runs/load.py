@@ -12,7 +12,7 @@ from cifar10.core.errors import SettingError, UserError
 from cifar10.core.instantiate import call_checked
 from cifar10.core.legacy import upgrade_hyperparameters
 from cifar10.core.settings import expand_user
-from cifar10.runs.checkpoint import read_checkpoint
+from cifar10.runs.checkpoint import read_checkpoint, require_own
 from cifar10.runs.result import RESULT_FILE, read_result
 from cifar10.runs.run_dir import LATEST, latest_run
 from cifar10.training.classifier import Classifier
@@ -32,12 +32,17 @@ def load(model: str | Path, device: str = "auto") -> Classifier:
     Raises:
         UserError: the model does not exist, is corrupted, or was not written by this project.
     """
+    model = latest_run() if model == LATEST else model
     if zoo.is_pretrained(model):
         source = str(model)
         weights, hyperparameters = zoo.read_pretrained(source)
     else:
         path = find_checkpoint(model)
         source, state = str(path), read_checkpoint(path)
+        folder = expand_user(model)
+        record = (folder if folder.is_dir() else folder.parent) / RESULT_FILE
+        if record.exists():
+            require_own(path, state, read_result(record).get("started"))
         weights, hyperparameters = state["state_dict"], state.get("hyper_parameters", {})
     try:
         classifier = restore_classifier(hyperparameters, weights)

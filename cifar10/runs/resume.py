@@ -1,11 +1,14 @@
 """Resuming a run: which settings may change, and how its logs continue."""
 
 import csv
+import logging
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from cifar10.core.errors import SettingError, UserError
@@ -13,8 +16,11 @@ from cifar10.core.settings import flatten, unflatten
 from cifar10.runs.callback_settings import names_of_stops
 from cifar10.runs.checkpoint import LAST, PREVIOUS, find_resumable, set_aside_corrupt_last
 from cifar10.runs.components import Components
-from cifar10.runs.identity import code_digest, why_foreign
+from cifar10.runs.identity import require_best_files, why_foreign
 from cifar10.runs.result import RESULT_FILE, read_result, recorded_settings
+from cifar10.runs.run_dir import LATEST, latest_run
+
+log = logging.getLogger(__name__)
 
 # Taken from the present machine unless they were typed when the run started.
 LOCAL_KEYS = ("data.dir", "data.sources", "data.download")
@@ -88,6 +94,15 @@ def duration(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flatten(settings).items() if is_within(key, ends)}
 
 
+def step_limit(max_steps: int | None) -> float:
+    return math.inf if max_steps in (None, -1) else float(max_steps or 0)
+
+
+def time_limit(max_time: Any) -> float:
+    """Seconds of any form of `max_time` that Lightning takes."""
+    return math.inf if max_time is None else Timer(duration=max_time)._duration or math.inf
+
+
 def keeps_stop(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> bool:
     """Whether nothing but the number of epochs has changed of what ends a training."""
     before, now = (duration(each) | {"trainer.max_epochs": None} for each in (recorded, current))
@@ -103,6 +118,9 @@ def resolve_settings(
         SettingError: there is no such run, a setting must not change, or the run stopped early and
             nothing that stopped it has changed.
     """
+    require_finite(settings)
+    if settings.get("teacher") == LATEST:  # resolved once, since other runs may start
+        settings["teacher"] = str(latest_run())
     for spec in (settings.get("callbacks") or {}).values():
         if isinstance(spec, dict) and isinstance(spec.get("dirpath"), str):  # typed in this folder
             spec["dirpath"] = str(Path(spec["dirpath"]).expanduser().absolute())
@@ -122,6 +140,11 @@ def resolve_settings(
     done = settings["trainer"]["max_epochs"] <= earlier.get("epochs", 0)
     if done or duration(settings) == duration(recorded):
         return settings, earlier, True
+    for key, limit in (("max_steps", step_limit), ("max_time", time_limit)):
+        wanted, had = (each["trainer"].get(key) for each in (settings, recorded))
+        if limit(wanted) < limit(had):
+            reason = f"the run finished with {had}, so it cannot be less"
+            raise SettingError(f"trainer.{key}={wanted}: {reason}; leave it out")
     if (why := earlier.get("stopped")) and keeps_stop(recorded, settings):
         typed = f"trainer.max_epochs={settings['trainer']['max_epochs']}"
         reason = f"the run stopped early, after epoch {earlier['epochs']} ({why})"
@@ -129,7 +152,18 @@ def resolve_settings(
     return settings, earlier, False
 
 
-def run_identity(result: Mapping[str, Any], components: Components) -> dict[str, Any]:
+def require_finite(value: Any, where: str = "") -> None:
+    """Raise a SettingError for NaN or infinity in nested settings: result.json cannot hold them."""
+    nested = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in nested:
+        name = f"{where}.{key}".lstrip(".")
+        if isinstance(item, dict | list):
+            require_finite(item, name)
+        elif isinstance(item, float) and not math.isfinite(item):
+            raise SettingError(f"{name}={item}: must be finite")
+
+
+def run_identity(result: Mapping[str, Any]) -> dict[str, Any]:
     """What the checkpoints of a run record of it, as plain values."""
     settings = result["config"]
     may_change = (*MAY_CHANGE, *early_stops(settings))
@@ -137,7 +171,7 @@ def run_identity(result: Mapping[str, Any], components: Components) -> dict[str,
     return {
         "started": result["started"],
         "data": result["data"]["digest"],
-        "code": code_digest(components.classifier.network),
+        "inputs": result["inputs"],
         "settings": {key: value for key, value in flat if not is_within(key, may_change)},
     }
 
@@ -155,9 +189,15 @@ def resume_point(
         raise SettingError(f"data: the images of {data['name']} have changed; start a new run")
     if found := find_resumable(folder):
         path, state = found
-        if reason := why_foreign(state, run_identity(result, components), components.classifier):
+        if reason := why_foreign(state, run_identity(result), components.classifier):
             raise UserError(f"{path}: {reason}; restore the run's own file or start a new run")
+        require_best_files(state, result["started"])
+        if 0 < trainer.max_steps < (steps := state["global_step"]):
+            reason = f"the run has already made {steps} steps"
+            raise SettingError(f"trainer.max_steps={trainer.max_steps}: {reason}")
         if trainer.is_global_zero:
+            if earlier.get("stopped") and not is_whole(state):
+                log.warning("Warning: the last epoch was cut short; the rest of it is left out")
             if path.name == PREVIOUS:
                 set_aside_corrupt_last(folder)
             continue_logs(trainer.loggers, state["global_step"])
@@ -166,6 +206,12 @@ def resume_point(
         reason = f"{LAST} is missing, although result.json counts {epochs} trained epochs"
         raise UserError(f"{folder}: cannot resume; {reason}")
     return None
+
+
+def is_whole(state: Mapping[str, Any]) -> bool:
+    """Whether a training state is from after the last batch of an epoch."""
+    progress = state["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    return bool(progress["is_last_batch"])
 
 
 def continue_logs(loggers: Iterable[Any], step: int) -> None:

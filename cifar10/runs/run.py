@@ -5,23 +5,22 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-
-from cifar10.core.errors import SettingError, UserError, one_line
-from cifar10.runs.blame import blame
+from cifar10.core.errors import SettingError, one_line
+from cifar10.runs.blame import user_errors
 from cifar10.runs.callback_settings import stop_reason
 from cifar10.runs.checkpoint import chosen_checkpoint, step_of
 from cifar10.runs.components import Components, Group, build_components, hyperparameters
 from cifar10.runs.console import announce
+from cifar10.runs.identity import input_digests
 from cifar10.runs.last_checkpoint import LastCheckpoint
 from cifar10.runs.result import (
+    RESULT_FILE,
     device_name,
     environment,
     settings_digest,
@@ -33,7 +32,6 @@ from cifar10.runs.run_dir import claim_run_dir, is_first_process
 from cifar10.runs.scores import figures, test
 from cifar10.runs.signals import Interrupted, signals
 from cifar10.runs.trainer_settings import partial_data
-from cifar10.training.hardware import is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +138,7 @@ def new_result(
         "config": settings,
         "config_digest": settings_digest(settings),
         "partial": partial_data(settings["trainer"]),
-        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "started": datetime.now().astimezone().isoformat(timespec="microseconds"),
         **environment(),
     }
     if earlier:
@@ -152,29 +150,6 @@ def new_result(
     return result
 
 
-@contextmanager
-def user_errors(components: Components, folder: Path) -> Iterator[None]:
-    """Turn errors of Lightning, torch and the user's own code into user-facing ones."""
-    try:
-        yield
-    except Pruned:
-        raise
-    except Exception as error:
-        if isinstance(error, OSError | UserError) and not folder.is_dir():
-            raise UserError(f"{folder} was removed while the run was writing to it") from error
-        if isinstance(error, UserError):
-            raise
-        if is_out_of_memory(error):
-            setting = f"data.batch_size={components.data.batch_size}"
-            reason = f"out of memory; a smaller batch needs less ({one_line(error)})"
-            raise SettingError(f"{setting}: {reason}") from error
-        if blamed := blame(error, components.named):
-            raise blamed from error
-        if isinstance(error, MisconfigurationException):
-            raise SettingError(f"trainer or callbacks: {one_line(error)}") from error
-        raise
-
-
 def describe(components: Components, result: dict[str, Any]) -> None:
     """Open the data; add network, hardware and data to the result."""
     trainer, network, data = components.trainer, components.classifier.network, components.data
@@ -183,6 +158,7 @@ def describe(components: Components, result: dict[str, Any]) -> None:
         "network": type(network).__name__,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "device": device_name(trainer.strategy.root_device, trainer.world_size),
+        "inputs": input_digests(result["config"], components.classifier),
         **{name: choice._asdict() for name, choice in components.hardware._asdict().items()},
         "data": {
             "name": data.name,
@@ -220,10 +196,15 @@ def train(
 
     def record_saved() -> None:
         result.update(saved())
-        record.write()
+        try:
+            record.write()
+        except OSError as error:  # the checkpoint is what counts
+            log.warning("%s: cannot be written: %s", RESULT_FILE, error.strerror)
 
+    components.checkpoint_io.identity = run_identity(result)
+    if last is None and trainer.is_global_zero:
+        log.warning("Warning: without callbacks.last, this run cannot be resumed")
     if last:
-        last.identity = run_identity(result, components)
         last.keep_stop = earlier is None or keeps_stop(earlier["config"], result["config"])
         last.on_saved = record_saved
         last.epochs = result.get("epochs", 0)

@@ -2,14 +2,15 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cifar10.core.errors import SettingError
 from cifar10.core.instantiate import is_user_code
+from cifar10.data.module import InMemoryDataModule
 from cifar10.runs.callbacks import to_floats
-from cifar10.runs.checkpoint import read_checkpoint
+from cifar10.runs.checkpoint import read_checkpoint, require_own
 from cifar10.runs.components import Components
 from cifar10.runs.load import restore_classifier
 
@@ -24,7 +25,9 @@ def test(components: Components, folder: Path, result: dict[str, Any]) -> None:
     data, test_logits = components.data, components.test_logits
     trainer: Any = components.trainer
     if result["checkpoint"]:
-        state = read_checkpoint(folder.resolve() / result["checkpoint"])
+        state = read_checkpoint(path := folder.resolve() / result["checkpoint"])
+        if trainer.is_global_zero:  # each process has its own start
+            require_own(path, state, result["started"])
         components.classifier = restore_classifier(state["hyper_parameters"], state["state_dict"])
         layout = components.hardware.layout.value
         components.classifier.set_memory_format(channels_last=layout == "channels last")
@@ -34,6 +37,7 @@ def test(components: Components, folder: Path, result: dict[str, Any]) -> None:
     if trainer.enable_validation and data.has_validation:
         trainer.loggers = []  # they have these figures
         (scored,) = trainer.validate(model, datamodule=data, verbose=False)
+        result["data"]["validated"] = scored_images(trainer.num_val_batches, data, "val", result)
         trainer.loggers = loggers
         selected = result["val"].get("loss")
         result["val"] = figures(scored, "val")
@@ -45,18 +49,25 @@ def test(components: Components, folder: Path, result: dict[str, Any]) -> None:
             )
     trainer.callbacks += user_callbacks  # they may log or draw something
     tested = trainer.test(model, datamodule=data, verbose=False)
-    if user_callbacks and result["checkpoint"] and test_logits.differs_from(state["state_dict"]):
+    differs = bool(result["checkpoint"]) and test_logits.differs_from(state["state_dict"])
+    if user_callbacks and trainer.strategy.reduce_boolean_decision(differs, all=False):
         log.warning("Warning: a callback changes the weights for the test; testing again without")
         trainer.callbacks = [components.stopwatch, test_logits]
         tested = trainer.test(model, datamodule=data, verbose=False)
     if not tested:
         raise SettingError("trainer.limit_test_batches: leaves nothing to test")
-    count = int(trainer.num_test_batches[0]) * data.batch_size
-    result["data"]["tested"] = min(count, result["data"]["test"])
+    result["data"]["tested"] = scored_images(trainer.num_test_batches, data, "test", result)
     for split in ("test", "test_views"):
         if found := figures(tested[0], split):
             result[split] = found
     result["seconds"]["evaluation"] = components.stopwatch.evaluation
+
+
+def scored_images(
+    batches: Sequence[float], data: InMemoryDataModule, split: str, result: Mapping[str, Any]
+) -> int:
+    """How many images of a split its figures are of: limits may leave some out."""
+    return min(int(batches[0]) * data.batch_size, result["data"][split])
 
 
 def figures(metrics: Mapping[str, Any], split: str) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Settings of Lightning's Trainer: limits, profilers, and runs on a part of the data."""
 
+import glob
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ Share = Annotated[float, Interval(ge=0, le=1)] | Annotated[int, Ge(0)]
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 PROFILE = "profile"  # name of a profiler's file, without the stage before it
 PARTS = (
-    *("fast_dev_run", "overfit_batches"),
+    "fast_dev_run",
     *(f"limit_{split}_batches" for split in ("train", "val", "test")),
 )
 WHOLE = ((float, 1.0), (float, 0.0), (int, 0))  # the values of these that mean all of the data
@@ -38,7 +39,6 @@ def limits(
     limit_val_batches: Share | None,
     limit_test_batches: Share | None,
     limit_predict_batches: Share | None,
-    overfit_batches: Share,
     fast_dev_run: bool | Annotated[int, Ge(0)],
     check_val_every_n_epoch: Positive,
     num_sanity_val_steps: Annotated[int, Ge(-1)] | None,
@@ -65,6 +65,12 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
     strategy = trainer.get("strategy")
     if "spawn" in str(strategy) or "fork" in str(strategy):  # results would stay in the children
         raise SettingError(f"trainer.strategy={strategy}: not supported; use ddp")
+    if overfit := trainer.get("overfit_batches"):
+        reason = "not supported, since every epoch draws other batches; use limit_train_batches"
+        raise SettingError(f"trainer.overfit_batches={overfit}: {reason}")
+    if (least := trainer.get("min_epochs") or 0) > trainer["max_epochs"]:
+        reason = f"more than trainer.max_epochs={trainer['max_epochs']}"
+        raise SettingError(f"trainer.min_epochs={least}: {reason}")
     if trainer.get("barebones"):
         raise SettingError("trainer.barebones=true: a run needs its metrics and checkpoints")
 
@@ -85,7 +91,8 @@ def profile_files(profiler: Profiler) -> list[Path]:
     """The reports that a profiler has written."""
     if isinstance(profiler, PassThroughProfiler) or not (folder := profiler.dirpath):
         return []
-    return sorted(Path(folder).glob(f"*{profiler.filename}*"))
+    name = glob.escape(str(profiler.filename).replace("/", "_"))  # as the profilers do
+    return sorted(Path(folder).glob(f"*{name}*"))
 
 
 def partial_data(trainer: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,10 @@ def compare(paths: Sequence[Path]) -> str:
     """
     if not 1 < len(paths) <= len(string.ascii_uppercase):
         raise SettingError("compare: name two to 26 runs")
+    for path in paths:
+        if not (path / RESULT_FILE).exists():
+            reason = f"holds no {RESULT_FILE}" if path.is_dir() else "no such run folder"
+            raise SettingError(f"{path}: {reason}")
     runs = [read_result(path / RESULT_FILE) for path in paths]
     for path, run in zip(paths, runs, strict=True):
         if run["status"] != "ok":
@@ -44,7 +48,7 @@ def compare(paths: Sequence[Path]) -> str:
         table.add_row("part of data", *(", ".join(run.get("partial") or {}) or "-" for run in runs))
     for split in FIGURES:
         for key in runs[0].get(split, {}):
-            if all(key in run.get(split, {}) for run in runs):
+            if all(run.get(split, {}).get(key) is not None for run in runs):
                 table.add_row(f"{split}/{key}", *figure_cells(runs, split, key))
     times = [f"{run['seconds'].get('training', math.nan):,.1f} s" for run in runs]
     table.add_row("training", *times)
@@ -73,4 +77,5 @@ def figure_cells(runs: Sequence[Run], split: str, key: str) -> list[str]:
 
 def image_count(data: Mapping[str, Any], split: str) -> int:
     """The number of images that a split's figures are of; early results have no `tested`."""
-    return int(data["val"] if split == "val" else data.get("tested", data["test"]))
+    used, all_images = ("validated", "val") if split == "val" else ("tested", "test")
+    return int(data.get(used, data[all_images]))

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +19,12 @@ from cifar10.core.settings import CONFIGS, flatten
 from cifar10.runs.result import RESULT_FILE, read_result, recipe_overrides
 
 log = logging.getLogger(__name__)
+
+# Settings that change no figure, beside the seed.
+DISPLAY = re.compile(
+    r"seed|report|callbacks\..*\.dirpath|"
+    r"trainer\.(profiler.*|enable_progress_bar|enable_model_summary|log_every_n_steps)"
+)
 
 Run = dict[str, Any]  # the content of a result.json, and its `folder`
 
@@ -110,13 +117,13 @@ def flat_settings(run: Run) -> dict[str, Any]:
         ).items()
         if not key.startswith("callbacks.last.") and value is not None
     }
-    settings = ADDED | upgrade_settings(run["settings"]) | callbacks
+    settings = ADDED | upgrade_settings(run["settings"]) | callbacks | run.get("inputs", {})
     if (data := run.get("data", {})).get("name") == "folder":  # CIFAR-10 is always the same
         settings["data.digest"] = data.get("digest")
     for group, spec in config.items():  # two of the user's classes may have one name
         if isinstance(spec, dict) and is_user_code(spec.get("_target_")):
             settings[group] = spec["_target_"]
-    return {key: value for key, value in settings.items() if key not in ("seed", "report")}
+    return {key: value for key, value in settings.items() if not DISPLAY.fullmatch(key)}
 
 
 def default_callbacks() -> dict[str, Any]:

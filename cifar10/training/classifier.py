@@ -178,9 +178,12 @@ class Classifier(L.LightningModule):
         self.log("train/loss_step", loss)
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log("train/lr", torch.full((), rate, device=self.device))  # a float stalls a GPU
-        if self.trainer.is_last_batch:
-            self.log_dict(self.train_metrics, on_step=False, on_epoch=True)
         return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        trainer: Any = self.trainer
+        if trainer.is_last_batch or trainer.should_stop or trainer.global_step == trainer.max_steps:
+            self.log_dict(self.train_metrics, on_step=False, on_epoch=True)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         images, labels = batch

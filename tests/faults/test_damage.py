@@ -15,8 +15,8 @@ from cifar10.data.sample import SAMPLE_FILE, read_sample
 from tests.conftest import FORMS
 from tests.faults.harness import SMALL, Run, die_after_saves, outcome, same
 
-# A run cannot resume without its settings, and cannot end without its best checkpoint if no later
-# epoch is better, nor where a directory replaces a file that it must write or a link its lock.
+# A run cannot resume without its settings or its best checkpoint, nor where a directory replaces a
+# file that it must write or a link its lock.
 NEEDED = ("result.json", "best.ckpt", ".run.lock")
 DAMAGES = ("empty", "half", "bit", "random", "directory", "link")
 

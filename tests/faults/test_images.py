@@ -76,4 +76,4 @@ def test_malformed_images_are_reported_and_skipped(
         survived("malformed image: classified, or reported in one line", good)
         assert good, (path, reported)
     assert len(predictions) + len(errors) == len(paths)
-    assert last == f"{len(errors)} of {len(paths)} files could not be read"
+    assert last == f"{len(errors)} of {len(paths):,} files could not be read"

@@ -28,6 +28,13 @@ def test_resuming_a_finished_run_draws_the_report_that_it_lacks(
     assert code == 0
     assert (folder / "report.html").exists()
     monkeypatch.setattr("cifar10.inference.report.draw_report", None)  # not drawn again
+    assert type_in(f"resume={folder}")[0] == 0
+    (folder / "report.html").unlink()
+
+    def fails(*_):
+        raise UserError("the data is gone")
+
+    monkeypatch.setattr("cifar10.inference.report.draw_report", fails)
     monkeypatch.setattr(launch.StartHook, "prepared", None)
     assert type_in(f"resume={folder}")[0] == 0
 

@@ -33,6 +33,11 @@ class Broken(Callback):
         return 1 / 0
 
 
+class Quits(Callback):
+    def on_train_batch_end(self, *_):
+        raise SystemExit("enough")
+
+
 class Sometimes(nn.Module):
     def forward(self, image):
         if image.float().mean() > 60 and image[0, 0, 0] != image[0, 0, 1] - 1:
@@ -68,6 +73,7 @@ def own(tmp_path, monkeypatch):
     [
         ("model", "Net", "model: ValueError: only in training", "in helper"),
         ("callbacks", "Broken", "callbacks.x: ZeroDivisionError", "return 1 / 0"),
+        ("callbacks", "Quits", "callbacks.x: SystemExit: enough", "raise SystemExit"),
         ("transform", "Sometimes", "data.transform: RuntimeError: this image is", "in forward"),
     ],
 )
@@ -119,8 +125,9 @@ def test_a_callback_that_changes_the_weights_is_named_and_the_figures_are_those_
         (["+trainer.gradient_clip_algorithm=x"], "gradient_clip_algorithm='x': must be 'norm'"),
         (["+trainer.max_steps=0"], "max_steps=0: must be"),
         (["+trainer.limit_val_batches=1.5"], "limit_val_batches=1.5: must be"),
-        (["+trainer.overfit_batches=-1"], "overfit_batches=-1: must be"),
+        (["+trainer.overfit_batches=2"], "overfit_batches=2: not supported"),
         (["+trainer.min_epochs=0"], "min_epochs=0: must be"),
+        (["+trainer.min_epochs=9"], "min_epochs=9: more than trainer.max_epochs=1"),
         (["+trainer.barebones=true"], "trainer.barebones=true: "),
         (["+trainer.profiler=fast"], "trainer.profiler=fast: choose from simple"),
         (["+trainer.max_time=soon"], "trainer: .*soon"),

@@ -12,6 +12,7 @@ from cifar10.runs.components import build_components
 from cifar10.runs.result import read_result
 from cifar10.runs.resume import resolve_settings
 from cifar10.runs.run import run
+from cifar10.runs.trainer_settings import profile_files
 
 STOP = "+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping"
 SAVE = "+callbacks.x._target_=lightning.pytorch.callbacks.ModelCheckpoint"
@@ -27,6 +28,10 @@ SAVE = "+callbacks.x._target_=lightning.pytorch.callbacks.ModelCheckpoint"
         ([STOP, "+callbacks.stop.monitor=val/top1", "+callbacks.stop.mode=min"], "mode=max"),
         (["+callbacks.best.every_n_train_steps=2"], "weights with an earlier val/loss"),
         (["+callbacks.best.save_on_train_epoch_end=true"], "save_on_train_epoch_end=false"),
+        (
+            ["callbacks=ema", "+callbacks.best.save_weights_only=true"],
+            "save_weights_only=true: the file would lack the average",
+        ),
         (["+callbacks.best.save_top_k=3"], "the files need different names"),
         (["+callbacks.best.save_last=true"], "callbacks.last already saves last.ckpt"),
         (["callbacks.best.filename=last"], "reserved for callbacks.last"),
@@ -73,6 +78,7 @@ def test_the_best_epoch_is_kept_by_any_metric(metric, tiny, tmp_path):
     ("flags", "epochs"),
     [
         (["+trainer.max_steps=6"], 2),
+        (["+trainer.max_steps=11", "callbacks.best.monitor=train/top1"], 3),
         (["+trainer.max_time=00:01:00:00"], 1),
         (["+trainer.check_val_every_n_epoch=2"], 3),
         ([STOP, "+callbacks.stop.monitor=val/loss", "+callbacks.stop.stopping_threshold=9"], 1),
@@ -86,7 +92,10 @@ def test_a_training_is_validated_and_saved_wherever_it_ends(
     monkeypatch.setattr(Timer, "time_elapsed", lambda *_: next(elapsed))
     result = run(tiny("trainer.max_epochs=3", *flags), tmp_path)
     assert result["epochs"] == epochs
-    assert "val/loss" in result["history"][-1]
+    assert {"val/loss", "train/loss", "train/top1"} <= set(result["history"][-1])
+    assert (result["stopped"] is None) == (
+        epochs == 3 and not any("max_steps=11" in f for f in flags)
+    )
     last = torch.load(tmp_path / "last.ckpt")
     steps = [value["epoch"] for value in last["callbacks"]["History"]["by_step"].values()]
     assert steps[-1] == epochs
@@ -131,11 +140,14 @@ def test_a_run_on_a_part_of_the_data_is_marked(tiny, tmp_path):
         ("simple", "fit-profile.txt"),
         ("advanced", "fit-profile.txt"),
         ("{_target_:lightning.pytorch.profilers.SimpleProfiler,filename:mine}", "fit-mine.txt"),
+        ("{_target_:lightning.pytorch.profilers.SimpleProfiler,filename:a/b}", "fit-a_b.txt"),
     ],
 )
 def test_a_profile_is_saved_in_the_run_folder(profiler, file, tiny, tmp_path):
-    run(tiny(f"+trainer.profiler={profiler}"), tmp_path)
+    components = build_components(settings := tiny(f"+trainer.profiler={profiler}"), tmp_path)
+    run(settings, tmp_path, components=components)
     assert "run_training_batch" in (tmp_path / file).read_text()
+    assert tmp_path / file in profile_files(components.trainer.profiler)
 
 
 def test_integer_keys_and_tuples_train_and_resume(tiny, tmp_path):
@@ -165,8 +177,40 @@ def test_the_metric_of_an_own_callback_needs_its_direction(tiny, tmp_path, monke
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("CIFAR10_TRUST", "counts")
     typed = ["+callbacks.x._target_=counts.Count", "callbacks.best.monitor=mine"]
+    wrong = [typed[0], "callbacks.best.monitor=val_loss"]
+    with pytest.raises(
+        SettingError, match=r"monitor=val_loss: no such metric; did you mean val/lo"
+    ):
+        build_components(tiny(*wrong), tmp_path / "run")
     with pytest.raises(SettingError, match=r"callbacks.best.mode: required with monitor=mine"):
         build_components(tiny(*typed), tmp_path / "run")
     typed += ["+callbacks.best.mode=max", "trainer.max_epochs=2"]
     result = run(tiny(*typed), tmp_path / "run")
     assert (result["best_epoch"], result["chosen_by"], result["mode"]) == (2, "mine", "max")
+
+
+@pytest.mark.parametrize("kind", ["stop_of_mine.Patience", "lightning.pytorch.callbacks.Timer"])
+def test_whatever_only_stops_a_training_may_be_left_out_on_resume(
+    kind, tiny, settings, tmp_path, monkeypatch
+):
+    text = "from lightning.pytorch.callbacks import EarlyStopping\n"
+    (tmp_path / "stop_of_mine.py").write_text(f"{text}class Patience(EarlyStopping): ...\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("CIFAR10_TRUST", "stop_of_mine")
+    typed = [f"+callbacks.stop._target_={kind}", "trainer.max_epochs=3"]
+    typed += (
+        ["+callbacks.stop.duration=00:00:00:01"]
+        if "Timer" in kind
+        else ["+callbacks.stop.monitor=val/loss", "+callbacks.stop.stopping_threshold=9"]
+    )
+    monkeypatch.setattr(  # the time is up once the training has started
+        Timer, "time_elapsed", lambda timer, *_: 1e9 if timer.start_time() else 0
+    )
+    assert run(tiny(*typed), tmp_path / "run", typed)["stopped"]
+    word = "++callbacks.stop=null"
+    chosen, earlier, finished = resolve_settings(
+        settings(word), str(tmp_path / "run"), tmp_path / "run", [word]
+    )
+    assert not finished
+    assert run(chosen, tmp_path / "run", [word], earlier=earlier)["epochs"] == 3

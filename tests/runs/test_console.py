@@ -20,6 +20,7 @@ RESULT = {
     "data": {"validation": "held-out", "test": 10_000, "tested": 10_000},
     "seconds": {"training": 163.2, "total": 170.1},
     "parameters": 2_791_434,
+    "checkpoint": "best.ckpt",
     "epochs": 4,
     "best_epoch": 4,
 }
@@ -67,6 +68,9 @@ def test_the_summary_names_a_limited_test_and_a_run_without_validation(tmp_path)
     assert re.search(r"tested on +100 of 500 images", text)
     assert re.search(r"epoch +4 of 4 \(last epoch, no validation images\)", text)
     assert "tested on" not in summary(RESULT, tmp_path)
+    nothing_saved = RESULT | {"best_epoch": None, "checkpoint": None}
+    text = summary(nothing_saved, tmp_path)
+    assert re.search("epoch +4 of 4", text) and "cifar10 predict" not in text
     views = summary(RESULT | {"test_views": {"top1": 0.86}}, tmp_path)
     assert re.search(r"6-view TTA +86\.00%", views)
 

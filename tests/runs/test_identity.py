@@ -82,7 +82,7 @@ def other_data(state):
 
 
 def other_code(state):
-    state["run"]["code"] = "0" * 64
+    state["run"]["inputs"] = {"module mine": "0" * 64}
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def other_code(state):
         (other_shape, r"weight fc4.weight has shape \(10, 3\), in the network \(10, 64\)"),
         (other_name, "it lacks weight fc4.weight"),
         (other_data, "run on other images"),
-        (other_code, "the file that defines the network has changed"),
+        (other_code, "since it was saved, module mine changed"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused(change, message, interrupted):
@@ -165,7 +165,7 @@ def test_an_edit_of_the_users_own_network_is_noticed_but_not_of_its_comments(
     signals.received = None
     signal_at(-1)
     write("Tanhshrink")
-    assert_refused(settings, tmp_path / "run", "the file that defines the network has changed")
+    assert_refused(settings, tmp_path / "run", "since it was saved, module edited changed")
     write("ReLU", "# the same network\n")
     earlier = read_result(tmp_path / "run" / "result.json")
     assert run(settings, tmp_path / "run", earlier=earlier)["status"] == "ok"

@@ -1,6 +1,7 @@
 """Runs side by side, and summaries of several folders."""
 
 import csv
+import re
 import shutil
 
 import pytest
@@ -44,6 +45,7 @@ DIFFERENT = [
     dict(callbacks__ema=EMA),
     dict(callbacks__ema=EMA | {"decay": 0.99}),
     dict(callbacks__best=None),
+    dict(callbacks__mine={"_target_": "mine.Callback"}),
     dict(model__dropout=0.3, trainer__precision="64-true"),
 ]
 
@@ -81,6 +83,53 @@ def test_two_runs_are_compared_with_intervals(runs):
     assert table["seed"] == ["0", "1"]
     assert "±" in table["test/top1"] and "to" in table["test/top1"]
     assert "trainer.max_epochs" not in table
+
+
+def test_what_is_only_shown_or_saved_elsewhere_separates_no_runs(runs, tmp_path):
+    best = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint", "dirpath": "elsewhere"}
+    paths = [
+        runs("plain"),
+        runs("profiled", seed=1, trainer__profiler="simple"),
+        runs("logged", seed=2, trainer__log_every_n_steps=1),
+        runs("quiet", seed=3, trainer__enable_progress_bar=False),
+    ]
+    best |= read_result(paths[0] / "result.json")["config"]["callbacks"]["best"]
+    paths.append(runs("elsewhere", seed=4, callbacks__best=best))
+    summarise(paths, out=tmp_path)
+    assert [row["n"] for row in rows(tmp_path, "summary.csv")] == ["5"]
+
+
+def test_runs_of_other_code_are_separate(runs, tmp_path):
+    paths = [runs(name, seed=n) for n, name in enumerate("abc")]
+    for path, digest in zip(paths, ("1", "1", "2"), strict=True):
+        write_result(path, read_result(path / "result.json") | {"inputs": {"module net": digest}})
+    summarise(paths, out=tmp_path)
+    assert sorted(row["n"] for row in rows(tmp_path, "summary.csv")) == ["1", "2"]
+
+
+def test_a_loss_that_was_not_finite_is_left_out(runs):
+    path = runs("a")
+    result = read_result(path / "result.json")
+    result["test"]["loss"] = None
+    write_result(path, result)
+    assert "test/loss" not in compare([path, runs("b")])
+
+
+def test_the_interval_is_that_of_the_images_that_were_used(runs):
+    wide, narrow = (runs(name) for name in "ab")
+    result = read_result(wide / "result.json")
+    result["data"] |= {"validated": 10}
+    write_result(wide, result)
+    line = next(line for line in compare([wide, narrow]).splitlines() if "val/top1" in line)
+    ends = [float(end) for end in re.findall(r"[(o] ?(\d+\.\d+)%", line)]
+    assert ends[1] - ends[0] > 2 * (ends[3] - ends[2])
+
+
+@pytest.mark.parametrize(("name", "message"), [("none", "no such run folder"), ("", "holds no")])
+def test_a_folder_without_a_run_is_not_compared(name, message, runs, tmp_path):
+    with pytest.raises(UserError, match=message) as error:
+        compare([runs("a"), tmp_path / name])
+    assert "\n" not in str(error.value)
 
 
 def test_an_unfinished_run_is_not_compared(tmp_path):
