@@ -163,7 +163,7 @@ def summarize(
 @app.command()
 def compare(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Run folders; latest is the newest.")
+        list[str], typer.Argument(metavar="RUN...", help="Run folders; latest is the newest run.")
     ],
 ) -> None:
     """Compare runs: settings and figures that differ, with 95% confidence intervals."""

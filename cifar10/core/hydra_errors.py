@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from hydra._internal.utils import get_args_parser as hydra_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -51,9 +52,9 @@ def report_errors() -> Iterator[None]:
 
 
 def refuse_options() -> None:
-    """Have argparse, which Hydra uses, raise a user-facing error in place of its usage lines."""
+    """Have Hydra's parser raise user-facing errors, and take options between settings."""
 
-    def error(_: argparse.ArgumentParser, message: str) -> NoReturn:
+    def error(message: str) -> NoReturn:
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown == message:
             raise SettingError(message)
@@ -61,9 +62,14 @@ def refuse_options() -> None:
         hint = f"write settings without dashes: {setting}" if "=" in setting else "see --help"
         raise SettingError(f"{unknown}: unknown option; {hint}")
 
-    argparse.ArgumentParser.error = error  # type: ignore[assignment, method-assign]
-    # Hydra's own options may stand between settings.
-    argparse.ArgumentParser.parse_args = argparse.ArgumentParser.parse_intermixed_args  # type: ignore[assignment, method-assign]
+    def get_args_parser() -> argparse.ArgumentParser:
+        parser = hydra_parser()
+        parser.error = error  # type: ignore[method-assign]
+        parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
+        return parser
+
+    # hydra.main names both a module and the function in it
+    sys.modules["hydra.main"].get_args_parser = get_args_parser  # type: ignore[attr-defined]
 
 
 def to_user_error(error: Exception, words: Sequence[str]) -> UserError | None:

@@ -1,12 +1,13 @@
 """The user's own source files: which they are, and their digests."""
 
 import ast
+import contextlib
+import functools
 import hashlib
 import importlib.util
 import site
-import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ OURS = (PACKAGE, PACKAGE.with_name("hydra_plugins"), PACKAGE.with_name("train.py
 
 
 def is_own(file: str) -> bool:
-    """Whether a file is neither this project's nor that of an installed package."""
+    """Whether a file is outside this project, the standard library and installed packages."""
     path = Path(file)
     if not path.is_absolute() or INSTALLED.intersection(path.parts):
         return False
@@ -30,41 +31,65 @@ def is_own(file: str) -> bool:
 def source_digests(settings: Any) -> dict[str, str]:
     """SHA-256 of the user's own modules that nested settings name, and of those they import.
 
-    Comments and layout do not count, modules that are not imported yet neither.
+    Ignores comments and formatting. Files are read once per process, like the modules.
     """
     digests: dict[str, str] = {}
-    waiting = [target.rpartition(".")[0] for target in own_targets(settings)]
+    waiting = {target.rpartition(".")[0] for target in own_targets(settings)}
     while waiting:
         name = waiting.pop()
-        module = sys.modules.get(name)
-        file = getattr(module, "__file__", None) or ""
-        if name not in digests and file.endswith(".py") and is_own(file):
-            tree = ast.parse(Path(file).read_bytes())
-            digests[name] = hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
-            waiting += imported_modules(tree, getattr(module, "__package__", None) or "")
-    return digests
+        if name not in digests and (file := source_file(name)):
+            digests[name], imported = read_module(file, name)
+            waiting |= imported
+    return dict(sorted(digests.items()))
 
 
 def own_targets(settings: Any) -> Iterator[str]:
-    """The user's own classes that nested settings name."""
+    """The user's own classes that settings, nested or by dotted key, name."""
     if isinstance(settings, dict):
-        target = settings.get("_target_")
-        if isinstance(target, str) and is_user_code(target):
-            yield target
+        for key, value in settings.items():
+            if str(key).rpartition(".")[2] == "_target_" and is_user_code(value):
+                yield value
         settings = list(settings.values())
     for value in settings if isinstance(settings, list | tuple) else ():
         yield from own_targets(value)
 
 
-def imported_modules(tree: ast.AST, package: str) -> Iterable[str]:
-    """The names that may be modules in the imports of a module in `package`, parents included."""
+def source_file(name: str) -> Path | None:
+    """The file of one of the user's own modules, found without importing it."""
+    top, *parts = name.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except ValueError:  # `__main__`
+        return None
+    if spec is None:
+        return None
+    files = [Path(spec.origin or "")]
+    if parts:
+        places = [Path(place, *parts) for place in spec.submodule_search_locations or ()]
+        files = [path.with_suffix(".py") for path in places]
+        files += [path / "__init__.py" for path in places]
+    own = (file for file in files if file.suffix == ".py" and is_own(str(file)) and file.is_file())
+    return next(own, None)
+
+
+@functools.cache
+def read_module(file: Path, name: str) -> tuple[str, frozenset[str]]:
+    """A module's digest, and candidates for the modules it imports, parent packages included."""
+    source = file.read_bytes()
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:  # a half-saved file, or one for another Python
+        return hashlib.sha256(source).hexdigest(), frozenset()
+    package = name if file.stem == "__init__" else name.rpartition(".")[0]
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = "." * node.level + (node.module or "")
-            base = importlib.util.resolve_name(base, package)
-            names |= {f"{base}.{alias.name}" for alias in node.names}
-    parts = (name.split(".") for name in names)
-    return {".".join(each[:count]) for each in parts for count in range(1, len(each) + 1)}
+            with contextlib.suppress(ImportError):  # relative, in a module without a package
+                relative = "." * node.level + (node.module or "")
+                base = importlib.util.resolve_name(relative, package)
+                names |= {f"{base}.{alias.name}" for alias in node.names}
+    parts = [each.split(".") for each in names]
+    parents = {".".join(each[:count]) for each in parts for count in range(1, len(each) + 1)}
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest(), frozenset(parents)

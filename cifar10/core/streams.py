@@ -29,8 +29,8 @@ class TolerantStream(io.RawIOBase):
             except OSError as error:
                 self.broken = True
                 if self.label == "stdout" and sys.stderr is not None:
-                    why = f"{error.strerror}; nothing more is shown"
-                    print(f"stdout: {why}, a run continues (see train.log)", file=sys.stderr)
+                    why = f"{error.strerror}; no further output"
+                    print(f"stdout: {why}; a training continues, see train.log", file=sys.stderr)
         return len(data)
 
 

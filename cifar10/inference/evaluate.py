@@ -17,9 +17,9 @@ from cifar10.core.legacy import upgrade_config
 from cifar10.core.settings import compose_settings, expand_user
 from cifar10.data.module import InMemoryDataModule
 from cifar10.reports.run_report import prediction_figures, save_figures
+from cifar10.runs.changes import merge
 from cifar10.runs.load import find_checkpoint, load
 from cifar10.runs.result import RESULT_FILE, read_result, to_json
-from cifar10.runs.resume import merge
 from cifar10.runs.run_dir import LATEST, latest_run
 from cifar10.training.classifier import Classifier, NonFiniteError
 from cifar10.training.hardware import autocast

@@ -39,10 +39,10 @@ def draw_report(folder: Path, data_settings: dict[str, Any] | None = None) -> Pa
 
 
 def finish_report(settings: dict[str, Any], result: dict[str, Any], folder: Path) -> None:
-    """Draw the report of a finished run that was interrupted while it was drawn."""
+    """Draw a finished run's missing report."""
     if settings["report"] and result["status"] == "ok" and not (folder / PAGE).exists():
         log.info("drawing the report …")
         try:
             draw_report(folder, settings["data"])
-        except UserError as error:  # the run itself is whole
-            log.warning("Warning: the report is missing: %s", error)
+        except UserError as error:  # the run itself is complete
+            log.warning("Warning: report not drawn: %s; retry with cifar10 report RUN", error)

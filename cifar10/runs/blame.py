@@ -23,7 +23,9 @@ def user_errors(components: Components, folder: Path) -> Iterator[None]:
     except SystemExit as stop:
         if isinstance(stop.code, int) and stop.code > 128:  # a signal's
             raise
-        raise blame(stop, components.named) or stop from stop
+        if blamed := blame(stop, components.named):
+            raise blamed from stop
+        raise
     except Exception as error:
         if isinstance(error, OSError | UserError) and not folder.is_dir():
             raise UserError(f"{folder} was removed while the run was writing to it") from error

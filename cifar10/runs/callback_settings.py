@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -77,10 +78,10 @@ def complete_callbacks(
         if issubclass(cls, lightning.ModelCheckpoint):
             if not isinstance(spec.get("dirpath"), str | None):
                 raise SettingError(f"{where}.dirpath={spec['dirpath']!r}: must be text")
-            spec["dirpath"] = str(Path(spec.get("dirpath") or folder).expanduser().absolute())
+            spec["dirpath"] = os.path.normpath(folder.absolute() / (spec.get("dirpath") or ""))
             check_files(spec, where, files, folder)
             if averages and spec.get("save_weights_only"):
-                reason = "the file would lack the average; remove the setting"
+                reason = "the file would lack the averaged weights; remove the setting"
                 raise SettingError(f"{where}.save_weights_only=true: {reason}")
         complete[name] = spec
     return complete
@@ -142,16 +143,16 @@ def complete_monitor(
 
 def check_files(spec: Group, where: str, files: dict[Path, str], folder: Path) -> None:
     """Refuse a ModelCheckpoint whose files would replace each other or those of another one."""
-    name, folder_name = spec.get("filename"), Path(spec["dirpath"])
+    name, target = spec.get("filename"), Path(spec["dirpath"])
     is_last = str(spec.get("_target_")).endswith(".LastCheckpoint")
-    if is_last and folder_name != folder.absolute():
+    if is_last and target != folder.absolute():
         reason = "a run resumes from the file in its own folder; remove the setting"
-        raise SettingError(f"{where}.dirpath={folder_name}: {reason}")
-    if spec.get("save_last") and folder_name == folder.absolute():
+        raise SettingError(f"{where}.dirpath={target}: {reason}")
+    if spec.get("save_last") and target == folder.absolute():
         raise SettingError(f"{where}.save_last: callbacks.last already saves {LAST}; remove it")
     if name is None or is_last:
         return
-    if (file := folder_name / f"{name}.ckpt").name in (LAST, PREVIOUS):
+    if (file := target / f"{name}.ckpt").name in (LAST, PREVIOUS):
         raise SettingError(f"{where}.filename={name}: reserved for callbacks.last; choose another")
     if file in files:
         raise SettingError(f"{where}.filename={name}: also the file of {files[file]}")

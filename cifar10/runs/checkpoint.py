@@ -38,10 +38,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None
     ) -> None:
-        if Path(path) not in self.saved and Path(path).exists():
-            require_own(Path(path), read_checkpoint(Path(path)), self.identity.get("started"))
-        made_by_torch = ("state_dict", "optimizer_states", "callbacks")
-        require_loadable({k: v for k, v in checkpoint.items() if k not in made_by_torch})
+        path = Path(path)
+        exists = path not in self.saved and path.exists() and path.stat().st_size
+        state = read_checkpoint(path) if exists else {}
+        if reason := foreign_start(state, self.identity.get("started")):
+            raise UserError(f"{path}: {reason}; set another dirpath")
+        own = ("state_dict", "optimizer_states", "callbacks")
+        require_loadable({f"checkpoint['{k}']": v for k, v in checkpoint.items() if k not in own})
         states = checkpoint.get("callbacks", {}).items()
         require_loadable({f"callback {str(k).partition('{')[0]}": v for k, v in states})
         tensors = count_tensors(checkpoint.get("optimizer_states"))
@@ -49,14 +52,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         buffer = io.BytesIO()  # torch reports a full disk as "unexpected pos"
         torch.save(checkpoint, buffer)
         try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)  # a file name may contain folders
-            with atomic_write(Path(path)) as file:
+            path.parent.mkdir(parents=True, exist_ok=True)  # a file name may contain folders
+            with atomic_write(path) as file:
                 file.write(buffer.getbuffer())
         except OSError as error:
             raise UserError(
                 f"{path}: cannot be saved: {error.strerror}; the previous file is unchanged"
             ) from error
-        self.saved.add(Path(path))
+        self.saved.add(path)
 
     def load_checkpoint(  # type: ignore[override] # Lightning passes paths alone
         self, path: str | os.PathLike, map_location: Any = None, weights_only: bool | None = None
@@ -64,28 +67,26 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return read_checkpoint(Path(path))
 
 
-def require_own(path: Path, state: dict[str, Any], started: str | None) -> None:
-    """Raise a UserError if a checkpoint says that it belongs to a run that started otherwise."""
+def foreign_start(state: Mapping[str, Any], started: str | None) -> str | None:
+    """How a checkpoint says that another run saved it; None if it does not."""
     saved = (state.get("run") or {}).get("started")  # version 0.1 recorded none
-    if None not in (saved, started) and saved != started:
-        raise UserError(
-            f"{path}: belongs to another run, started {saved}; give each run's checkpoints a "
-            f"folder of their own"
-        )
+    is_foreign = None not in (saved, started) and saved != started
+    return f"it belongs to another run, started {saved}" if is_foreign else None
 
 
 def require_loadable(states: Mapping[str, Any]) -> None:
-    """Raise a SettingError for a state, by the name of its owner, that a safe load would refuse."""
+    """Raise a SettingError for a state that a safe load rejects; the keys name its owner."""
     for name, state in states.items():
+        if isinstance(state, dict) and all(isinstance(v, torch.Tensor) for v in state.values()):
+            continue  # may be as large as the network
         buffer = io.BytesIO()
         try:
             torch.save(state, buffer)
             buffer.seek(0)
             torch.load(buffer, weights_only=True)
-        except Exception as error:  # pickle raises anything of the objects
-            reason = "its state holds Python objects, which are not loaded for safety"
-            advice = "save plain values and tensors only"
-            raise SettingError(f"{name}: {reason}; {advice}") from error
+        except Exception as error:  # pickle may raise any
+            only = "use only tensors, numbers, text, lists and dictionaries"
+            raise SettingError(f"{name}: its state cannot be loaded safely; {only}") from error
 
 
 def count_tensors(value: Any) -> int:
@@ -127,15 +128,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         last = [s["dirpath"] for key, s in states.items() if key.startswith("LastCheckpoint")]
         for old in map(Path, last):
             for state in states.values():  # other callbacks may save elsewhere
-                if isinstance(state, dict) and is_within(state.get("dirpath"), old):
+                if not isinstance(state, dict) or "best_k_models" not in state:
+                    continue
+                if Path(state["dirpath"]).is_relative_to(old):
                     move_to(path.parent.resolve() / Path(state["dirpath"]).relative_to(old), state)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a checkpoint of a run: unexpected callbacks") from error
     return checkpoint
-
-
-def is_within(path: str | None, folder: Path) -> bool:
-    return path is not None and Path(path).is_relative_to(folder)
 
 
 def move_to(folder: Path, state: dict[str, Any]) -> None:
@@ -195,8 +194,8 @@ def refuse_existing(trainer: L.Trainer) -> None:
             continue
         path = Path(str(callback.dirpath), f"{name}{callback.FILE_EXTENSION}")
         if os.path.lexists(path):
-            advice = "move it away or choose another folder"
-            raise SettingError(f"{path}: exists already, maybe of another run; {advice}")
+            advice = "move it or set another dirpath"
+            raise SettingError(f"{path}: already exists, possibly from another run; {advice}")
 
 
 def step_of(path: Path | None) -> int:

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -16,6 +16,7 @@ from torch import nn
 
 from cifar10.core.errors import SettingError, UserError
 from cifar10.core.instantiate import call_checked, check_types, instantiate
+from cifar10.core.own_code import source_digests
 from cifar10.data import IMAGE_SIZE
 from cifar10.data.module import InMemoryDataModule, Seed
 from cifar10.runs.callback_settings import complete_callbacks
@@ -26,8 +27,10 @@ from cifar10.runs.callbacks import (
     TensorBoardHParams,
     TestLogits,
 )
+from cifar10.runs.changes import fixed_settings
 from cifar10.runs.checkpoint import AtomicCheckpointIO, require_loadable
 from cifar10.runs.console import RunProgress
+from cifar10.runs.identity import weights_digest
 from cifar10.runs.last_checkpoint import LastCheckpoint, RandomStates
 from cifar10.runs.load import load
 from cifar10.runs.trainer_settings import build_profiler, check_trainer
@@ -57,6 +60,8 @@ class Components:
     checkpoint_io: AtomicCheckpointIO
     hardware: Hardware
     named: dict[str, Any]  # the objects that settings name, by dotted key
+    # SHA-256 of what settings only name: the user's own modules, a teacher's weights.
+    digests: dict[str, str] = field(default_factory=dict)
 
 
 def build_components(
@@ -67,7 +72,12 @@ def build_components(
     `callbacks` are further ones, of which one that raises Pruned ends the run untested.
     """
     given = {"hparams": hyperparameters(settings), "more_callbacks": callbacks}
-    return call_checked(build, settings, "", folder=folder, **given)
+    components = call_checked(build, settings, "", folder=folder, **given)
+    sources = source_digests(fixed_settings(settings))
+    components.digests = {f"module {name}": digest for name, digest in sources.items()}
+    for teacher, _ in components.classifier.teachers:
+        components.digests["teacher's weights"] = weights_digest(teacher)
+    return components
 
 
 def build(
@@ -167,7 +177,7 @@ def build(
 
 
 def first_state(callback: Callback) -> dict[str, Any]:
-    """A callback's state before training; empty if it has none by then."""
+    """A callback's state before training; empty if not available yet."""
     try:
         return callback.state_dict()
     except Exception:  # it may need the trainer

@@ -1,4 +1,4 @@
-"""Whether a checkpoint belongs to a run: its start, data, settings, network and optimizer."""
+"""Whether a checkpoint belongs to a run: its start time, data, settings, network and optimizer."""
 
 import hashlib
 import math
@@ -10,28 +10,20 @@ import torch
 from torch import Tensor
 
 from cifar10.core.errors import UserError
-from cifar10.core.own_code import source_digests
-from cifar10.runs.callback_settings import names_of_stops
-from cifar10.runs.checkpoint import count_tensors, read_checkpoint
+from cifar10.runs.callback_settings import VAL_METRICS
+from cifar10.runs.checkpoint import count_tensors, foreign_start, read_checkpoint
 from cifar10.training.classifier import Classifier
 
 MAX_LISTED = 3  # differing settings named in an error
 
 
-def input_digests(settings: Mapping[str, Any], classifier: Classifier) -> dict[str, str]:
-    """SHA-256 of what settings only name: the user's own modules, a teacher's weights."""
-    callbacks = dict(settings.get("callbacks") or {})
-    for name in names_of_stops(callbacks):  # which may change on resume
-        del callbacks[name.removeprefix("callbacks.")]
-    sources = source_digests({**settings, "callbacks": callbacks})
-    digests = {f"module {name}": digest for name, digest in sources.items()}
-    for teacher, _ in classifier.teachers:
-        weights = hashlib.sha256()
-        for name, value in sorted(teacher.state_dict().items()):
-            weights.update(name.encode())
-            weights.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        digests["teacher"] = weights.hexdigest()
-    return digests
+def weights_digest(classifier: Classifier) -> str:
+    """SHA-256 of a classifier's weights and their names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(classifier.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def why_foreign(
@@ -45,17 +37,18 @@ def why_foreign(
         classifier: as the run has built it.
     """
     saved = state.get("run")
+    restore = "; restore this run's own file"
     if saved and (differing := differences(saved.get("settings", {}), identity["settings"])):
-        return f"it belongs to a run with other settings: {differing}"
-    if saved and (changed := changed_keys(saved.get("inputs", {}), identity["inputs"])):
-        return f"since it was saved, {', '.join(changed)} changed"
+        return f"it belongs to a run with other settings: {differing}{restore}"
+    digests = identity["digests"]
+    if saved and (changed := changed_keys(saved.get("digests", digests), digests)):
+        return f"saved before {', '.join(changed)} changed; undo the change"
     if misfit := network_misfit(state["state_dict"], classifier.state_dict()):
-        return misfit
+        return misfit + restore
     if saved and saved.get("data") != identity["data"]:
-        return "it belongs to a run on other images"
-    if saved and saved.get("started") != identity["started"]:
-        return f"it belongs to another run, started {saved.get('started')}"
-    return optimizer_misfit(state, saved, classifier)
+        return f"it belongs to a run on other images{restore}"
+    misfit = foreign_start(state, identity["started"]) or optimizer_misfit(state, saved, classifier)
+    return misfit and misfit + restore
 
 
 def differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> str:
@@ -100,42 +93,42 @@ def optimizer_misfit(
     return None
 
 
-def require_best_files(state: Mapping[str, Any], started: str) -> None:
-    """Raise a UserError unless each best checkpoint that a training state names is there and own.
+def require_best_file(state: Mapping[str, Any], started: str, same_end: bool) -> None:
+    """Raise a UserError unless the best checkpoint so far exists and belongs to the run.
 
     Args:
-        state: content of the checkpoint that a run resumes from.
-        started: when the run did.
+        state: content of the checkpoint that the run resumes from.
+        started: the run's start time.
+        same_end: whether what ends the training is as before.
     """
-    for key, saved in state["callbacks"].items():
-        best = saved.get("best_model_path") if isinstance(saved, dict) else None
-        if not best or key.startswith("LastCheckpoint"):
-            continue
-        if reason := why_not_best(Path(best), saved, state, started):
-            advice = "restore the run's own file or start a new run"
-            raise UserError(f"{best}: {reason}; {advice}")
+    states = [s for s in state["callbacks"].values() if isinstance(s, dict) and s.get("monitor")]
+    for saved in [saved for saved in states if saved.get("best_model_path")][-1:]:
+        if reason := why_not_best(saved, state, started, same_end):
+            path = saved["best_model_path"]
+            raise UserError(f"{path}: {reason}; restore this run's own file or start a new run")
 
 
 def why_not_best(
-    path: Path, saved: Mapping[str, Any], state: Mapping[str, Any], started: str
+    saved: Mapping[str, Any], state: Mapping[str, Any], started: str, same_end: bool
 ) -> str | None:
-    """Why a file is not the best checkpoint, as a ModelCheckpoint's state names it."""
+    """Why the file that a ModelCheckpoint's state names is not the best so far."""
+    path, monitor = Path(saved["best_model_path"]), saved["monitor"]
     if not path.exists():
-        # A kill after the next best one replaced it; the resumed run will save that again.
-        found = path.parent.glob(f"*{path.suffix}")
+        # A kill after a newer best checkpoint replaced it: resuming saves that one again.
+        found = Path(saved["dirpath"]).rglob(f"*{path.suffix}")
         newer = any(is_newer(other, state["global_step"], started) for other in found)
-        return None if newer else "the best checkpoint of the run so far is missing"
+        return None if newer else "the run's best checkpoint is missing"
     best = read_checkpoint(path)
-    if best.get("run", {}).get("started", started) != started:
-        return f"it belongs to another run, started {best['run']['started']}"
+    if reason := foreign_start(best, started):
+        return reason
+    if best["global_step"] > state["global_step"]:  # a kill before last.ckpt was replaced
+        return None if same_end else "newer than last.ckpt; resume with unchanged limits first"
     metrics = state["callbacks"]["History"].get("by_step", {}).get(best["global_step"], {})
-    value = metrics.get(monitor := saved.get("monitor"))
-    is_later = best["global_step"] > state["global_step"]  # a kill before last.ckpt was replaced
-    if value is None or saved.get("best_model_score") is None or is_later:
+    value, score = metrics.get(monitor), saved.get("best_model_score")
+    if monitor not in VAL_METRICS or value is None or score is None:
         return None
-    score = float(saved["best_model_score"])
-    same = math.isclose(value, score, rel_tol=1e-4)
-    return None if same else f"its {monitor} is {value:.4f}, that of the best so far {score:.4f}"
+    same = math.isclose(value, score, rel_tol=1e-4, abs_tol=1e-6)
+    return None if same else f"its {monitor} is {value:.4f}, but the run's best is {score:.4f}"
 
 
 def is_newer(path: Path, step: int, started: str) -> bool:
@@ -143,4 +136,4 @@ def is_newer(path: Path, step: int, started: str) -> bool:
         state = read_checkpoint(path)
     except UserError:
         return False
-    return state.get("run", {}).get("started") == started and state["global_step"] > step
+    return foreign_start(state, started) is None and state["global_step"] > step

@@ -72,7 +72,7 @@ class LastCheckpoint(ModelCheckpoint):
         self.every_n_steps = every_n_steps
         self.seen_step = self.epochs = 0  # epochs: those that the file holds
         self.saved = self.stopping = False
-        # Set by the run: whether an early stop still counts, what records that there is a file.
+        # Set by the run: whether an early stop still counts, what to call after each save.
         self.keep_stop = True
         self.on_saved: Callable[[], None] = lambda: None
 

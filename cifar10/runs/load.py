@@ -12,7 +12,7 @@ from cifar10.core.errors import SettingError, UserError
 from cifar10.core.instantiate import call_checked
 from cifar10.core.legacy import upgrade_hyperparameters
 from cifar10.core.settings import expand_user
-from cifar10.runs.checkpoint import read_checkpoint, require_own
+from cifar10.runs.checkpoint import foreign_start, read_checkpoint
 from cifar10.runs.result import RESULT_FILE, read_result
 from cifar10.runs.run_dir import LATEST, latest_run
 from cifar10.training.classifier import Classifier
@@ -39,10 +39,8 @@ def load(model: str | Path, device: str = "auto") -> Classifier:
     else:
         path = find_checkpoint(model)
         source, state = str(path), read_checkpoint(path)
-        folder = expand_user(model)
-        record = (folder if folder.is_dir() else folder.parent) / RESULT_FILE
-        if record.exists():
-            require_own(path, state, read_result(record).get("started"))
+        if reason := foreign_start(state, started_beside(model)):
+            raise SettingError(f"{path}: {reason}; restore the run's own file")
         weights, hyperparameters = state["state_dict"], state.get("hyper_parameters", {})
     try:
         classifier = restore_classifier(hyperparameters, weights)
@@ -53,6 +51,18 @@ def load(model: str | Path, device: str = "auto") -> Classifier:
     layout = choose_layout(kind, choose_precision("auto", kind).value).value
     classifier.set_memory_format(channels_last=layout == "channels last")
     return classifier.to(kind).eval()
+
+
+def started_beside(model: str | Path) -> str | None:
+    """When the run in a folder, or in that of a checkpoint file, started; None if unknown."""
+    path = expand_user(model)
+    record = (path if path.is_dir() else path.parent) / RESULT_FILE
+    try:
+        return read_result(record).get("started") if record.exists() else None
+    except UserError:
+        if path.is_dir():
+            raise
+        return None  # of another program, or damaged: the file is loaded all the same
 
 
 def restore_classifier(

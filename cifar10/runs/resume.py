@@ -12,101 +12,25 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from cifar10.core.errors import SettingError, UserError
-from cifar10.core.settings import flatten, unflatten
-from cifar10.runs.callback_settings import names_of_stops
+from cifar10.runs.changes import duration, fixed_settings, keeps_stop, merge
 from cifar10.runs.checkpoint import LAST, PREVIOUS, find_resumable, set_aside_corrupt_last
 from cifar10.runs.components import Components
-from cifar10.runs.identity import require_best_files, why_foreign
+from cifar10.runs.identity import require_best_file, why_foreign
 from cifar10.runs.result import RESULT_FILE, read_result, recorded_settings
 from cifar10.runs.run_dir import LATEST, latest_run
 
 log = logging.getLogger(__name__)
 
-# Taken from the present machine unless they were typed when the run started.
-LOCAL_KEYS = ("data.dir", "data.sources", "data.download")
-# Duration, place and display of a run may change, never what it computes.
-DURATION = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
-MAY_CHANGE = (
-    *DURATION,
-    *(f"trainer.{key}" for key in ("log_every_n_steps", "enable_progress_bar", "profiler")),
-    *(f"trainer.{key}" for key in ("devices", "num_nodes", "strategy", "accelerator")),
-    *LOCAL_KEYS,
-    *("threads", "keep_memory", "compile", "logger", "callbacks.last", "report", "test_views"),
-)
-
-
-def is_within(key: str, prefixes: Iterable[str]) -> bool:
-    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
-
-
-def overridden_keys(overrides: Iterable[str]) -> set[str]:
-    """The dotted keys that a command line sets."""
-    typed = {word.lstrip("+~").partition("=")[0] for word in overrides}
-    return {key.partition("@")[0].replace("/", ".") for key in typed}
-
-
-def merge(
-    recorded: Mapping[str, Any],
-    current: Mapping[str, Any],
-    overrides: Iterable[str],
-    first_overrides: Iterable[str] = (),
-) -> dict[str, Any]:
-    """A run's recorded settings with what the command line may change of them.
-
-    Args:
-        recorded, current: nested settings of the run, and those that the command line composes now.
-        overrides: of `current` only these count: defaults may have changed since.
-        first_overrides: those that the run was started with.
-
-    Raises:
-        SettingError: an override differs from the record and would change the result.
-    """
-    typed = overridden_keys(overrides)
-    local = [key for key in LOCAL_KEYS if key not in overridden_keys(first_overrides)]
-    before, after = flatten(recorded), flatten(current)
-    if before.get("data._target_") != after.get("data._target_"):
-        local = []  # another kind of data lies elsewhere
-    everything = "experiment" in typed  # an experiment may set any key
-    may_change = (*MAY_CHANGE, *early_stops(recorded, current))
-    changed = [
-        key
-        for key in before.keys() | after.keys()
-        if (everything or is_within(key, typed) or is_within(key, local))
-        and before.get(key, ...) != after.get(key, ...)
-    ]
-    for key in sorted(changed):
-        if not is_within(key, may_change):
-            wanted, was = (f"{key}={s[key]}" if key in s else f"no {key}" for s in (after, before))
-            reason = f"the run has {was}, which cannot change on resume"
-            raise SettingError(f"{wanted}: {reason}; leave it out or start a new run")
-    unchanged = {key: value for key, value in before.items() if key not in changed}
-    return unflatten(unchanged | {key: after[key] for key in changed if key in after})
-
-
-def early_stops(*settings: Mapping[str, Any]) -> set[str]:
-    """The dotted names of the early-stopping callbacks in any of several nested settings."""
-    return {name for each in settings for name in names_of_stops(each.get("callbacks"))}
-
-
-def duration(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, by dotted key, that decide when a training ends."""
-    ends = (*DURATION, *early_stops(settings))
-    return {key: value for key, value in flatten(settings).items() if is_within(key, ends)}
-
-
-def step_limit(max_steps: int | None) -> float:
-    return math.inf if max_steps in (None, -1) else float(max_steps or 0)
-
 
 def time_limit(max_time: Any) -> float:
     """Seconds of any form of `max_time` that Lightning takes."""
-    return math.inf if max_time is None else Timer(duration=max_time)._duration or math.inf
-
-
-def keeps_stop(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> bool:
-    """Whether nothing but the number of epochs has changed of what ends a training."""
-    before, now = (duration(each) | {"trainer.max_epochs": None} for each in (recorded, current))
-    return before == now
+    if max_time is None:
+        return math.inf
+    try:
+        return Timer(duration=max_time)._duration or math.inf
+    except Exception as error:
+        form = "must be DD:HH:MM:SS or a group such as {hours: 2}"
+        raise SettingError(f"trainer.max_time={max_time}: {form}") from error
 
 
 def resolve_settings(
@@ -119,12 +43,15 @@ def resolve_settings(
             nothing that stopped it has changed.
     """
     require_finite(settings)
-    if settings.get("teacher") == LATEST:  # resolved once, since other runs may start
-        settings["teacher"] = str(latest_run())
+    exists = os.path.lexists(folder / RESULT_FILE)
+    if settings.get("teacher") == LATEST:  # for the first of a run's processes, once
+        known = read_result(folder / RESULT_FILE).get("config", {}) if exists else {}
+        settings["teacher"] = known.get("teacher") or str(latest_run().absolute())
     for spec in (settings.get("callbacks") or {}).values():
         if isinstance(spec, dict) and isinstance(spec.get("dirpath"), str):  # typed in this folder
-            spec["dirpath"] = str(Path(spec["dirpath"]).expanduser().absolute())
-    exists = os.path.lexists(folder / RESULT_FILE)
+            path = Path(spec["dirpath"]).expanduser().absolute()
+            within = path.is_relative_to(folder.absolute())  # then it moves with the run
+            spec["dirpath"] = os.path.relpath(path, folder) if within else str(path)
     if resume is None or (resume == "auto" and not exists):
         return settings, None, False
     if not exists:
@@ -140,11 +67,10 @@ def resolve_settings(
     done = settings["trainer"]["max_epochs"] <= earlier.get("epochs", 0)
     if done or duration(settings) == duration(recorded):
         return settings, earlier, True
-    for key, limit in (("max_steps", step_limit), ("max_time", time_limit)):
-        wanted, had = (each["trainer"].get(key) for each in (settings, recorded))
-        if limit(wanted) < limit(had):
-            reason = f"the run finished with {had}, so it cannot be less"
-            raise SettingError(f"trainer.{key}={wanted}: {reason}; leave it out")
+    wanted, had = (each["trainer"].get("max_time") for each in (settings, recorded))
+    if time_limit(wanted) < time_limit(had):
+        reason = f"less than the {had or 'unlimited time'} that the run finished with"
+        raise SettingError(f"trainer.max_time={wanted}: {reason}; raise it or leave it out")
     if (why := earlier.get("stopped")) and keeps_stop(recorded, settings):
         typed = f"trainer.max_epochs={settings['trainer']['max_epochs']}"
         reason = f"the run stopped early, after epoch {earlier['epochs']} ({why})"
@@ -165,14 +91,11 @@ def require_finite(value: Any, where: str = "") -> None:
 
 def run_identity(result: Mapping[str, Any]) -> dict[str, Any]:
     """What the checkpoints of a run record of it, as plain values."""
-    settings = result["config"]
-    may_change = (*MAY_CHANGE, *early_stops(settings))
-    flat = flatten(settings).items()
     return {
         "started": result["started"],
         "data": result["data"]["digest"],
-        "inputs": result["inputs"],
-        "settings": {key: value for key, value in flat if not is_within(key, may_change)},
+        "digests": result["digests"],
+        "settings": fixed_settings(result["config"]),
     }
 
 
@@ -190,14 +113,16 @@ def resume_point(
     if found := find_resumable(folder):
         path, state = found
         if reason := why_foreign(state, run_identity(result), components.classifier):
-            raise UserError(f"{path}: {reason}; restore the run's own file or start a new run")
-        require_best_files(state, result["started"])
+            raise UserError(f"{path}: {reason} or start a new run")
+        same_end = duration(earlier["config"]) == duration(result["config"])
+        require_best_file(state, result["started"], same_end)
         if 0 < trainer.max_steps < (steps := state["global_step"]):
-            reason = f"the run has already made {steps} steps"
+            reason = f"the run is already at step {steps}; set more or leave it out"
             raise SettingError(f"trainer.max_steps={trainer.max_steps}: {reason}")
         if trainer.is_global_zero:
             if earlier.get("stopped") and not is_whole(state):
-                log.warning("Warning: the last epoch was cut short; the rest of it is left out")
+                rest = "ended early; its remaining batches are skipped"
+                log.warning("Warning: epoch %s %s", earlier["epochs"], rest)
             if path.name == PREVIOUS:
                 set_aside_corrupt_last(folder)
             continue_logs(trainer.loggers, state["global_step"])

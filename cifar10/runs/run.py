@@ -14,10 +14,10 @@ from typing import Any
 from cifar10.core.errors import SettingError, one_line
 from cifar10.runs.blame import user_errors
 from cifar10.runs.callback_settings import stop_reason
+from cifar10.runs.changes import keeps_stop
 from cifar10.runs.checkpoint import chosen_checkpoint, step_of
 from cifar10.runs.components import Components, Group, build_components, hyperparameters
 from cifar10.runs.console import announce
-from cifar10.runs.identity import input_digests
 from cifar10.runs.last_checkpoint import LastCheckpoint
 from cifar10.runs.result import (
     RESULT_FILE,
@@ -27,7 +27,7 @@ from cifar10.runs.result import (
     write_final_result,
     write_result,
 )
-from cifar10.runs.resume import keeps_stop, resume_point, run_identity
+from cifar10.runs.resume import resume_point, run_identity
 from cifar10.runs.run_dir import claim_run_dir, is_first_process
 from cifar10.runs.scores import figures, test
 from cifar10.runs.signals import Interrupted, signals
@@ -158,7 +158,7 @@ def describe(components: Components, result: dict[str, Any]) -> None:
         "network": type(network).__name__,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "device": device_name(trainer.strategy.root_device, trainer.world_size),
-        "inputs": input_digests(result["config"], components.classifier),
+        "digests": components.digests,
         **{name: choice._asdict() for name, choice in components.hardware._asdict().items()},
         "data": {
             "name": data.name,
@@ -199,7 +199,8 @@ def train(
         try:
             record.write()
         except OSError as error:  # the checkpoint is what counts
-            log.warning("%s: cannot be written: %s", RESULT_FILE, error.strerror)
+            path = record.folder / RESULT_FILE
+            log.warning("Warning: %s not updated: %s; training continues", path, error.strerror)
 
     components.checkpoint_io.identity = run_identity(result)
     if last is None and trainer.is_global_zero:

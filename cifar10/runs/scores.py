@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cifar10.core.errors import SettingError
+from cifar10.core.errors import SettingError, UserError
 from cifar10.core.instantiate import is_user_code
 from cifar10.data.module import InMemoryDataModule
 from cifar10.runs.callbacks import to_floats
-from cifar10.runs.checkpoint import read_checkpoint, require_own
+from cifar10.runs.checkpoint import foreign_start, read_checkpoint
 from cifar10.runs.components import Components
 from cifar10.runs.load import restore_classifier
 
@@ -26,8 +26,9 @@ def test(components: Components, folder: Path, result: dict[str, Any]) -> None:
     trainer: Any = components.trainer
     if result["checkpoint"]:
         state = read_checkpoint(path := folder.resolve() / result["checkpoint"])
-        if trainer.is_global_zero:  # each process has its own start
-            require_own(path, state, result["started"])
+        reason = foreign_start(state, result["started"])
+        if reason and trainer.is_global_zero:  # start times differ between processes
+            raise UserError(f"{path}: {reason}")
         components.classifier = restore_classifier(state["hyper_parameters"], state["state_dict"])
         layout = components.hardware.layout.value
         components.classifier.set_memory_format(channels_last=layout == "channels last")
@@ -37,7 +38,7 @@ def test(components: Components, folder: Path, result: dict[str, Any]) -> None:
     if trainer.enable_validation and data.has_validation:
         trainer.loggers = []  # they have these figures
         (scored,) = trainer.validate(model, datamodule=data, verbose=False)
-        result["data"]["validated"] = scored_images(trainer.num_val_batches, data, "val", result)
+        result["data"]["validated"] = images(trainer.num_val_batches, data, result["data"]["val"])
         trainer.loggers = loggers
         selected = result["val"].get("loss")
         result["val"] = figures(scored, "val")
@@ -56,18 +57,16 @@ def test(components: Components, folder: Path, result: dict[str, Any]) -> None:
         tested = trainer.test(model, datamodule=data, verbose=False)
     if not tested:
         raise SettingError("trainer.limit_test_batches: leaves nothing to test")
-    result["data"]["tested"] = scored_images(trainer.num_test_batches, data, "test", result)
+    result["data"]["tested"] = images(trainer.num_test_batches, data, result["data"]["test"])
     for split in ("test", "test_views"):
         if found := figures(tested[0], split):
             result[split] = found
     result["seconds"]["evaluation"] = components.stopwatch.evaluation
 
 
-def scored_images(
-    batches: Sequence[float], data: InMemoryDataModule, split: str, result: Mapping[str, Any]
-) -> int:
-    """How many images of a split its figures are of: limits may leave some out."""
-    return min(int(batches[0]) * data.batch_size, result["data"][split])
+def images(batches: Sequence[float], data: InMemoryDataModule, total: int) -> int:
+    """The number of a split's images that were evaluated: limits may leave some out."""
+    return min(int(batches[0]) * data.batch_size, total)
 
 
 def figures(metrics: Mapping[str, Any], split: str) -> dict[str, float]:

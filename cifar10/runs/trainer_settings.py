@@ -66,7 +66,7 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
     if "spawn" in str(strategy) or "fork" in str(strategy):  # results would stay in the children
         raise SettingError(f"trainer.strategy={strategy}: not supported; use ddp")
     if overfit := trainer.get("overfit_batches"):
-        reason = "not supported, since every epoch draws other batches; use limit_train_batches"
+        reason = "not supported: each epoch draws other batches (trainer.limit_train_batches too)"
         raise SettingError(f"trainer.overfit_batches={overfit}: {reason}")
     if (least := trainer.get("min_epochs") or 0) > trainer["max_epochs"]:
         reason = f"more than trainer.max_epochs={trainer['max_epochs']}"

@@ -28,7 +28,7 @@ def compare(paths: Sequence[Path]) -> str:
         raise SettingError("compare: name two to 26 runs")
     for path in paths:
         if not (path / RESULT_FILE).exists():
-            reason = f"holds no {RESULT_FILE}" if path.is_dir() else "no such run folder"
+            reason = f"not a run (no {RESULT_FILE})" if path.is_dir() else "no such run folder"
             raise SettingError(f"{path}: {reason}")
     runs = [read_result(path / RESULT_FILE) for path in paths]
     for path, run in zip(paths, runs, strict=True):
@@ -76,6 +76,6 @@ def figure_cells(runs: Sequence[Run], split: str, key: str) -> list[str]:
 
 
 def image_count(data: Mapping[str, Any], split: str) -> int:
-    """The number of images that a split's figures are of; early results have no `tested`."""
+    """The number of images that a split's figures are of; early results only have its size."""
     used, all_images = ("validated", "val") if split == "val" else ("tested", "test")
     return int(data.get(used, data[all_images]))

@@ -20,7 +20,7 @@ from cifar10.runs.result import RESULT_FILE, read_result, recipe_overrides
 
 log = logging.getLogger(__name__)
 
-# Settings that change no figure, beside the seed.
+# Ignored when grouping: the seed, and settings that change no figure.
 DISPLAY = re.compile(
     r"seed|report|callbacks\..*\.dirpath|"
     r"trainer\.(profiler.*|enable_progress_bar|enable_model_summary|log_every_n_steps)"
@@ -117,7 +117,8 @@ def flat_settings(run: Run) -> dict[str, Any]:
         ).items()
         if not key.startswith("callbacks.last.") and value is not None
     }
-    settings = ADDED | upgrade_settings(run["settings"]) | callbacks | run.get("inputs", {})
+    digests = {key: digest[:8] for key, digest in run.get("digests", {}).items()}
+    settings = ADDED | upgrade_settings(run["settings"]) | callbacks | digests
     if (data := run.get("data", {})).get("name") == "folder":  # CIFAR-10 is always the same
         settings["data.digest"] = data.get("digest")
     for group, spec in config.items():  # two of the user's classes may have one name

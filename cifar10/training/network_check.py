@@ -1,4 +1,4 @@
-"""Whether a network takes images, returns logits, and is what its weights say."""
+"""Checks that a network takes images, returns logits and follows from its state_dict alone."""
 
 import contextlib
 from collections.abc import Callable, Iterable
@@ -39,31 +39,32 @@ def check_network(
 
 
 def check_rebuilt(build: Callable[[], nn.Module]) -> None:
-    """Raise a SettingError unless a checkpoint's weights alone decide what a network returns.
+    """Raise a SettingError unless a network's outputs follow from its state_dict alone.
 
-    `build` makes a new network. Of two, drawn differently, the second must return the logits of the
-    first, which has seen a training batch, once it has loaded its state_dict.
+    Builds two networks with other random numbers, runs a training batch through the first and loads
+    its state_dict into the second; their logits must match.
     """
     with isolate_rng(), torch.no_grad():
-        torch.manual_seed(1)
+        torch.default_generator.manual_seed(1)
         images = torch.randn(8, 3, IMAGE_SIZE, IMAGE_SIZE)
         first = build()
         name = type(first).__name__
-        if init := getattr(first, "init_from_images", None):
-            init(images)
         with contextlib.suppress(Exception):  # in training, it is reported with its traceback
+            if init := getattr(first, "init_from_images", None):
+                init(images)
             first.train()(images)
-        torch.manual_seed(2)
+        torch.default_generator.manual_seed(2)
         second = build().eval()
+        second(images)  # creates lazy layers
         try:
-            second(images)  # creates lazy layers
             second.load_state_dict(first.state_dict())
         except Exception as error:  # user code may raise anything
-            reason = f"cannot load the weights of another {name}: {one_line(error)}"
-            raise SettingError(f"model: {name} {reason}") from error
+            raise SettingError(
+                f"model: a new {name} cannot load the state_dict of another: {one_line(error)}; "
+                f"build it the same way every time"
+            ) from error
         if not torch.allclose(first.eval()(images), second(images), rtol=1e-3, atol=1e-5):
             raise SettingError(
-                f"model: {name} with the weights of another {name} returns other logits: it is "
-                f"random in eval mode, or has a tensor that is neither a parameter nor a buffer; "
-                f"use register_buffer"
+                f"model: {name} gives other logits after load_state_dict; keep its state in "
+                f"parameters and persistent buffers, and nothing random in eval mode"
             )

@@ -5,20 +5,20 @@ import sys
 
 import pytest
 
-from cifar10.core.own_code import is_own, source_digests
+from cifar10.core.own_code import is_own, read_module, source_digests
 
 FILES = {
-    "mine/__init__.py": "",
-    "mine/net.py": "from . import blocks\nfrom mine.init import start\n\n\nclass Net: ...\n",
-    "mine/blocks.py": "import helper_of_mine\n",
-    "mine/init.py": "def start():\n    import late_of_mine\n",
+    "pack_of_mine/__init__.py": "",
+    "pack_of_mine/net.py": "from . import blocks\nfrom pack_of_mine.init import start\n",
+    "pack_of_mine/blocks.py": "import helper_of_mine\n",
+    "pack_of_mine/init.py": "def start():\n    import late_of_mine\n",
     "helper_of_mine.py": "import torch\nVALUE = 1\n",
     "late_of_mine.py": "VALUE = 1\n",
     "transforms_of_mine.py": "class Shift: ...\n",
     "unrelated_of_mine.py": "VALUE = 1\n",
 }
 SETTINGS = {
-    "model": {"_target_": "mine.net.Net", "depth": 3},
+    "model": {"_target_": "pack_of_mine.net.Net", "depth": 3},
     "data": {"transform": [{"_target_": "transforms_of_mine.Shift"}]},
     "optimizer": {"_target_": "torch.optim.SGD"},
 }
@@ -38,8 +38,7 @@ def digests(tmp_path, monkeypatch):
         for name in FILES:
             module = name.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
             monkeypatch.delitem(sys.modules, module, raising=False)
-        for name in ("mine.net", "late_of_mine", "transforms_of_mine", "unrelated_of_mine"):
-            importlib.import_module(name)
+        read_module.cache_clear()
         return source_digests(SETTINGS)
 
     return compute
@@ -53,9 +52,31 @@ def test_a_change_of_any_file_that_bears_on_the_run_changes_its_digests(file, di
     assert digests(file, "# a comment\n\n") == before
 
 
+def test_digests_do_not_depend_on_what_is_imported_or_edited_meanwhile(digests, tmp_path):
+    before = digests()
+    importlib.import_module("late_of_mine")
+    (tmp_path / "pack_of_mine" / "net.py").write_text("class Net:\n    edited = True\n")
+    assert source_digests(SETTINGS) == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "try:\n    from .blocks import x\nexcept ImportError:\n    x = 1\n",
+        "if True\n",
+        "import __main__, no_such_module_of_mine\n",
+    ],
+)
+def test_any_file_has_a_digest(text, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "odd_of_mine.py").write_text(text)
+    read_module.cache_clear()
+    assert set(source_digests({"_target_": "odd_of_mine.X"})) == {"odd_of_mine"}
+
+
 def test_only_own_files_have_digests(digests):
     assert set(digests()) == {
-        *("mine", "mine.net", "mine.blocks", "mine.init"),
+        *(f"pack_of_mine{part}" for part in ("", ".net", ".blocks", ".init")),
         *("helper_of_mine", "late_of_mine", "transforms_of_mine"),
     }
 

@@ -37,4 +37,4 @@ def test_a_training_goes_on_without_its_output(shell, lines, tmp_path):
     assert len(done.stderr.splitlines()) == lines
     assert '"status": "ok"' in (tmp_path / "run" / "result.json").read_text()
     if lines:
-        assert "nothing more is shown, a run continues (see train.log)" in done.stderr
+        assert "no further output; a training continues, see train.log" in done.stderr

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cifar10.core.errors import SettingError, UserError
+from cifar10.core.own_code import read_module
 from cifar10.runs.result import read_result, write_result
 from cifar10.runs.run import run
 from cifar10.runs.signals import Interrupted, signals
@@ -82,7 +83,7 @@ def other_data(state):
 
 
 def other_code(state):
-    state["run"]["inputs"] = {"module mine": "0" * 64}
+    state["run"]["digests"] = {"module mine": "0" * 64}
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def other_code(state):
         (other_shape, r"weight fc4.weight has shape \(10, 3\), in the network \(10, 64\)"),
         (other_name, "it lacks weight fc4.weight"),
         (other_data, "run on other images"),
-        (other_code, "since it was saved, module mine changed"),
+        (other_code, "saved before module mine changed; undo the change"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused(change, message, interrupted):
@@ -156,6 +157,7 @@ def test_an_edit_of_the_users_own_network_is_noticed_but_not_of_its_comments(
     def write(activation, comment=""):
         (tmp_path / "edited.py").write_text(comment + text.format(activation))
         sys.modules.pop("edited", None)
+        read_module.cache_clear()
         importlib.invalidate_caches()
 
     write("ReLU")
@@ -165,7 +167,7 @@ def test_an_edit_of_the_users_own_network_is_noticed_but_not_of_its_comments(
     signals.received = None
     signal_at(-1)
     write("Tanhshrink")
-    assert_refused(settings, tmp_path / "run", "since it was saved, module edited changed")
+    assert_refused(settings, tmp_path / "run", "saved before module edited changed; undo")
     write("ReLU", "# the same network\n")
     earlier = read_result(tmp_path / "run" / "result.json")
     assert run(settings, tmp_path / "run", earlier=earlier)["status"] == "ok"

@@ -15,6 +15,7 @@ from cifar10.launch import prepare
 from cifar10.runs.components import build_components
 from cifar10.runs.load import load
 from cifar10.runs.result import read_result
+from cifar10.runs.resume import resolve_settings
 from cifar10.runs.run import run
 from cifar10.runs.signals import Interrupted, signals
 from cifar10.training.classifier import Classifier
@@ -38,7 +39,7 @@ def test_a_second_run_replaces_no_checkpoint_of_the_first(typed, tiny, tmp_path)
     words = [word.replace("SHARED", str(shared)) for word in typed]
     run(tiny(*words), tmp_path / "first")
     before = {path: path.read_bytes() for path in shared.iterdir()}
-    with pytest.raises(UserError, match="belongs to another run, started 20"):
+    with pytest.raises(UserError, match="it belongs to another run, started 20"):
         run(tiny(*words, "seed=1"), tmp_path / "second")
     assert {path: path.read_bytes() for path in shared.iterdir()} == before
     load(tmp_path / "first")
@@ -49,7 +50,7 @@ def test_an_existing_checkpoint_is_refused_before_training(tiny, tmp_path):
     typed = [*TINY, f"+callbacks.best.dirpath={tmp_path}"]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = hydra.compose("train", typed)
-    with pytest.raises(SettingError, match=r"best.ckpt: exists already, maybe of another run"):
+    with pytest.raises(SettingError, match=r"best.ckpt: already exists, possibly from another run"):
         prepare(config, tmp_path / "run", typed)
     assert not (tmp_path / "run").exists()
 
@@ -67,10 +68,12 @@ def test_figures_are_never_drawn_from_the_checkpoint_of_another_run(finished, ti
     shutil.copy(tmp_path / "other" / "best.ckpt", folder)
     for path in (folder, folder / "best.ckpt"):
         for use in (load, lambda path: evaluate_model(path, "val", False, None)):
-            with pytest.raises(UserError, match=r"best.ckpt: belongs to another run"):
+            with pytest.raises(UserError, match=r"best.ckpt: it belongs to another run"):
                 use(path)
-    with pytest.raises(UserError, match=r"best.ckpt: belongs to another run"):
+    with pytest.raises(UserError, match=r"best.ckpt: it belongs to another run"):
         draw_report(folder)
+    (folder / "result.json").write_text("of another program")
+    load(folder / "best.ckpt")
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +118,9 @@ def damaged(path, earlier, other):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (missing, "the best checkpoint of the run so far is missing"),
+        (missing, "the run's best checkpoint is missing"),
         (of_another_run, "it belongs to another run"),
-        (of_an_earlier_epoch, r"its val/loss is 2\.\d+, that of the best so far 2\."),
+        (of_an_earlier_epoch, r"its val/loss is 2\.\d+, but the run's best is 2\."),
         (damaged, "not a valid checkpoint"),
     ],
 )
@@ -130,13 +133,62 @@ def test_a_best_checkpoint_that_is_not_the_runs_best_is_refused_on_resume(
     assert_refused(settings, folder, f"best.ckpt: {message}")
 
 
-def test_a_best_checkpoint_of_the_epoch_that_a_kill_cut_is_accepted(stopped, tmp_path):
+def test_a_newer_best_checkpoint_is_accepted_after_a_kill(stopped, tmp_path):
     settings, original, _ = stopped
     folder = shutil.copytree(original, tmp_path / "run")
     newer = torch.load(folder / "best.ckpt") | {"global_step": 12}
     torch.save(newer, folder / "best.ckpt")
     earlier = read_result(folder / "result.json")
+    longer = settings | {"trainer": settings["trainer"] | {"max_epochs": 4}}
+    with pytest.raises(UserError, match=r"newer than last.ckpt; resume with unchanged"):
+        run(longer, folder, earlier=earlier)
     assert run(settings, folder, earlier=earlier)["status"] == "ok"
+
+
+def test_a_missing_best_checkpoint_that_a_newer_one_replaced_is_accepted(stopped, tmp_path):
+    settings, original, _ = stopped
+    folder = shutil.copytree(original, tmp_path / "run")
+    newer = torch.load(folder / "best.ckpt") | {"global_step": 12}
+    (folder / "sub").mkdir()
+    torch.save(newer, folder / "sub" / "newer.ckpt")
+    (folder / "best.ckpt").unlink()
+    assert run(settings, folder, earlier=read_result(folder / "result.json"))["status"] == "ok"
+
+
+def test_a_moved_run_keeps_its_best_checkpoint_in_its_own_folder(
+    settings, tmp_path, monkeypatch, signal_at
+):
+    monkeypatch.chdir(tmp_path)
+    folder, moved = tmp_path / "run", tmp_path / "moved"
+    typed = [*TINY, "trainer.max_epochs=3", "+callbacks.best.dirpath=run/kept"]
+    chosen = resolve_settings(settings(*typed), None, folder, typed)[0]
+    assert chosen["callbacks"]["best"]["dirpath"] == "kept"
+    signal_at(9)
+    with pytest.raises(Interrupted):
+        run(chosen, folder, typed)
+    signals.received = None
+    signal_at(-1)
+    folder.rename(moved)
+    score = best_score(moved)
+    chosen, earlier, _ = resolve_settings(settings(), str(moved), moved, [])
+    run(chosen, moved, earlier=earlier)
+    assert best_score(moved) <= score
+    assert (moved / "kept" / "best.ckpt").exists() and not folder.exists()
+
+
+def best_score(folder):
+    states = torch.load(folder / "last.ckpt")["callbacks"].values()
+    return next(s["best_model_score"] for s in states if s.get("monitor") == "val/loss")
+
+
+def test_snapshots_that_do_not_choose_the_result_may_be_deleted(tiny, tmp_path):
+    typed = [SAVE, "+callbacks.x.save_top_k=-1", "+callbacks.x.filename='s-{epoch}'"]
+    run(tiny(*typed), tmp_path, typed)
+    for path in tmp_path.glob("s-*"):
+        path.unlink()
+    longer = tiny(*typed, "trainer.max_epochs=2")
+    earlier = read_result(tmp_path / "result.json")
+    assert run(longer, tmp_path, earlier=earlier)["epochs"] == 2
 
 
 STATEFUL = """
@@ -177,7 +229,7 @@ def test_a_callback_whose_state_cannot_be_loaded_is_refused(name, tiny, tmp_path
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("CIFAR10_TRUST", "stateful")
     settings = tiny(f"+callbacks.x._target_=stateful.{name}")
-    what = {"Extra": "seen", "Later": "callback Later"}.get(name, "callbacks.x")
-    with pytest.raises(SettingError, match=f"{what}: its state holds Python objects"):
+    what = {"Extra": r"checkpoint\['seen'\]", "Later": "callback Later"}.get(name, "callbacks.x")
+    with pytest.raises(SettingError, match=f"{what}: its state cannot be loaded safely"):
         run(settings, tmp_path / "run")
     assert not list((tmp_path / "run").glob("*.ckpt"))

@@ -102,7 +102,7 @@ def test_what_is_only_shown_or_saved_elsewhere_separates_no_runs(runs, tmp_path)
 def test_runs_of_other_code_are_separate(runs, tmp_path):
     paths = [runs(name, seed=n) for n, name in enumerate("abc")]
     for path, digest in zip(paths, ("1", "1", "2"), strict=True):
-        write_result(path, read_result(path / "result.json") | {"inputs": {"module net": digest}})
+        write_result(path, read_result(path / "result.json") | {"digests": {"module net": digest}})
     summarise(paths, out=tmp_path)
     assert sorted(row["n"] for row in rows(tmp_path, "summary.csv")) == ["1", "2"]
 
@@ -125,7 +125,7 @@ def test_the_interval_is_that_of_the_images_that_were_used(runs):
     assert ends[1] - ends[0] > 2 * (ends[3] - ends[2])
 
 
-@pytest.mark.parametrize(("name", "message"), [("none", "no such run folder"), ("", "holds no")])
+@pytest.mark.parametrize(("name", "message"), [("none", "no such run folder"), ("", "not a run")])
 def test_a_folder_without_a_run_is_not_compared(name, message, runs, tmp_path):
     with pytest.raises(UserError, match=message) as error:
         compare([runs("a"), tmp_path / name])
