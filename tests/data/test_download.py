@@ -1,6 +1,7 @@
 """Downloads from an HTTP server on the loopback interface."""
 
 import contextlib
+import gzip
 import hashlib
 import stat
 import threading
@@ -16,10 +17,69 @@ ARCHIVES = {"cifar-10-python.tar.gz": hashlib.sha256(BODY).hexdigest()}
 NAME = "cifar-10-python.tar.gz"
 
 
+def begin(handler, *headers):
+    handler.send_response(200)
+    for name, value in headers:
+        handler.send_header(name, value)
+    handler.end_headers()
+
+
+def endless(handler):
+    begin(handler)
+    while True:
+        handler.wfile.write(BODY)
+
+
+def too_large(handler):
+    begin(handler, ("Content-Length", str(10**12)))
+    handler.wfile.write(BODY)
+
+
+def compressed(handler):
+    begin(handler, ("Content-Encoding", "gzip"))
+    handler.wfile.write(gzip.compress(bytes(10**7)))
+
+
+def dripping(handler):
+    begin(handler)
+    while True:
+        handler.wfile.write(b"x")
+        handler.wfile.flush()
+        time.sleep(0.01)
+
+
+def breaking(handler):  # delivers a byte in each connection
+    begin(handler, ("Content-Length", str(len(BODY))))
+    handler.wfile.write(b"x")
+
+
+def wrong_length(handler):
+    begin(handler, ("Content-Length", "much"))
+
+
+ODD = {
+    "endless": endless,
+    "too-large": too_large,
+    "compressed": compressed,
+    "dripping": dripping,
+    "breaking": breaking,
+    "wrong-length": wrong_length,
+    "416": lambda handler: handler.send_error(416),
+    "not-http": lambda handler: handler.wfile.write(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"),
+    "loop": lambda handler: (
+        handler.send_response(302),
+        handler.send_header("Location", handler.path),
+        handler.end_headers(),
+    ),
+}
+
+
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.requests.append((self.path, self.headers.get("Range")))
         kind = self.path.split("/")[1]
+        if kind in ODD:
+            return ODD[kind](self)
         if kind == "503":
             return self.send_error(503)
         body = b"<html>log in first</html>" if kind == "portal" else BODY
@@ -123,6 +183,31 @@ def test_a_silent_source_times_out_and_the_next_one_is_tried(server, tmp_path, m
 
 def test_a_malformed_url_is_skipped(server, tmp_path):
     sources = ["http://[::1", *urls(server, "good")]
+    assert download(sources, tmp_path, ARCHIVES).read_bytes() == BODY
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_a_source_without_an_end_or_a_beginning_leads_to_the_next(
+    kind, server, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("cifar10.data.download.PATIENCE", 0.0)
+    monkeypatch.setattr("cifar10.data.download.LEAST", 2)
+    monkeypatch.setattr("cifar10.data.download.LARGEST", largest := 3 * len(BODY))
+    sizes = []
+    write = type(tmp_path).open
+
+    def recorded(path, *args, **kwargs):
+        sizes.append(path.stat().st_size if path.exists() else 0)
+        return write(path, *args, **kwargs)
+
+    monkeypatch.setattr(type(tmp_path), "open", recorded)
+    assert download(urls(server, kind, "good"), tmp_path, ARCHIVES).read_bytes() == BODY
+    assert [path.name for path in tmp_path.iterdir()] == [NAME]
+    assert max(sizes, default=0) <= largest
+
+
+def test_a_url_may_be_longer_than_a_file_name(server, tmp_path):
+    sources = [url + "x" * 300 for url in urls(server, "good")]
     assert download(sources, tmp_path, ARCHIVES).read_bytes() == BODY
 
 
