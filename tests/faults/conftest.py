@@ -53,7 +53,9 @@ def reference(tmp_path_factory) -> tuple[dict, float]:
     return harness.reference(folder / "run")
 
 
-def pytest_sessionfinish(session) -> None:
+def pytest_sessionfinish(session, exitstatus) -> None:
+    if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        return  # interrupted
     ran = {item.path for item in session.items}
     whole = ran.issuperset(Path(__file__).parent.glob("test_*.py"))
     if whole and tried and session.config.getoption("--faults") == "long":
