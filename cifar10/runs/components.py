@@ -57,7 +57,6 @@ class Components:
     stopwatch: Stopwatch
     history: History
     test_logits: TestLogits
-    checkpoint_io: AtomicCheckpointIO
     hardware: Hardware
     named: dict[str, Any]  # the objects that settings name, by dotted key
     # SHA-256 of what settings only name: the user's own modules, a teacher's weights.
@@ -131,7 +130,6 @@ def build(
     own = instantiate_each(specs, "callbacks", Callback)
     require_loadable({name: first_state(callback) for name, callback in own.items()})
     stopwatch, history, test_logits = Stopwatch(), History(), TestLogits()
-    checkpoint_io = AtomicCheckpointIO()
     built = [stopwatch, test_logits, TensorBoardHParams(hparams), RandomStates(), *own.values()]
     # The history follows what may stop the training, the last checkpoint holds the state of all.
     built += [FinalValidation(), history, *more_callbacks]
@@ -154,7 +152,7 @@ def build(
         "trainer",
         L.Trainer,
         callbacks=built,
-        plugins=[checkpoint_io],
+        plugins=[AtomicCheckpointIO()],
         logger=list(loggers.values()),
         profiler=profiler,
         default_root_dir=str(folder),
@@ -164,15 +162,7 @@ def build(
     if hardware.compile.value != "eager":
         classifier.network.compile()  # in place: checkpoints keep their keys
     return Components(
-        data_module,
-        classifier,
-        built_trainer,
-        stopwatch,
-        history,
-        test_logits,
-        checkpoint_io,
-        hardware,
-        named,
+        data_module, classifier, built_trainer, stopwatch, history, test_logits, hardware, named
     )
 
 

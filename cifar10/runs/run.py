@@ -202,7 +202,7 @@ def train(
             path = record.folder / RESULT_FILE
             log.warning("Warning: %s not updated: %s; training continues", path, error.strerror)
 
-    components.checkpoint_io.identity = run_identity(result)
+    trainer.strategy.checkpoint_io.identity = run_identity(result)
     if last is None and trainer.is_global_zero:
         log.warning("Warning: without callbacks.last, this run cannot be resumed")
     if last:
