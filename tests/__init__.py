@@ -2,5 +2,7 @@
 
 import os
 
+os.environ["CIFAR10_TRUST"] = "tests"  # for tests.network
+
 if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
     os.environ.setdefault("OMP_NUM_THREADS", "1")

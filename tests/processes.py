@@ -21,8 +21,14 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
     ["train", "cifar10.runs.run", "cifar10.reports.run_report", "torch.utils.tensorboard"]
 )
-# A run on the sample that takes a second or two.
-TINY = ("data=sample", "trainer.max_epochs=1", "+trainer.limit_train_batches=4", "report=false")
+# A run on the sample that takes a fraction of a second.
+TINY = (
+    "data=sample",
+    "model._target_=tests.network.Small",
+    "trainer.max_epochs=1",
+    "+trainer.limit_train_batches=4",
+    "report=false",
+)
 
 numbers = itertools.count()
 

@@ -34,6 +34,7 @@ def assert_images_have_alt_texts(book: nbformat.NotebookNode) -> None:
     assert not any(kind.startswith("image/") for o in outputs for kind in o.get("data", {}))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # of Jupyter; those of the cells are on stderr
 def test_the_short_form_runs_without_errors_and_warnings(tmp_path, monkeypatch):
     monkeypatch.setenv("CIFAR10_SHORT", "1")

@@ -18,7 +18,7 @@ from tests.processes import TrainProcess
 SMALL = (
     "data=sample",
     "data.batch_size=100",
-    "model._target_=tests.faults.network.Small",
+    "model._target_=tests.network.Small",
     "~model.dropout",
     "trainer.max_epochs=3",
     "trainer.accelerator=cpu",

@@ -62,7 +62,7 @@ def own(tmp_path, monkeypatch):
     """The settings that choose a class of the user's file `own.py`."""
     (tmp_path / "own.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CIFAR10_TRUST", "own")
+    monkeypatch.setenv("CIFAR10_TRUST", "tests own")
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "own", raising=False)
     return lambda name: {"_target_": f"own.{name}"}

@@ -175,7 +175,7 @@ def test_the_metric_of_an_own_callback_needs_its_direction(tiny, tmp_path, monke
     (tmp_path / "counts.py").write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("CIFAR10_TRUST", "counts")
+    monkeypatch.setenv("CIFAR10_TRUST", "tests counts")
     typed = ["+callbacks.x._target_=counts.Count", "callbacks.best.monitor=mine"]
     wrong = [typed[0], "callbacks.best.monitor=val_loss"]
     with pytest.raises(
@@ -197,7 +197,7 @@ def test_whatever_only_stops_a_training_may_be_left_out_on_resume(
     (tmp_path / "stop_of_mine.py").write_text(f"{text}class Patience(EarlyStopping): ...\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("CIFAR10_TRUST", "stop_of_mine")
+    monkeypatch.setenv("CIFAR10_TRUST", "tests stop_of_mine")
     typed = [f"+callbacks.stop._target_={kind}", "trainer.max_epochs=3"]
     typed += (
         ["+callbacks.stop.duration=00:00:00:01"]

@@ -40,7 +40,7 @@ def test_the_hparams_page_has_settings_and_scores(events):
     assert names == SCORES
     shown = page("_hparams_/session_start_info").session_start_info.hparams
     assert shown["optimizer.lr"].number_value == 0.07
-    assert shown["model"].string_value == "ConvNet"
+    assert shown["model"].string_value == "Small"
     assert shown["seed"].number_value == 0
     assert not any("dir" in name for name in shown)
 

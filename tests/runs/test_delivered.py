@@ -12,7 +12,7 @@ from cifar10.runs.load import load
 from cifar10.runs.run import run
 
 NETWORKS = {
-    "small": ["model._target_=tests.faults.network.Small", "~model.dropout"],
+    "small": ["model._target_=tests.network.Small", "~model.dropout"],
     "convnet": ["model=convnet"],
     "airnet": ["model=airnet", "model.widths=[32,32,32]"],
     "resnet18": ["model=resnet18"],
@@ -54,7 +54,6 @@ CHEAP = ["data=sample", "trainer.max_epochs=2", "data.batch_size=100", "report=f
 @pytest.fixture(autouse=True)
 def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CIFAR10_TRUST", "tests")
 
 
 # Raised before training: the short form trains with the others of a few.

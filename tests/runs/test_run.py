@@ -60,7 +60,7 @@ def test_after_a_worse_epoch_the_best_checkpoint_is_tested_and_the_last_is_saved
     def spoil(self):
         if self.current_epoch == 1:
             with torch.no_grad():
-                self.network.fc4.bias[0] = 100.0
+                self.network[5].bias[0] = 100.0
 
     monkeypatch.setattr(Classifier, "on_validation_start", spoil, raising=False)
     result = run(tiny("trainer.max_epochs=2", "trainer.precision=32-true"), tmp_path)
@@ -102,7 +102,7 @@ def test_a_result_records_settings_versions_hardware_figures_and_times(finished)
     assert result["config"] == finished.settings
     assert len(result["commit"] or "0" * 40) == 40
     assert result["versions"]["torch"] == torch.__version__.partition("+")[0]
-    assert result["parameters"] == 2_791_434
+    assert result["parameters"] == 5_370
     assert result["epochs"] == 2
     assert result["precision"]["reason"]
     assert set(result["test"]) == {"loss", "top1", "top3", "top5"}
@@ -152,7 +152,7 @@ def test_a_folder_holds_one_run(finished):
 def test_a_test_loss_that_is_not_finite_fails_the_run(tiny, tmp_path, monkeypatch):
     def spoil(self):
         with torch.no_grad():
-            self.network.fc4.bias[0] = float("nan")
+            self.network[5].bias[0] = float("nan")
 
     monkeypatch.setattr(Classifier, "on_test_start", spoil, raising=False)
     with pytest.raises(UserError, match="test/loss is nan"):

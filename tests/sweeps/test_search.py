@@ -17,6 +17,7 @@ def parse(word):
     return OverridesParser.create().parse_override(word)
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_search_and_survive_a_kill(tmp_path, sweep):
     words = (
         "optimizer.lr=tag(log,interval(0.005,0.2))",
@@ -139,8 +140,8 @@ def test_listed_values_are_tried_as_typed_and_an_empty_range_is_an_error():
 
 
 def test_a_password_is_not_printed():
-    assert search.without_password("postgresql+psycopg://a:secret@host/b") == (
-        "postgresql+psycopg://a:***@host/b"
+    assert search.hide("postgresql+psycopg://a:secret@host/b") == (
+        "postgresql+psycopg://***@host/b"
     )
     url = "sqlite:////tmp/a@b:c/study.db"
-    assert search.without_password(url) == url
+    assert search.hide(url) == url

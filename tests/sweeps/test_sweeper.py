@@ -63,6 +63,7 @@ def test_a_killed_grid_resumes_and_reports_failed_runs(tmp_path, sweep):
     assert err.splitlines()[-1].startswith("error: 4 runs failed")
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_over_many_runs(tmp_path):
     watch = f"+hydra.callbacks.watch._target_={__name__}.Watch"
     process = start(tmp_path, "seed=range(10)", watch, "sweep.dir=s")
@@ -119,6 +120,7 @@ def test_an_invalid_sweep_ends_in_one_line(words, tmp_path, type_in):
     assert not [*tmp_path.glob("s/*/result.json")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_launchers_run_jobs_in_parallel(launcher, tmp_path, sweep):
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
