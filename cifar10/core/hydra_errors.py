@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -34,14 +34,22 @@ EXTRAS = {"joblib": "sweep", "submitit": "slurm"}  # launcher: extra that instal
 
 
 @contextmanager
-def report_errors() -> Iterator[None]:
-    """Print an error that the user can fix as one line, and exit with its code."""
+def report_errors(before: Callable[[], None] | None = None) -> Iterator[None]:
+    """Print an error that the user can fix as one line, and exit with its code.
+
+    `before` is called first and may raise what the error stands for.
+    """
     try:
         yield
     except Exception as error:
+        if before:
+            before()
         cause: BaseException | None = error
-        while isinstance(cause, Exception | SystemExit):
+        seen: list[BaseException] = []
+        while isinstance(cause, Exception | SystemExit) and cause not in seen:
+            seen.append(cause)
             cause = cause.__cause__ or cause.__context__
+        cause = None if cause in seen else cause
         if cause:  # a signal, after which a library's clean-up failed
             raise cause from None
         if (known := to_user_error(error, sys.argv[1:])) is None:

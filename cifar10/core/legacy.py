@@ -56,12 +56,9 @@ def upgrade_hyperparameters(hyperparameters: Mapping[str, Any]) -> dict[str, Any
 
 
 def rename_targets(value: Any) -> Any:
-    """Copy nested settings with current class names, and with integer keys, which JSON lacks."""
+    """Copy nested settings with current class names."""
     if isinstance(value, Mapping):
-        return {
-            int(key) if str(key).isdecimal() else key: rename_targets(item)
-            for key, item in value.items()
-        }
+        return {key: rename_targets(item) for key, item in value.items()}
     if isinstance(value, list):  # data.transform
         return [rename_targets(item) for item in value]
     return MOVED.get(value, value) if isinstance(value, str) else value

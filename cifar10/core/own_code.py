@@ -34,7 +34,8 @@ def source_digests(settings: Any) -> dict[str, str]:
     Ignores comments and formatting. Files are read once per process, like the modules.
     """
     digests: dict[str, str] = {}
-    waiting = {target.rpartition(".")[0] for target in own_targets(settings)}
+    parts = [target.split(".")[:-1] for target in own_targets(settings)]
+    waiting = {".".join(each[:count]) for each in parts for count in range(1, len(each) + 1)}
     while waiting:
         name = waiting.pop()
         if name not in digests and (file := source_file(name)):

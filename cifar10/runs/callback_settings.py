@@ -35,6 +35,7 @@ NEED_LOGGER = (
     lightning.DeviceStatsMonitor,
     lightning.ThroughputMonitor,
 )
+OWN_STOP = "a callback asked to stop"
 STOPS = (lightning.EarlyStopping, lightning.Timer)  # callbacks that only end a training
 AVERAGES = (".EMA", ".EMAWeightAveraging", ".WeightAveraging")  # of weights, in checkpoints
 TRAIN_METRICS = ("train/loss", "train/top1")
@@ -106,7 +107,9 @@ def check_metric(where: str, metric: str, validates: bool, own_metrics: bool) ->
         reason = "the run has no validation images"
     elif metric in logged:
         return
-    elif close := difflib.get_close_matches(metric.replace("_", "/"), logged, 1, 0.9):
+    elif close := difflib.get_close_matches(
+        metric.replace("_", "/"), logged, 1, 1 if own_metrics else 0.9
+    ):
         raise SettingError(f"{where}={metric}: no such metric; did you mean {close[0]}?")
     elif own_metrics:
         return
@@ -188,7 +191,7 @@ def stop_reason(named: Mapping[str, Any], trainer: Any) -> str | None:
         isinstance(c, lightning.Timer) and (c.time_remaining() or 0) <= 0 for c in trainer.callbacks
     ):
         return "the time limit was reached"
-    return "a callback asked to stop"
+    return OWN_STOP
 
 
 def names_of_stops(group: Mapping[str, Any] | None) -> Sequence[str]:

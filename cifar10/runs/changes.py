@@ -62,11 +62,18 @@ def merge(
     ]
     for key in sorted(changed):
         if not is_within(key, may_change):
-            wanted, was = (f"{key}={s[key]}" if key in s else f"no {key}" for s in (after, before))
+            wanted, was = (described(key, flat) for flat in (after, before))
             reason = f"the run has {was}, which cannot change on resume"
             raise SettingError(f"{wanted}: {reason}; leave it out or start a new run")
     unchanged = {key: value for key, value in before.items() if key not in changed}
     return unflatten(unchanged | {key: after[key] for key in changed if key in after})
+
+
+def described(key: str, flat: Mapping[str, Any]) -> str:
+    """What settings by dotted key hold: `a.b=3`, `other a.b` if that is a group, or `no a.b`."""
+    if key in flat:
+        return f"{key}={flat[key]}"
+    return f"{'other' if any(is_within(each, [key]) for each in flat) else 'no'} {key}"
 
 
 def early_stops(*settings: Mapping[str, Any]) -> set[str]:

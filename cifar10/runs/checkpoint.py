@@ -17,6 +17,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from cifar10.core.errors import SettingError, UserError, one_line
 from cifar10.core.files import atomic_write
+from cifar10.runs.file_kinds import require_checkpoint_file
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +113,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Verifies the checksums of its tensors, which torch stores and ignores.
     """
     try:
+        require_checkpoint_file(path)
         with zipfile.ZipFile(path) as archive:
             if corrupt := archive.testzip():
                 raise zipfile.BadZipFile(f"{corrupt} has a wrong checksum")
@@ -125,7 +127,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not a checkpoint of a run")
     try:
         states = checkpoint.get("callbacks", {})
-        last = [s["dirpath"] for key, s in states.items() if key.startswith("LastCheckpoint")]
+        last = [
+            s["dirpath"] for key, s in states.items() if key.partition("{")[0] == "LastCheckpoint"
+        ]
         for old in map(Path, last):
             for state in states.values():  # other callbacks may save elsewhere
                 if not isinstance(state, dict) or "best_k_models" not in state:

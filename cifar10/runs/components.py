@@ -12,11 +12,13 @@ import lightning as L
 from annotated_types import Ge
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from pydantic import StringConstraints
 from torch import nn
 
 from cifar10.core.errors import SettingError, UserError
 from cifar10.core.instantiate import call_checked, check_types, instantiate
 from cifar10.core.own_code import source_digests
+from cifar10.core.secrets import as_typed
 from cifar10.data import IMAGE_SIZE
 from cifar10.data.module import InMemoryDataModule, Seed
 from cifar10.runs.callback_settings import complete_callbacks
@@ -192,7 +194,7 @@ def instantiate_each(
 def writer_limits(
     max_queue: Annotated[int, Ge(1)],
     flush_secs: Annotated[int, Ge(1)],
-    filename_suffix: str,
+    filename_suffix: Annotated[str, StringConstraints(pattern=r"^[\w-]*$")],
     comment: str,
 ) -> None:
     """The arguments that TensorBoardLogger passes on unchecked to its writer."""
@@ -216,7 +218,7 @@ GROUPS = ("data", "model", "optimizer", "scheduler", "trainer")
 def hyperparameters(settings: Group) -> dict[str, Any]:
     """The settings that runs are compared by: dotted keys, plain values, lists as text."""
     flat: dict[str, Any] = {}
-    for group, values in settings.items():
+    for group, values in as_typed(settings).items():
         if not isinstance(values, dict):
             if group != "report":
                 flat[group] = str(values) if isinstance(values, list) else values

@@ -174,5 +174,6 @@ def summary(
 def already_finished(result: dict[str, Any]) -> str:
     """Why there is nothing left to train, and how a run continues."""
     if stopped := result.get("stopped"):
-        return f"stopped early ({stopped}); change or remove what stopped it to continue"
+        advice = "to continue, change or remove that and raise trainer.max_epochs"
+        return f"stopped early ({stopped}); {advice}"
     return "already finished; raise trainer.max_epochs to continue"

@@ -85,8 +85,12 @@ def optimizer_misfit(
         tensors = count_tensors(optimizer)
     except (KeyError, TypeError, ValueError):
         return "its optimizer state is missing or damaged"
-    built = classifier.build_optimizer(total_steps=1)[0].state_dict()
-    if groups != [(len(group["params"]), set(group)) for group in built["param_groups"]]:
+    states = classifier.build_optimizer(total_steps=1)[0].state_dict()["param_groups"]
+    built = [(len(group["params"]), set(group)) for group in states]
+    # A callback may have frozen parameters, the first step may have added keys.
+    frozen = sum(count for count, _ in built) - sum(count for count, _ in groups)
+    known = all(any(own <= keys for _, own in built) for _, keys in groups)
+    if len(groups) > len(built) or frozen < 0 or not known:
         return "its optimizer state is that of another optimizer or network"
     if saved and saved.get("optimizer_tensors") != tensors:
         return "its optimizer state is incomplete"
@@ -102,7 +106,7 @@ def require_best_file(state: Mapping[str, Any], started: str, same_end: bool) ->
         same_end: whether what ends the training is as before.
     """
     states = [s for s in state["callbacks"].values() if isinstance(s, dict) and s.get("monitor")]
-    for saved in [saved for saved in states if saved.get("best_model_path")][-1:]:
+    for saved in [saved for saved in states if saved.get("best_model_path")][:1]:
         if reason := why_not_best(saved, state, started, same_end):
             path = saved["best_model_path"]
             raise UserError(f"{path}: {reason}; restore this run's own file or start a new run")
@@ -122,7 +126,8 @@ def why_not_best(
     if reason := foreign_start(best, started):
         return reason
     if best["global_step"] > state["global_step"]:  # a kill before last.ckpt was replaced
-        return None if same_end else "newer than last.ckpt; resume with unchanged limits first"
+        reason = "newer than the checkpoint to resume from; first resume with unchanged limits,"
+        return None if same_end else f"{reason} or if the run was finished"
     metrics = state["callbacks"]["History"].get("by_step", {}).get(best["global_step"], {})
     value, score = metrics.get(monitor), saved.get("best_model_score")
     if monitor not in VAL_METRICS or value is None or score is None:

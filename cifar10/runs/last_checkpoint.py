@@ -10,7 +10,12 @@ import lightning as L
 import numpy as np
 import torch
 from annotated_types import Ge
-from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    GradientAccumulationScheduler,
+    ModelCheckpoint,
+)
 from torch.optim.lr_scheduler import LambdaLR
 
 from cifar10.runs.callbacks import gather
@@ -70,10 +75,11 @@ class LastCheckpoint(ModelCheckpoint):
             dirpath, Path(LAST).stem, save_on_train_epoch_end=True, enable_version_counter=False
         )
         self.every_n_steps = every_n_steps
+        self.patience: dict[EarlyStopping, int] = {}  # as set now
         self.seen_step = self.epochs = 0  # epochs: those that the file holds
         self.saved = self.stopping = False
-        # Set by the run: whether an early stop still counts, what to call after each save.
-        self.keep_stop = True
+        # Set by the run: the settings that decide when it ends, what to call after each save.
+        self.ends: dict[str, Any] = {}
         self.on_saved: Callable[[], None] = lambda: None
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
@@ -83,13 +89,20 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_save_checkpoint(self, trainer: L.Trainer, _: L.LightningModule, state: dict) -> None:
         state["should_stop"] = trainer.should_stop  # set by early stopping
+        state["ends"] = self.ends
 
     def on_load_checkpoint(self, trainer: L.Trainer, _: L.LightningModule, state: dict) -> None:
-        trainer.should_stop = self.keep_stop and state.get("should_stop", False)
+        # An early stop counts as long as nothing that decides the end has changed since.
+        trainer.should_stop = state.get("should_stop", False) and state.get("ends") == self.ends
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Trainer sets it
+            if isinstance(callback, EarlyStopping):  # Lightning restores it, though it may change
+                self.patience[callback] = callback.patience
         self.epochs = len(state["callbacks"]["History"]["epochs"])
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         super().on_train_start(trainer, module)
+        for callback, patience in self.patience.items():
+            callback.patience = patience
         for config in trainer.lr_scheduler_configs:
             update_rates(config.scheduler)
         if trainer.fit_loop.restarted_mid_epoch:  # then there is no `on_train_epoch_start`

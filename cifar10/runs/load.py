@@ -40,7 +40,8 @@ def load(model: str | Path, device: str = "auto") -> Classifier:
         path = find_checkpoint(model)
         source, state = str(path), read_checkpoint(path)
         if reason := foreign_start(state, started_beside(model)):
-            raise SettingError(f"{path}: {reason}; restore the run's own file")
+            advice = "restore the run's own file, or move this one to another folder"
+            raise SettingError(f"{path}: {reason}; {advice}")
         weights, hyperparameters = state["state_dict"], state.get("hyper_parameters", {})
     try:
         classifier = restore_classifier(hyperparameters, weights)

@@ -18,6 +18,8 @@ from pydantic import BaseModel, ValidationError
 from cifar10.core.errors import UserError, one_line
 from cifar10.core.files import atomic_write
 from cifar10.core.legacy import upgrade_config
+from cifar10.core.secrets import as_typed, hide, resolve_again
+from cifar10.core.settings import json_key, restore_keys
 
 if TYPE_CHECKING:
     import torch
@@ -96,13 +98,16 @@ def record_failure(folder: Path, overrides: Sequence[str], error: Exception) -> 
 
 
 def to_json(result: dict[str, Any]) -> str:
-    return json.dumps(finite(result), indent=2, allow_nan=False) + "\n"
+    shown = as_typed(result)
+    if shown.get("error"):
+        shown["error"] = hide(shown["error"])
+    return json.dumps(finite(shown), indent=2, allow_nan=False) + "\n"
 
 
 def finite(value: Any) -> Any:
     """A plain value as JSON can hold it: text as keys, null for each NaN and infinity."""
     if isinstance(value, dict):
-        return {str(key): finite(item) for key, item in value.items()}
+        return {json_key(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -122,12 +127,15 @@ def read_result(path: Path) -> dict[str, Any]:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "content"
         raise UserError(f"{path}: not a result.json: {where}: {first['msg']}") from error
+    if "config" in result:
+        result["config"] = restore_keys(result["config"])
     return result
 
 
 def settings_digest(config: dict[str, Any]) -> str:
     """SHA-256 of a run's settings."""
-    return hashlib.sha256(json.dumps(finite(config), sort_keys=True).encode()).hexdigest()
+    text = json.dumps(finite(as_typed(config)), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def recorded_settings(result: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -135,7 +143,7 @@ def recorded_settings(result: dict[str, Any], folder: Path) -> dict[str, Any]:
     if settings_digest(result.get("config", {})) != result.get("config_digest"):
         reason = "its settings were changed or are corrupted; the run cannot resume"
         raise UserError(f"{folder / RESULT_FILE}: {reason}")
-    return upgrade_config(result["config"])
+    return resolve_again(upgrade_config(result["config"]))
 
 
 def without_local_paths(result: dict[str, Any]) -> dict[str, Any]:

@@ -8,10 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from cifar10.core.errors import SettingError, UserError
+from cifar10.core.instantiate import import_class, signature_parameters
+from cifar10.runs.callback_settings import OWN_STOP
 from cifar10.runs.changes import duration, fixed_settings, keeps_stop, merge
 from cifar10.runs.checkpoint import LAST, PREVIOUS, find_resumable, set_aside_corrupt_last
 from cifar10.runs.components import Components
@@ -48,7 +51,7 @@ def resolve_settings(
         known = read_result(folder / RESULT_FILE).get("config", {}) if exists else {}
         settings["teacher"] = known.get("teacher") or str(latest_run().absolute())
     for spec in (settings.get("callbacks") or {}).values():
-        if isinstance(spec, dict) and isinstance(spec.get("dirpath"), str):  # typed in this folder
+        if saves_checkpoints(spec) and isinstance(spec.get("dirpath"), str):  # typed in this folder
             path = Path(spec["dirpath"]).expanduser().absolute()
             within = path.is_relative_to(folder.absolute())  # then it moves with the run
             spec["dirpath"] = os.path.relpath(path, folder) if within else str(path)
@@ -62,20 +65,47 @@ def resolve_settings(
         return settings, None, False
     recorded = recorded_settings(earlier, folder)
     settings = merge(recorded, settings, overrides, earlier["overrides"])
+    require_stretchable(recorded, settings)
+    epochs, trained = settings["trainer"]["max_epochs"], earlier.get("epochs", 0)
     if earlier["status"] != "ok":
+        if epochs < trained:
+            reason = f"the run has trained {trained} epochs already; set {trained} or more"
+            raise SettingError(f"trainer.max_epochs={epochs}: {reason}")
         return settings, earlier, earlier["status"] == "pruned"
-    done = settings["trainer"]["max_epochs"] <= earlier.get("epochs", 0)
-    if done or duration(settings) == duration(recorded):
+    if epochs <= trained or duration(settings) == duration(recorded):
         return settings, earlier, True
     wanted, had = (each["trainer"].get("max_time") for each in (settings, recorded))
-    if time_limit(wanted) < time_limit(had):
-        reason = f"less than the {had or 'unlimited time'} that the run finished with"
+    if time_limit(wanted) < time_limit(had) and had is not None:
+        reason = f"less than the {had} that the run finished with"
         raise SettingError(f"trainer.max_time={wanted}: {reason}; raise it or leave it out")
-    if (why := earlier.get("stopped")) and keeps_stop(recorded, settings):
-        typed = f"trainer.max_epochs={settings['trainer']['max_epochs']}"
+    why = earlier.get("stopped")
+    if why not in (None, OWN_STOP) and keeps_stop(recorded, settings):
+        typed = f"trainer.max_epochs={epochs}"
         reason = f"the run stopped early, after epoch {earlier['epochs']} ({why})"
         raise SettingError(f"{typed}: {reason}; to continue, change or remove what stopped it")
     return settings, earlier, False
+
+
+def saves_checkpoints(spec: Any) -> bool:
+    """Whether a specification is that of a ModelCheckpoint."""
+    target = spec.get("_target_") if isinstance(spec, dict) else None
+    try:
+        return issubclass(import_class(target, "", Callback), ModelCheckpoint)
+    except SettingError:  # reported when it is built
+        return False
+
+
+def require_stretchable(recorded: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Raise a SettingError if a schedule that cannot be stretched would have to be."""
+    target = recorded["scheduler"].get("_target_")
+    cls = import_class(target, "scheduler", LRScheduler)
+    if issubclass(cls, LambdaLR) or "total_steps" not in signature_parameters(cls)[0]:
+        return
+    for key in ("max_epochs", "max_steps"):
+        wanted, had = (each["trainer"].get(key) for each in (settings, recorded))
+        if wanted != had:
+            reason = f"the run has {had}, and {target} cannot be stretched; start a new run"
+            raise SettingError(f"trainer.{key}={wanted}: {reason}")
 
 
 def require_finite(value: Any, where: str = "") -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from cifar10.core.errors import SettingError, one_line
+from cifar10.core.secrets import as_typed
 from cifar10.runs.blame import user_errors
 from cifar10.runs.callback_settings import stop_reason
-from cifar10.runs.changes import keeps_stop
+from cifar10.runs.changes import duration
 from cifar10.runs.checkpoint import chosen_checkpoint, step_of
 from cifar10.runs.components import Components, Group, build_components, hyperparameters
 from cifar10.runs.console import announce
@@ -129,10 +130,11 @@ class Record:
 def new_result(
     settings: Group, overrides: Sequence[str], earlier: dict[str, Any] | None = None
 ) -> dict[str, Any]:
+    settings, overrides = as_typed([settings, list(overrides)])
     result: dict[str, Any] = {
         "status": "running",
         "error": None,
-        "overrides": list(overrides),
+        "overrides": overrides,
         "seed": settings.get("seed"),
         "settings": hyperparameters(settings),
         "config": settings,
@@ -142,7 +144,9 @@ def new_result(
         **environment(),
     }
     if earlier:
-        changed = [word for word in overrides if word not in earlier["overrides"]]
+        former = [earlier["overrides"], *(part["overrides"] for part in earlier.get("resumed", []))]
+        latest = {word.partition("=")[0].lstrip("+~"): word for words in former for word in words}
+        changed = [word for word in overrides if word not in latest.values()]
         now = {"overrides": changed} | {key: result[key] for key in ("commit", "clean", "versions")}
         kept = ("overrides", "started", "epochs", "history", "data")  # those of the last checkpoint
         result |= {key: earlier[key] for key in kept if key in earlier}
@@ -206,7 +210,7 @@ def train(
     if last is None and trainer.is_global_zero:
         log.warning("Warning: without callbacks.last, this run cannot be resumed")
     if last:
-        last.keep_stop = earlier is None or keeps_stop(earlier["config"], result["config"])
+        last.ends = duration(result["config"])
         last.on_saved = record_saved
         last.epochs = result.get("epochs", 0)
     try:

@@ -29,11 +29,14 @@ def test(components: Components, folder: Path, result: dict[str, Any]) -> None:
         reason = foreign_start(state, result["started"])
         if reason and trainer.is_global_zero:  # start times differ between processes
             raise UserError(f"{path}: {reason}")
-        components.classifier = restore_classifier(state["hyper_parameters"], state["state_dict"])
+        views = {"test_views": components.classifier.hparams["test_views"]}
+        arguments = state["hyper_parameters"] | views
+        components.classifier = restore_classifier(arguments, state["state_dict"])
         layout = components.hardware.layout.value
         components.classifier.set_memory_format(channels_last=layout == "channels last")
     model, loggers = components.classifier, trainer.loggers
     user_callbacks = [c for c in trainer.callbacks if is_user_code(type(c).__module__)]
+    saving = [c for c in trainer.checkpoint_callbacks if c not in user_callbacks]
     trainer.callbacks = [components.stopwatch, test_logits]
     if trainer.enable_validation and data.has_validation:
         trainer.loggers = []  # they have these figures
@@ -48,7 +51,8 @@ def test(components: Components, folder: Path, result: dict[str, Any]) -> None:
                 "callback changes them",
                 *(selected, result["val"]["loss"], result["checkpoint"]),
             )
-    trainer.callbacks += user_callbacks  # they may log or draw something
+    # They may log or draw something, or look for the best checkpoint.
+    trainer.callbacks += [*user_callbacks, *saving]
     tested = trainer.test(model, datamodule=data, verbose=False)
     differs = bool(result["checkpoint"]) and test_logits.differs_from(state["state_dict"])
     if user_callbacks and trainer.strategy.reduce_boolean_decision(differs, all=False):

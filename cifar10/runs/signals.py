@@ -29,7 +29,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.received: int | None = None  # the number of the first signal
-        self.listening = self.deferred = False
+        self.listening = self.deferred = self.raised = False
 
     def listen(self) -> None:
         """Install the handlers."""
@@ -41,10 +41,16 @@ class Signals:
         if self.received is not None:
             os._exit(128 + number)
         self.received = number
-        if not self.deferred:
+        self.raised = not self.deferred
+        if self.raised:
             raise Interrupted(number)
         message = "\nStopping after this step. Press Ctrl-C again to quit immediately."
         print(message, file=sys.stderr, flush=True)
+
+    def raise_again(self) -> None:
+        """Raise a signal that interrupted a library which turned it into an error of its own."""
+        if self.raised and self.received is not None:
+            raise Interrupted(self.received)
 
     def defer(self) -> None:
         """Let signals wait until someone reads `received`, so that no step is left half done."""

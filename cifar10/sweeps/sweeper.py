@@ -77,6 +77,7 @@ class ResumableSweeper(Sweeper):
         # The command line replaces overrides of the preset.
         words = [f"{key}={value}" for key, value in self.settings.params.items()]
         words += [word for word in arguments if not re.match(r"[+~]*(sweep|resume)\b", word)]
+        words = [self.name_teacher(word) for word in words]
         parser = OverridesParser.create(self.hydra_context.config_loader)
         overrides = list({o.get_key_element(): o for o in parser.parse_overrides(words)}.values())
         self.varied = {o.get_key_element() for o in overrides if o.is_sweep_override()}
@@ -92,6 +93,18 @@ class ResumableSweeper(Sweeper):
         if failed:
             advice = "a search does not retry them" if search else f"to retry: {self.command()}"
             raise UserError(f"{failed} run{'s' if failed > 1 else ''} failed; {advice}")
+
+    def name_teacher(self, word: str) -> str:
+        """`teacher=latest` as the run that it means for all jobs of the sweep, also later ones."""
+        from cifar10.runs.result import RESULT_FILE, read_result
+        from cifar10.runs.run_dir import LATEST, latest_run
+
+        if word != f"teacher={LATEST}":
+            return word
+        begun = sorted(self.folder.glob(f"*/{RESULT_FILE}"))
+        known = [read_result(file).get("config", {}).get("teacher") for file in begun]
+        path = next(filter(None, known), None) or latest_run().absolute()
+        return f"teacher={quote_override(path)}"
 
     def run_grid(self, overrides: Sequence[Override]) -> int:
         """Run every combination of values; returns the number of failed runs."""

@@ -73,6 +73,7 @@ class Classifier(L.LightningModule):
         self.test_metrics = metrics("test/", tops, count)
         self.test_views_metrics = metrics("test_views/", tops, count) if test_views else None
         self.teachers: list[tuple[Classifier, float]] = []  # a list hides it from state_dict
+        self.weight_names = set(self.state_dict())
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits, float (N, classes), of images, uint8 (N, 3, 32, 32)."""
@@ -109,6 +110,11 @@ class Classifier(L.LightningModule):
             buffer.copy_(torch.tensor(values).view(3, 1, 1))
         if init := getattr(self.network, "init_from_images", None):
             init(self.normalise(data.images(data.train_indices[:5000])))
+
+    def on_train_start(self) -> None:
+        if added := self.state_dict().keys() - self.weight_names:
+            reason = "adds weights that no checkpoint could be loaded with; keep them in itself"
+            raise SettingError(f"callbacks: one of them {reason}: {min(added)}")
 
     def load_initial_weights(self) -> None:
         """Have the network load pretrained weights, before a training starts from them.

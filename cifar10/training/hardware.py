@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 # Lightning's values, and older names that it still accepts.
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
+FEW = 16  # processes that may share even a single core, to try out many
 ALIASES = ("32", "bf16", "16", "64", "transformer-engine", "transformer-engine-float16")
 
 
@@ -56,11 +57,15 @@ class Hardware(NamedTuple):
             SettingError: this hardware does not support a setting.
         """
         device = device_type(accelerator)
+        is_number = type(processes) is int
+        if device == "cpu" and is_number and processes > (limit := max(FEW, cores())):
+            reason = f"must be at most {limit}, {cores()} cores are available"
+            raise SettingError(f"trainer.devices={processes}: {reason}")
         chosen = choose_precision(precision, device)
         return cls(
             chosen,
             choose_layout(device, chosen.value),
-            set_threads(threads, processes if type(processes) is int and processes > 0 else 1),
+            set_threads(threads, processes if is_number and processes > 0 else 1),
             keep_freed_memory(keep_memory, device),
             flush_denormals(device),
             choose_compile(compile, device),

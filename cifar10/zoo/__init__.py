@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from cifar10.core.errors import UserError
+from cifar10.core.settings import restore_keys
 
 FOLDER = Path(__file__).parent
 
@@ -25,7 +26,7 @@ def model_card(name: str) -> dict[str, Any]:
 
     The scores are those of the half-precision weights (see `inference.evaluate.evaluate`).
     """
-    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return restore_keys(json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8")))
 
 
 def read_pretrained(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

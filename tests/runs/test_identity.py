@@ -13,7 +13,7 @@ from cifar10.runs.signals import Interrupted, signals
 
 OTHERS = {
     "another seed": (["seed=3"], "other settings: data.seed=3 instead of 0, seed=3 instead of 0"),
-    "another network": (["model=airnet", "model.widths=[32,32,32]"], "other settings: model"),
+    "another network": (["model._target_=cifar10.models.convnet.ConvNet"], "other settings: model"),
     "another optimizer": (["optimizer=sgd"], "other settings: optimizer._target_=torch.optim.SGD"),
     "another flag": (["+trainer.gradient_clip_val=1"], "trainer.gradient_clip_val=1 instead of"),
     "the same settings": ([], "another run, started"),
@@ -71,11 +71,11 @@ def no_optimizer(state):
 
 
 def other_shape(state):
-    state["state_dict"]["network.fc4.weight"] = torch.zeros(10, 3)
+    state["state_dict"]["network.5.weight"] = torch.zeros(10, 3)
 
 
 def other_name(state):
-    state["state_dict"]["network.fc9.weight"] = state["state_dict"].pop("network.fc4.weight")
+    state["state_dict"]["network.9.weight"] = state["state_dict"].pop("network.5.weight")
 
 
 def other_data(state):
@@ -91,10 +91,10 @@ def other_code(state):
     [
         (no_states, "its optimizer state is incomplete"),
         (no_optimizer, "its optimizer state is missing or damaged"),
-        (other_shape, r"weight fc4.weight has shape \(10, 3\), in the network \(10, 64\)"),
-        (other_name, "it lacks weight fc4.weight"),
+        (other_shape, r"weight 5.weight has shape \(10, 3\), in the network \(10, 512\)"),
+        (other_name, "it lacks weight 5.weight"),
         (other_data, "run on other images"),
-        (other_code, "saved before module mine changed; undo the change"),
+        (other_code, "saved before module mine, .* changed; undo the change"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused(change, message, interrupted):
@@ -149,7 +149,7 @@ def test_an_edit_of_the_users_own_network_is_noticed_but_not_of_its_comments(
     import sys
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CIFAR10_TRUST", "edited")
+    monkeypatch.setenv("CIFAR10_TRUST", "tests edited")
     text = "from torch import nn\nclass Net(nn.Sequential):\n    def __init__(self):\n"
     text += "        super().__init__(nn.Flatten(), nn.Linear(3072, 10), nn.{}())\n"
     settings = tiny("trainer.max_epochs=2") | {"model": {"_target_": "edited.Net"}}

@@ -140,7 +140,7 @@ def test_a_newer_best_checkpoint_is_accepted_after_a_kill(stopped, tmp_path):
     torch.save(newer, folder / "best.ckpt")
     earlier = read_result(folder / "result.json")
     longer = settings | {"trainer": settings["trainer"] | {"max_epochs": 4}}
-    with pytest.raises(UserError, match=r"newer than last.ckpt; resume with unchanged"):
+    with pytest.raises(UserError, match=r"newer than the checkpoint to resume from; first resume"):
         run(longer, folder, earlier=earlier)
     assert run(settings, folder, earlier=earlier)["status"] == "ok"
 
@@ -227,7 +227,7 @@ def test_a_callback_whose_state_cannot_be_loaded_is_refused(name, tiny, tmp_path
     (tmp_path / "stateful.py").write_text(STATEFUL)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("CIFAR10_TRUST", "stateful")
+    monkeypatch.setenv("CIFAR10_TRUST", "tests stateful")
     settings = tiny(f"+callbacks.x._target_=stateful.{name}")
     what = {"Extra": r"checkpoint\['seen'\]", "Later": "callback Later"}.get(name, "callbacks.x")
     with pytest.raises(SettingError, match=f"{what}: its state cannot be loaded safely"):

@@ -1,5 +1,6 @@
 """Several processes that train one network, and one process that resumes their run."""
 
+import contextlib
 import os
 import re
 import signal
@@ -72,6 +73,7 @@ def test_one_process_resumes_what_two_interrupted_ranks_began(alone, tmp_path):
     assert_close(tmp_path / "run", alone)
 
 
+@pytest.mark.slow
 def test_two_nodes_train_what_one_process_trains(alone, tmp_path):
     """What torchrun starts on two machines, here both on the loopback address."""
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -116,10 +118,14 @@ def test_a_later_slurm_task_joins_the_folder_that_the_first_one_created(tmp_path
     prepared = launch.Prepared({}, None, False, None)
     monkeypatch.setattr(launch, "prepare", lambda *_: prepared)
     monkeypatch.setattr(launch.StartHook, "prepared", None)
+    monkeypatch.setattr(launch, "referred", lambda _: contextlib.nullcontext())
     for rank in ("1", "0"):
         monkeypatch.setenv("SLURM_PROCID", rank)
         config = OmegaConf.create(
-            {"resume": None, "hydra": {"run": {"dir": str(folder)}, "overrides": overrides}}
+            {
+                "resume": None,
+                "hydra": {"run": {"dir": str(folder)}, "runtime": {}, "overrides": overrides},
+            }
         )
         if rank == "1":
             launch.StartHook().on_run_start(config)

@@ -87,7 +87,7 @@ def test_a_teacher_is_resolved_at_the_start_and_must_stay_the_same(
     signal_at(-1)
     earlier = read_result(tmp_path / "run" / "result.json")
     state = torch.load(teacher / "best.ckpt")
-    state["state_dict"]["network.fc4.bias"] += 1
+    state["state_dict"]["network.5.bias"] += 1
     torch.save(state, teacher / "best.ckpt")
     with pytest.raises(UserError, match=r"last.ckpt: saved before teacher's weights changed"):
         run(chosen, tmp_path / "run", earlier=earlier)

@@ -1,10 +1,13 @@
 """Signals: at once, or after the step where one is deferred."""
 
+import contextlib
 import signal
 import subprocess
 
 import pytest
 
+from cifar10.core.errors import SettingError
+from cifar10.core.hydra_errors import report_errors
 from cifar10.runs import signals as module
 from cifar10.runs.signals import Interrupted, Signals, preemption_signals, requeue
 
@@ -22,6 +25,18 @@ def test_a_signal_interrupts_at_once_or_waits_where_it_is_deferred(capsys):
     signals.handle(signal.SIGINT, None)
     assert signals.received == signal.SIGINT
     assert "Stopping after this step" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("deferred", [False, True])
+def test_a_signal_that_a_library_turned_into_an_error_is_raised_again(deferred, capsys):
+    signals = Signals()
+    signals.deferred = deferred
+    signals.raise_again()
+    with contextlib.suppress(Interrupted):  # pydantic's parts in Rust drop the cause
+        signals.handle(signal.SIGTERM, None)
+    wanted = SystemExit if deferred else Interrupted
+    with pytest.raises(wanted), report_errors(signals.raise_again):
+        raise SettingError("data: error building a serializer: interrupted by SIGTERM")
 
 
 def test_a_second_signal_ends_the_process_at_once(monkeypatch):

@@ -102,11 +102,11 @@ def test_a_checkpoint_that_names_other_code_is_rejected(trained, tmp_path):
 def test_a_non_finite_loss_ends_the_run(tiny, tmp_path):
     parts = build_components(tiny("~logger"), tmp_path)
     with torch.no_grad():
-        parts.classifier.network.fc4.bias.fill_(float("nan"))
+        parts.classifier.network[5].bias.fill_(float("nan"))
     with pytest.raises(NonFiniteError, match=r"nan in epoch 1, step 0: lower optimizer.lr"):
         parts.trainer.fit(parts.classifier, datamodule=parts.data)
     assert not (tmp_path / "best.ckpt").exists()
-    settings = tiny("optimizer=sgd", "optimizer.lr=1e9", "trainer.precision=32-true")
+    settings = tiny("optimizer=sgd", "optimizer.lr=1e38", "trainer.precision=32-true")
     with pytest.raises(NonFiniteError):
         run(settings, tmp_path / "bad")
     result = results.read_result(tmp_path / "bad" / "result.json")
