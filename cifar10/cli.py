@@ -128,12 +128,20 @@ def demo(
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Name under which a proxy shows the page; repeatable."),
+    ] = None,
+    password: Annotated[
+        str | None,
+        typer.Option(envvar="CIFAR10_PASSWORD", help="Password that visitors must enter."),
+    ] = None,
 ) -> None:
     """Start the web demo. It classifies images that are uploaded, pasted or from a webcam."""
     from cifar10 import zoo
     from cifar10.inference import demo
 
-    demo.serve(models or zoo.pretrained_names(), host, port)
+    demo.serve(models or zoo.pretrained_names(), host, port, allow_host or [], password)
 
 
 @app.command()
@@ -220,7 +228,11 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="PIL")
     signals.listen()
     try:
-        sys.exit(app(standalone_mode=False))
+        try:
+            sys.exit(app(standalone_mode=False))
+        except Exception:
+            signals.raise_again()
+            raise
     except TyperException as error:
         line, code = error.format_message().replace("\n\t", " "), 2
     except UserError as error:

@@ -23,7 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar10.core.errors import SettingError, one_line
 from cifar10.core.hydra_errors import refuse_options, report_errors
-from cifar10.core.settings import leave_out_callbacks, quote_override, reset_sizes, to_plain
+from cifar10.core.hydra_guard import guard_hydra
+from cifar10.core.settings import adapt_words, as_words, quote_override, referred, to_plain
 from cifar10.core.streams import guard_output
 from cifar10.runs.signals import Interrupted, preemption_signals, requeue, signals
 
@@ -61,7 +62,9 @@ def prepare(cfg: DictConfig, folder: Path, overrides: list[str]) -> Prepared:
     from cifar10.runs.checkpoint import refuse_existing
     from cifar10.runs.components import build_components
     from cifar10.runs.resume import resolve_settings
+    from cifar10.runs.run_dir import require_ranks
 
+    require_ranks()
     callbacks = []
     if None not in (cfg.sweep.get("trial"), cfg.sweep.get("storage")):  # set by the sweeper
         from cifar10.sweeps.search import TrialReporter
@@ -85,19 +88,22 @@ class StartHook(Callback):
     def on_run_start(self, config: DictConfig, **_: object) -> None:
         if "LOCAL_RANK" not in os.environ:
             print("loading …", flush=True)
-        with report_errors():  # Hydra would only print a warning
-            from cifar10.runs.run_dir import choose_run_dir, create_run_dir, launched_rank
+        with report_errors(signals.raise_again):  # Hydra would only print a warning
+            from cifar10.runs import run_dir
 
+            run_dir.require_ranks()
             try_logging(config)
-            words = [word.lstrip("+") for word in config.hydra.overrides.hydra]
+            words = [word.lstrip("+") for word in as_words(config.hydra.overrides.hydra)]
             is_named = any(word.startswith("hydra.run.dir=") for word in words)
-            folder = choose_run_dir(config.resume, config.hydra.run.dir, is_named)
+            folder = run_dir.choose_run_dir(config.resume, config.hydra.run.dir, is_named)
             config.hydra.run.dir = str(folder)
-            StartHook.prepared = prepare(config, folder, list(config.hydra.overrides.task))
-            if launched_rank() or StartHook.prepared.earlier:
+            config.hydra.runtime.output_dir = str(folder.absolute())
+            with referred(config):
+                StartHook.prepared = prepare(config, folder, as_words(config.hydra.overrides.task))
+            if run_dir.launched_rank() or StartHook.prepared.earlier:
                 config.hydra.output_subdir = None  # the run already has its .hydra/
             elif "LOCAL_RANK" not in os.environ:  # the first of several processes
-                create_run_dir(folder)
+                run_dir.create_run_dir(folder)
 
 
 def try_logging(config: DictConfig) -> None:
@@ -115,13 +121,14 @@ def launch(cfg: DictConfig) -> float:
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     # The sweeper's own overrides are no settings of the run.
-    overrides = [word for word in hydra_config.overrides.task if not word.startswith("sweep.")]
+    words = as_words(hydra_config.overrides.task)
+    overrides = [word for word in words if not word.startswith("sweep.")]
     is_job = hydra_config.mode == RunMode.MULTIRUN
     try:
         if is_job:
             result = run_job(cfg, folder, overrides)
         else:
-            with report_errors():  # Hydra would print the overrides as well
+            with report_errors(signals.raise_again):  # Hydra would print the overrides as well
                 result = run_single(cfg, folder, overrides)
     except Interrupted as stop:
         if not is_job:  # otherwise the sweeper says how to continue
@@ -172,6 +179,7 @@ def run_job(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str, An
             return prepared.earlier
         result, _ = train_and_report(prepared, folder, overrides, started)
     except Exception as error:
+        signals.raise_again()
         print(f"{name}: failed: {one_line(error)}", flush=True)
         log.debug("failed", exc_info=True)  # the traceback goes to train.log only
         record_failure(folder, overrides, error)  # for the sweep's summary
@@ -222,15 +230,16 @@ def report_thread_error(thread: threading.ExceptHookArgs) -> None:
 def command_line(main: Callable[[], Any]) -> None:
     """Run Hydra's main function: `--help`, signals, errors in one line, exit codes."""
     guard_output()
-    sys.argv[1:] = leave_out_callbacks(reset_sizes(sys.argv[1:]))
+    sys.argv[1:] = adapt_words(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors and prints nothing
     for name in ("matplotlib", "httpx"):  # they log font caches and every request
         logging.getLogger(name).setLevel(logging.WARNING)
     threading.excepthook = report_thread_error
     refuse_options()
+    guard_hydra()
     signals.listen()
     try:
-        with report_errors():
+        with report_errors(signals.raise_again):
             if {"--help", "-h"} & set(sys.argv):
                 from cifar10.core.help import help_text
 

@@ -88,7 +88,8 @@ def test_slurms_signal_saves_and_requeues_the_job(tmp_path):
 
 
 def test_a_multirun_runs_every_combination_in_its_own_folder(tmp_path):
-    run = TrainProcess(tmp_path, *TINY, "--multirun", "optimizer.lr=0.01,1e30", "seed=0,1")
+    tiny = [word for word in TINY if not word.startswith("model.")]  # batch norm survives any rate
+    run = TrainProcess(tmp_path, *tiny, "--multirun", "optimizer.lr=0.01,1e30", "seed=0,1")
     run.wait()
     paths = sorted(tmp_path.glob("outputs/*/*/result.json"))
     results = [json.loads(path.read_text()) for path in paths]

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
+from cifar10.core.display import printable
+
 REMOVED = {  # settings of version 0.1
     "keep_hardest": "removed in 0.2: every epoch trains on all images",
     "data.crops": "removed in 0.2: data.sizes trains on smaller images",
@@ -54,11 +56,6 @@ def unknown_setting(key: str, value: Any, known: Iterable[str]) -> UnknownSettin
 def one_line(error: BaseException) -> str:
     """An error's message on a single line, or the name of its class if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def printable(text: str) -> str:
-    """Text with its control characters escaped: file names may contain any."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def exit_with(error: UserError) -> NoReturn:

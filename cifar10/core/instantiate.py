@@ -19,10 +19,38 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import ErrorDetails
 
 from cifar10.core.errors import SettingError, UserError, one_line, unknown_setting
+from cifar10.core.secrets import as_plain
 
 T = TypeVar("T")
 
-PACKAGES = {"cifar10", "lightning", "torch", "torchvision"}
+# Modules of networks, optimizers, schedules, data, transforms, callbacks, loggers and profilers.
+# Settings and checkpoints may name classes that these, or modules below them, define.
+MODULES = (
+    "cifar10.data",
+    "cifar10.models",
+    "cifar10.runs.callbacks",
+    "cifar10.runs.last_checkpoint",
+    "cifar10.training.ema",
+    "cifar10.training.muon",
+    "cifar10.training.schedules",
+    "lightning.pytorch.callbacks",
+    "lightning.pytorch.loggers",
+    "lightning.pytorch.profilers",
+    "lightning.pytorch.trainer",
+    "torch.nn",
+    "torch.optim",
+    "torchvision.models",
+    "torchvision.ops",
+    "torchvision.transforms",
+)
+PACKAGES = {module.partition(".")[0] for module in MODULES}
+# What classes of these modules hand on without naming it, to functions that also take what runs
+# code or writes elsewhere.
+HANDED_ON = {
+    "PyTorchProfiler": ("profile_memory", "record_shapes", "with_flops", "with_stack"),
+    "TensorBoardLogger": ("comment", "filename_suffix", "flush_secs", "max_queue"),
+    "WandbLogger": ("entity", "group", "job_type", "mode", "notes", "tags"),
+}
 # What a value must be or do, by the type of pydantic's error.
 REQUIREMENTS = {
     "greater_than_equal": "be at least {ge}",
@@ -57,7 +85,7 @@ def instantiate(spec: Mapping[str, Any], where: str, kind: type[T], **given: Any
     if not isinstance(spec, Mapping):
         raise SettingError(f"{where}={spec!r}: must be a group of settings with a _target_")
     cls = import_class(spec.get("_target_"), where, kind)
-    arguments = {key: value for key, value in spec.items() if key != "_target_"}
+    arguments = as_plain({key: value for key, value in spec.items() if key != "_target_"})
     try:
         return call_checked(cls, arguments, f"{where}.", **given)
     except UserError:
@@ -78,7 +106,7 @@ def call_checked(
     for key, value in arguments.items():
         if key in given:
             raise SettingError(f"{prefix}{key}={value!r}: set by the program; remove it")
-        if key not in named and not takes_others:
+        if key not in named and not (takes_others and may_hand_on(function, key)):
             known = [f"{prefix}{name}" for name in named if name not in given]
             raise unknown_setting(f"{prefix}{key}", value, known)
     arguments = check_types(function, arguments, prefix)
@@ -105,28 +133,46 @@ def forwards_kwargs(function: Callable) -> typing.TypeGuard[Any]:
     return isinstance(function, type) and function.__module__.startswith("cifar10.")
 
 
+def may_hand_on(function: Callable, key: str) -> bool:
+    """Whether an argument that a function does not name may be given to it all the same."""
+    return is_user_code(function.__module__) or key in HANDED_ON.get(function.__name__, ())
+
+
 def import_class(target: Any, where: str, kind: type[T]) -> type[T]:
-    """Import the class that a specification names, if its package is trusted and its kind fits."""
-    user_trusted = os.environ.get("CIFAR10_TRUST", "").replace(",", " ").split()
-    trusted = PACKAGES | {*user_trusted}
+    """Import the class that a specification names, if it is trusted and its kind fits."""
     name = f"{where}._target_={target}"
     if not isinstance(target, str) or "." not in target:
         raise SettingError(f"{name}: must be the full name of a class: package.module.Class")
-    package = target.split(".")[0]
-    if package not in trusted:
-        allow = f"set the environment variable CIFAR10_TRUST={','.join([*user_trusted, package])}"
-        only = f"only classes from {', '.join(sorted(trusted))} are allowed"
-        raise SettingError(f"{name}: {only}; if you trust this code, {allow}")
-    if package not in PACKAGES and str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # the user's own file, in the folder they work in
     module, _, attribute = target.rpartition(".")
+    if module != "lightning.pytorch":  # imported anyway, for the Trainer
+        refuse_untrusted(module, name)
+    if is_user_code(target) and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # the user's own file, in the folder they work in
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (Exception, SystemExit) as error:  # the user's file may raise anything
         raise SettingError(f"{name}: {type(error).__name__}: {one_line(error)}") from error
     if not (isinstance(found, type) and issubclass(found, kind)):
         raise SettingError(f"{name}: is not a {kind.__name__}")
+    if not is_user_code(target):
+        refuse_untrusted(found.__module__, name)  # a module shows what it imports, too
     return found
+
+
+def refuse_untrusted(module: str, name: str) -> None:
+    """Raise a SettingError about `name` unless `MODULES` or `CIFAR10_TRUST` hold a module."""
+    trusted = trusted_modules()
+    if any(f"{module}.".startswith(f"{prefix}.") for prefix in (*MODULES, *trusted)):
+        return
+    needed = module.partition(".")[0] if is_user_code(module) else module
+    allow = f"set the environment variable CIFAR10_TRUST={','.join([*trusted, needed])}"
+    only = f"only classes from certain modules of {', '.join(sorted(PACKAGES))} are allowed"
+    raise SettingError(f"{name}: {only}; if you trust this code, {allow}")
+
+
+def trusted_modules() -> list[str]:
+    """The modules of the environment variable CIFAR10_TRUST, whose code may run."""
+    return os.environ.get("CIFAR10_TRUST", "").replace(",", " ").split()
 
 
 def is_user_code(target: Any) -> bool:

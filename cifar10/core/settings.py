@@ -1,21 +1,29 @@
 """The settings of configs/: compose, flatten, quote."""
 
 import itertools
+import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
+
+from cifar10.core.secrets import mark
 
 PACKAGE = Path(__file__).resolve().parents[1]
 # A checkout has configs/ beside the package, a wheel has it inside.
 CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "train.py").exists() else None
 CONFIGS = CHECKOUT / "configs" if CHECKOUT else PACKAGE / "configs"
 ROOT = CHECKOUT or Path.home() / ".cache" / "cifar10-trainer"
+
+# Keys that JSON would make out of numbers and other constants.
+LITERAL = re.compile(r'-?\d+(\.\d+)?([eE][-+]?\d+)?|true|false|null|".*"', re.DOTALL)
 
 OmegaConf.register_new_resolver("project", lambda name: str(ROOT / name), replace=True)
 
@@ -49,7 +57,25 @@ def to_plain(cfg: DictConfig) -> dict[str, Any]:
         cfg, [str(key) for key in cfg if key not in ("hydra", "resume", "sweep")]
     )
     plain: Any = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
-    return plain
+    unresolved: Any = OmegaConf.to_container(cfg)
+    return mark(plain, unresolved)
+
+
+@contextmanager
+def referred(config: DictConfig) -> Iterator[None]:
+    """Have `${hydra:...}` in settings refer to a configuration."""
+    former = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(config.copy())
+    try:
+        yield
+    finally:
+        HydraConfig.instance().cfg = former
+
+
+def as_words(overrides: Any) -> list[str]:
+    """Hydra's record of a command line, as typed: each access would resolve interpolations."""
+    words: Any = OmegaConf.to_container(overrides)
+    return words
 
 
 def reset_sizes(words: Iterable[str]) -> list[str]:
@@ -58,10 +84,14 @@ def reset_sizes(words: Iterable[str]) -> list[str]:
     return list(itertools.chain.from_iterable(pairs))
 
 
-def leave_out_callbacks(words: Sequence[str]) -> list[str]:
-    """On resume, `~callbacks.NAME` as null: a callback that the run added is in no YAML file."""
+def adapt_words(words: Iterable[str]) -> list[str]:
+    """A command line as Hydra does with it what is meant.
+
+    On resume, `~callbacks.NAME` becomes null: a callback that the run added is in no YAML file.
+    """
+    words = reset_sizes(words)
     if not any(word.startswith("resume=") for word in words):
-        return list(words)
+        return words
     return [re.sub(r"^~callbacks\.([^.=]+)$", r"++callbacks.\1=null", word) for word in words]
 
 
@@ -86,11 +116,27 @@ def compose_settings(*overrides: str) -> dict[str, Any]:
     return to_plain(compose(*overrides)[0])
 
 
+def json_key(key: Any) -> str:
+    """A dictionary's key for JSON: a number as it is, text that looks like one in quotes."""
+    return key if isinstance(key, str) and not LITERAL.fullmatch(key) else json.dumps(key)
+
+
+def restore_keys(value: Any) -> Any:
+    """A nested value that was read from JSON, with the keys that `json_key` has changed."""
+    if isinstance(value, dict):
+        return {
+            json.loads(key) if LITERAL.fullmatch(key) else key: restore_keys(item)
+            for key, item in value.items()
+        }
+    return [restore_keys(item) for item in value] if isinstance(value, list) else value
+
+
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted keys and values; an empty group or `{1: 24}` is a value."""
+    """Nested settings as dotted keys and values; an empty group, `{1: 24}` or `{a.b: 1}` is one."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
-        if isinstance(value, Mapping) and value and all(isinstance(name, str) for name in value):
+        is_group = isinstance(value, Mapping) and value
+        if is_group and all(isinstance(name, str) and "." not in name for name in value):
             flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cifar10.core.errors import one_line
+from cifar10.core.secrets import hide
 from cifar10.core.settings import safe_filename
 
 log = logging.getLogger(__name__)
@@ -37,13 +38,14 @@ def download(sources: Sequence[str], directory: Path, archives: Mapping[str, str
     """
     failures = []
     for source in sources:
-        log.info("Downloading CIFAR-10 from %s …", source)
+        shown = hide(source)
+        log.info("Downloading CIFAR-10 from %s …", shown)
         try:
             return fetch(source, directory, archives)
         # ValueError: a malformed URL
         except (SourceFailed, ValueError, subprocess.TimeoutExpired) as failure:
-            log.info("%s: %s", source, failure)
-            failures.append(f"{source}: {failure}")
+            failures.append(f"{shown}: {hide(str(failure))}")
+            log.info("%s", failures[-1])
     raise SourceFailed("\n".join(failures))
 
 

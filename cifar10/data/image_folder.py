@@ -8,7 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cifar10.core.errors import SettingError, UserError, printable
+from cifar10.core.display import printable
+from cifar10.core.errors import SettingError, UserError
 from cifar10.core.settings import expand_user
 from cifar10.data.image_cache import content_digest, load_images
 from cifar10.data.images import find_images, read_ahead

@@ -1,11 +1,14 @@
 """The web demo: a local Gradio page that classifies images."""
 
 import contextlib
+import hmac
 import importlib.util
 import ipaddress
 import logging
 import os
+import re
 import socket
+import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +18,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
+from cifar10.core.display import short
 from cifar10.core.errors import SettingError
 from cifar10.data import CLASSES, IMAGE_SIZE
 from cifar10.data.images import UnreadableImage, read_image
@@ -64,7 +68,13 @@ def classify(path: str | None, classifier: Classifier, threshold: float) -> tupl
             f"**Low confidence: this may be none of the {len(CLASSES)} classes.** "
             f"{TYPICAL:.0%} of CIFAR-10's test images score above {threshold:.0%}."
         )
-    return pixels, dict(zip(classifier.classes, probabilities.tolist(), strict=True)), remark
+    names = map(short, classifier.classes)
+    return pixels, dict(zip(names, probabilities.tolist(), strict=True)), remark
+
+
+def plain_markdown(name: str) -> str:
+    """A class's name for Markdown, which could otherwise show images of other servers."""
+    return re.sub(r"([^\w\s])", r"\\\1", short(name))
 
 
 def write_examples(folder: Path) -> list[str]:
@@ -90,7 +100,7 @@ def build_page(models: Sequence[str], examples: Sequence[str], folder: Path) -> 
             path = None
         model = model if model in models else models[0]
         classes = classifiers[model].classes
-        text = INTRO.format(len(classes), ", ".join(classes))
+        text = INTRO.format(len(classes), ", ".join(map(plain_markdown, classes)))
         return *classify(path, classifiers[model], thresholds[model]), text
 
     # Every 10 minutes, delete uploads older than an hour.
@@ -124,7 +134,10 @@ class SameOriginOnly:
     may have been pointed at this machine by somebody else (DNS rebinding).
     """
 
-    MESSAGE = b"Blocked: open this page at the address that `cifar10 demo` printed."
+    MESSAGE = (
+        "Blocked: open this page at the address that `cifar10 demo` printed, or start the demo "
+        "with --allow-host {}."
+    )
 
     def __init__(self, app: Any, hosts: Iterable[str]):
         self.app, self.hosts = app, {host.lower() for host in hosts}
@@ -135,9 +148,11 @@ class SameOriginOnly:
             host, origin = headers.get(b"host", ""), headers.get(b"origin")
             foreign = origin is not None and origin.partition("://")[2] != host
             if foreign or not self.accepts(host):
-                kind = [(b"content-type", b"text/plain")]
+                kind = [(b"content-type", b"text/plain; charset=utf-8")]
+                name = re.sub(r"[^\w.-]", "", host.partition(":")[0]) or "NAME"
+                body = self.MESSAGE.format(name).encode()
                 await send({"type": "http.response.start", "status": 403, "headers": kind})
-                await send({"type": "http.response.body", "body": self.MESSAGE})
+                await send({"type": "http.response.body", "body": body})
                 return
         await self.app(scope, receive, send)
 
@@ -156,26 +171,48 @@ async def refuse_fetch(host: str) -> str:
 
 
 def find_address(host: str, port: int) -> str:
-    """Resolve a host to the IPv4 address to listen on; SettingError if that is not possible."""
+    """Resolve a host to the IP address to listen on; SettingError if that is not possible."""
     try:
-        address = socket.getaddrinfo(host, port, socket.AF_INET)[0][4]
-        with socket.create_server(address):
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, *_, address = min(found, key=lambda each: each[0] != socket.AF_INET)
+        with socket.create_server(address, family=family):
             return str(address[0])
     except (OSError, UnicodeError) as error:
         raise SettingError(
-            f"{host}:{port}: cannot listen on this IPv4 address and port; choose others with "
+            f"{host}:{port}: cannot listen on this address and port; choose others with "
             "--host and --port"
         ) from error
 
 
-def serve(models: Sequence[str], host: str, port: int) -> None:
+def shown_address(address: str, host: str) -> str:
+    """The host to open in a browser; one that other machines know in place of 0.0.0.0."""
+    if ipaddress.ip_address(address).is_unspecified:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            with contextlib.suppress(OSError):  # no network; chooses an interface, sends nothing
+                probe.connect(("2001:db8::1" if ":" in address else "192.0.2.1", 9))
+            host = probe.getsockname()[0]
+    return f"[{host}]" if ":" in host else host
+
+
+def serve(
+    models: Sequence[str], host: str, port: int, allowed: Sequence[str], password: str | None
+) -> None:
     """Serve the page until the program is interrupted.
+
+    Args:
+        allowed: further host names, under which a proxy or another network shows the page.
+        password: visitors must enter it, with any user name; None: they need none.
 
     Raises:
         UserError: Gradio is missing, the address cannot be used, or a model cannot be loaded.
     """
     if importlib.util.find_spec("gradio") is None:
         raise SettingError("demo: needs gradio; install with: pip install -e '.[demo]'")
+
+    def is_password(_: str, typed: str) -> bool:
+        return hmac.compare_digest(typed.encode(), str(password).encode())
+
     address = find_address(host, port)
     log.info("Loading %s …", " and ".join(models))
     with tempfile.TemporaryDirectory() as temporary:
@@ -188,12 +225,13 @@ def serve(models: Sequence[str], host: str, port: int) -> None:
 
         safehttpx.async_validate_url = refuse_fetch  # called before every fetch
         name = socket.gethostname()
-        hosts = ("localhost", host, name, f"{name}.local")
+        hosts = ("localhost", host, name, f"{name}.local", *allowed)
         blocks = build_page(models, write_examples(folder), folder)
         blocks.launch(
-            server_name=address,
+            server_name=f"[{address}]" if ":" in address else address,
             server_port=port,
             share=False,
+            auth=is_password if password else None,
             quiet=True,
             prevent_thread_lock=True,
             max_file_size=MAX_UPLOAD,
@@ -203,8 +241,9 @@ def serve(models: Sequence[str], host: str, port: int) -> None:
             # Gradio's own themes download fonts.
             theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
         )
-        print(f"Open http://{host}:{port}/ (Ctrl-C stops the demo)", flush=True)
-        if not ipaddress.ip_address(address).is_loopback:
-            print("Warning: no password; anyone on the network can use this page", flush=True)
+        print(f"Open http://{shown_address(address, host)}:{port}/ (Ctrl-C stops the demo)")
+        if not (password or ipaddress.ip_address(address).is_loopback):
+            print("Warning: no password, anyone on the network can use this page; use --password")
+        sys.stdout.flush()
         with contextlib.suppress(Interrupted):
             blocks.block_thread()

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import track
 
 from cifar10 import zoo
+from cifar10.core.display import short
 from cifar10.core.errors import SettingError
 from cifar10.core.files import atomic_write
 from cifar10.core.instantiate import instantiate
@@ -113,7 +114,8 @@ def format_scores(scores: dict[str, Any]) -> str:
             rows.append((f"top-1, {name}", f"{scores[key]['top1']:.2%}"))
     rows.append(("calibration error", f"{scores['calibration_error']:.2%}"))
     lines = [*(f"{name:<18} {value:>8}" for name, value in rows), ""]
-    per_class, width = scores["per_class"], max(map(len, scores["per_class"]))
+    per_class = {short(name): value for name, value in scores["per_class"].items()}
+    width = max(map(len, per_class))
     table = [f"{'class':<{width}} {'top-1':>7}"]
     table += [f"{name:<{width}} {value:>7.2%}" for name, value in per_class.items()]
     if len(table[0]) + 6 * len(per_class) <= 80:
@@ -142,6 +144,8 @@ def evaluation_settings(
     current = compose_settings()
     recorded = upgrade_config(result["config"], to_resume=False) if "config" in result else current
     settings = merge(recorded, current, [], result.get("overrides", []))
+    local = ("sources", "download")  # of this machine: a run may come from anybody
+    settings["data"] |= {key: current["data"][key] for key in local if key in settings["data"]}
     precision = result.get("precision", {}).get("value", "auto")
     return settings["data"], precision, result.get("data", {}).get("digest")
 

@@ -11,7 +11,8 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from cifar10.core.errors import UserError, printable
+from cifar10.core.display import csv_cell, printable, short
+from cifar10.core.errors import UserError
 from cifar10.data.images import find_images, read_ahead
 from cifar10.runs.load import load
 from cifar10.training.classifier import Classifier
@@ -77,8 +78,9 @@ def print_text(predictions: Iterable[Prediction]) -> None:
     bar_width = BAR_WIDTH if sys.stdout.isatty() else 0
     for path, classes in predictions:
         print(printable(str(path)))
-        width = max(10, *(len(name) for name, _ in classes))
-        for name, p in classes:
+        shown = [(short(name), p) for name, p in classes]
+        width = max(10, *(len(name) for name, _ in shown))
+        for name, p in shown:
             print(f"  {name:<{width}} {p:7.2%}  {'█' * round(bar_width * p)}".rstrip())
 
 
@@ -88,7 +90,8 @@ def print_json(predictions: Iterable[Prediction]) -> None:
     for path, classes in predictions:
         best = [{"class": name, "probability": round(p, 6)} for name, p in classes]
         rows.append(json.dumps({"path": str(path), "predictions": best}, ensure_ascii=False))
-    print("[" + ",\n".join(rows) + "]")
+    text = "[" + ",\n".join(rows) + "]"
+    print(text.encode(errors="backslashreplace").decode())  # as JSON escapes what is not UTF-8
 
 
 def print_csv(predictions: Iterable[Prediction]) -> None:
@@ -97,4 +100,4 @@ def print_csv(predictions: Iterable[Prediction]) -> None:
     writer.writerow(["path", "rank", "class", "probability"])
     for path, classes in predictions:
         for rank, (name, p) in enumerate(classes, 1):
-            writer.writerow([path, rank, name, f"{p:.6f}"])
+            writer.writerow([csv_cell(str(path)), rank, csv_cell(name), f"{p:.6f}"])

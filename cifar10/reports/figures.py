@@ -5,6 +5,7 @@ can tell apart. Lines also differ in their dashes, to be readable in grey.
 """
 
 import io
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
+
+from cifar10.core.display import short
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 FEW_IMAGES = 10  # with fewer, an accuracy means little
@@ -28,6 +31,7 @@ STYLE: dict[Any, Any] = {
     "font.size": 10,
     "grid.alpha": 0.3,
     "legend.frameon": False,
+    "text.parse_math": False,  # a name may contain dollars
 }
 
 styled = matplotlib.rc_context(STYLE)  # a decorator; leaves matplotlib's own settings alone
@@ -37,7 +41,9 @@ styled = matplotlib.rc_context(STYLE)  # a decorator; leaves matplotlib's own se
 def to_png(figure: Figure) -> bytes:
     """Encode a figure as a PNG file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)  # creates the ticks, in the style as well
+    with warnings.catch_warnings():  # of letters that the font does not have: boxes stand for them
+        warnings.filterwarnings("ignore", "Glyph .* missing|Matplotlib currently does not support")
+        figure.savefig(buffer, format="png", dpi=130)  # creates the ticks, in the style as well
     return buffer.getvalue()
 
 
@@ -104,16 +110,16 @@ def class_samples(images: Tensor, labels: Tensor, names: Sequence[str], each: in
         images: uint8 (N, 3, H, W); a class with too few repeats its last one.
         labels: int64 (N,).
     """
-    found = {name: (labels == c).nonzero()[:each, 0] for c, name in enumerate(names[:MAX_CLASSES])}
-    found = {name: indices for name, indices in found.items() if len(indices)}
-    rows = [found[name][torch.arange(each).clamp(max=len(found[name]) - 1)] for name in found]
-    return image_grid(images[torch.cat(rows)], columns=each, rows=list(found))
+    found = [(labels == c).nonzero()[:each, 0] for c in range(len(names[:MAX_CLASSES]))]
+    rows = [own[torch.arange(each).clamp(max=len(own) - 1)] for own in found if len(own)]
+    shown = [short(name) for name, own in zip(names, found, strict=False) if len(own)]
+    return image_grid(images[torch.cat(rows)], columns=each, rows=shown)
 
 
 @styled
 def confusion_matrix(counts: Tensor, names: Sequence[str]) -> Figure:
     """Confusion matrix, in percent of each true class; counts (true class, predicted class)."""
-    matrix = np.asarray(counts, dtype=float)
+    matrix, names = np.asarray(counts, dtype=float), list(map(short, names))
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     side = min(5 + 0.1 * len(names), 12)
     figure = Figure(figsize=(0.4 + side, side - 0.2))
@@ -140,7 +146,8 @@ def class_accuracy(accuracies: dict[str, float]) -> Figure:
     values = [accuracies[name] for name in order]
     figure = Figure(figsize=(6, 1 + 0.26 * len(order)))
     axes = figure.add_subplot()
-    bars = axes.barh(order, values, color=BLUE)
+    bars = axes.barh(range(len(order)), values, color=BLUE)
+    axes.set_yticks(range(len(order)), list(map(short, order)))
     axes.bar_label(bars, [f"{value:.1%}" for value in values], padding=3, fontsize=9)
     axes.set(title="Accuracy per class", xlim=(0, 1.12))
     axes.set_xticks(np.linspace(0, 1, 6))
@@ -189,7 +196,8 @@ def confident_errors(
     wrong = (predicted != labels).nonzero()[:, 0]
     wrong = wrong[confidence[wrong].argsort(descending=True)][:count]
     rows = zip(*(values[wrong].tolist() for values in (labels, predicted, confidence)), strict=True)
-    titles = [f"{names[true]}\n→ {names[guess]} {share:.0%}" for true, guess, share in rows]
+    shown = [short(name, 16) for name in names]
+    titles = [f"{shown[true]}\n→ {shown[guess]} {share:.0%}" for true, guess, share in rows]
     return image_grid(images[wrong], titles, columns=9)
 
 

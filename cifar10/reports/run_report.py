@@ -57,7 +57,7 @@ def write_report(
     try:
         images = save_figures(run_figures(classifier, data, result, logits), folder / FIGURES)
         with atomic_write(folder / PAGE) as file:
-            file.write(render_page(result, command, images).encode())
+            file.write(render_page(result, command, images).encode(errors="backslashreplace"))
         for logger in loggers:
             if isinstance(logger, TensorBoardLogger):
                 for name, png in images.items():

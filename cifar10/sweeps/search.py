@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from cifar10.core.errors import SettingError, one_line
+from cifar10.core.secrets import hide
 from cifar10.core.settings import quote_override
 from cifar10.runs.run import Pruned
 from cifar10.runs.run_dir import LOCK, is_free
@@ -54,13 +54,9 @@ def open_study(storage: str, metric: str, pruner: str) -> optuna.Study:
         # `orig` is the database driver's own error, without SQLAlchemy's links.
         why = one_line(getattr(error, "orig", None) or error).replace(storage, "it")
         raise SettingError(
-            f"sweep.storage={without_password(storage)}: {why}; if this file is corrupted "
+            f"sweep.storage={hide(storage)}: {why}; if this file is corrupted "
             f"or not an Optuna database, move it away"
         ) from error
-
-
-def without_password(storage: str) -> str:
-    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", storage)
 
 
 class Search:
@@ -101,7 +97,7 @@ class Search:
             self.study.set_user_attr("search", search)
         elif self.study.user_attrs.get("search") != search:
             raise SettingError(
-                f"{without_password(self.storage)} holds a search with other settings or values; "
+                f"{hide(self.storage)} holds a search with other settings or values; "
                 f"choose another sweep.dir or sweep.storage"
             )
 

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from cifar10.core.display import csv_cell, printable
 from cifar10.core.errors import UserError, one_line
 from cifar10.core.files import atomic_write
 from cifar10.runs.result import RESULT_FILE, repeat_command
@@ -109,13 +110,14 @@ def as_table(groups: Sequence[Group], keys: Sequence[str]) -> str:
     table.add_column("runs", justify="right")
     for group in groups:
         settings = [group.settings.get(key, "-") for key in keys]
-        cells = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in settings]
+        cells = [f"{v:.4g}" if isinstance(v, float) else printable(str(v)) for v in settings]
         for split, metric in shown:
             form = "{:.4f}" if metric == "loss" else "{:.2%}"
             cells.append(format_mean(group.values(split, metric), form))
         table.add_row(*cells, str(len(group.runs)))
     buffer = io.StringIO()
-    Console(file=buffer, width=80, force_jupyter=False).print(table)
+    console = Console(file=buffer, width=80, force_jupyter=False, markup=False, emoji=False)
+    console.print(table)
     return "\n".join(line.rstrip() for line in buffer.getvalue().rstrip().splitlines())
 
 
@@ -129,7 +131,7 @@ def as_csv(groups: Sequence[Group], keys: Sequence[str]) -> str:
         cells: list[Any] = [group.settings.get(key) for key in keys]
         for pair in METRICS:
             cells += [group.mean(*pair) if group.values(*pair) else None, group.std(*pair)]
-        writer.writerow([*cells, len(group.runs)])
+        writer.writerow([*map(csv_cell, cells), len(group.runs)])
     return buffer.getvalue()
 
 
@@ -150,7 +152,7 @@ def runs_as_csv(runs: Sequence[Run]) -> str:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: csv_cell(value) for key, value in row.items()} for row in rows)
     return buffer.getvalue()
 
 

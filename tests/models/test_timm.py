@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from cifar10.core.errors import SettingError
+from cifar10.core.instantiate import instantiate
 from cifar10.training.classifier import Classifier
+from tests.processes import run_python
 
 
 def build(settings, *overrides):
@@ -93,3 +95,76 @@ def test_initial_weights_are_loaded_at_the_start_only(settings, tmp_path, monkey
     assert run(longer, tmp_path / "run", earlier=earlier)["epochs"] == 2
     with pytest.raises(SettingError, match="model: cannot load initial weights: "):
         run(chosen, tmp_path / "other", components=build_components(chosen, tmp_path / "other"))
+
+
+HOSTILE = {
+    "a folder to write to": {"pretrained": True, "cache_dir": "."},
+    "a URL": {"pretrained": True, "pretrained_cfg": {"url": "http://localhost:9/evil.pth"}},
+    "a URL laid over": {
+        "pretrained": True,
+        "pretrained_cfg_overlay": {"url": "http://localhost:9/"},
+    },
+    "a repository": {"pretrained_cfg_overlay": {"hf_hub_id": "evil/model"}},
+    "a pickle": {"checkpoint_path": "evil.pth"},
+    "another function": {"pretrained_filter_fn": "os.system"},
+    "features": {"features_only": True},
+}
+# Loads checkpoints with the network and all files but theirs cut off.
+LOAD_ALONE = """
+import sys
+import tempfile
+from pathlib import Path
+import timm
+import cifar10
+from cifar10.core.errors import UserError
+
+tempfile.gettempdir()  # which tries to write there
+
+def cut(event, arguments):
+    if event.startswith(("socket.", "subprocess.", "os.system", "os.exec", "shutil.")):
+        raise SystemExit(f"touched: {event} {arguments}")
+    if event == "open" and isinstance(arguments[0], str):
+        path, mode, _ = arguments
+        known = path.endswith((".ckpt", "result.json", ".py", ".pyc"))
+        known |= path.startswith(("/proc", sys.prefix, sys.base_prefix)) or "matplotlib" in path
+        if not known or set(mode or "") & set("wax+"):
+            raise SystemExit(f"touched: {arguments}")
+
+sys.addaudithook(cut)
+for path in sys.argv[1:] or sorted(Path().glob("*.ckpt")):
+    try:
+        cifar10.load(path)
+        print(path.stem, "loaded")
+    except UserError as error:
+        print(path.stem, "refused:", error)
+"""
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_options_that_do_not_shape_the_network_are_refused_by_name(settings, case):
+    composed = settings("model=timm", "model.name=resnet10t")
+    composed["model"]["options"] = HOSTILE[case]
+    name = min(HOSTILE[case].keys() - {"pretrained"})
+    with pytest.raises(SettingError, match=rf"model: options\.{name}"):
+        instantiate(composed["model"], "model", torch.nn.Module)
+
+
+def test_loading_touches_neither_the_network_nor_other_files(settings, tmp_path):
+    classifier = build(settings, "model.name=resnet10t")
+    harmless = {
+        "pretrained": {"pretrained": True},
+        "weights": {"pretrained": True, "pretrained_cfg_overlay": {"file": "gone.safetensors"}},
+    }
+    for number, options in enumerate([*harmless.values(), *HOSTILE.values()]):
+        state = {
+            "state_dict": classifier.state_dict(),
+            "hyper_parameters": dict(classifier.hparams),
+        }
+        model = state["hyper_parameters"]["model"]
+        state["hyper_parameters"]["model"] = {**model, "options": options}
+        torch.save(state, tmp_path / f"{number}.ckpt")
+    done = run_python(LOAD_ALONE, tmp_path)
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["0 loaded", "1 loaded"], done.stdout + done.stderr
+    assert len(lines) == len(harmless) + len(HOSTILE)
+    assert all(" refused: " in line for line in lines[2:])

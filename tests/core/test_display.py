@@ -1,0 +1,80 @@
+"""Class names that hold anything: shown safely, kept exactly in JSON."""
+
+import csv
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cifar10.core.display import csv_cell, short
+from cifar10.inference.evaluate import evaluate_model
+from cifar10.inference.predict import print_csv, print_json, print_text
+from cifar10.launch import Prepared, train_and_report
+from cifar10.runs.components import build_components
+from cifar10.runs.load import load
+
+NAMES = (
+    "$x^$",
+    "$$",
+    "\x1b[31mred",
+    "😀 emoji",
+    "a" * 240,
+    "שלום",
+    "\u202egnp.exe",
+    os.fsdecode(b"caf\xe9"),  # not UTF-8
+    "=cmd|'calc'!A0",
+    "<b>&",
+    "[bold]",
+    "two\nlines",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_shown_without_control_characters(name):
+    assert short(name).isprintable()
+    assert len(short(name)) <= 40
+    cell = csv_cell(name)
+    assert cell.isprintable()
+    assert cell[0] not in "=+-@"
+
+
+def test_numbers_are_left_alone_in_csv():
+    assert list(map(csv_cell, (-1.5, None, "plain", "-1"))) == [-1.5, None, "plain", "'-1"]
+
+
+def test_classes_with_any_name_are_trained_reported_and_evaluated(
+    settings, tmp_path, caplog, capsys, recwarn
+):
+    rng = np.random.default_rng(0)
+    for name in NAMES:
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(6):
+            pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{number}.png")
+    typed = ["data=folder", f"data.dir={tmp_path / 'data'}", "trainer.max_epochs=1"]
+    typed += ["data.test_size=20", "data.val_size=12", "data.batch_size=10"]
+    chosen = settings(*typed, "model._target_=tests.network.Small")
+    folder = tmp_path / "run"
+    prepared = Prepared(chosen, None, False, build_components(chosen, folder))
+    _, page = train_and_report(prepared, folder, typed, 0.0)
+    assert page.exists()
+    assert "report is incomplete" not in caplog.text
+    assert not [warning for warning in recwarn if "matplotlib" in str(warning.filename)]
+    classifier = load(folder)
+    assert sorted(classifier.classes) == sorted(NAMES)
+    scores, saved = evaluate_model(folder, "test", False, None)
+    assert list(json.loads((saved / "evaluation.json").read_text())["per_class"]) == sorted(NAMES)
+
+    predictions = [(tmp_path / "x.png", list(zip(sorted(NAMES), [1 / 12] * 12, strict=True)))]
+    print_csv(predictions)
+    rows = list(csv.reader(capsys.readouterr().out.splitlines()))
+    assert len(rows) == 1 + len(NAMES)
+    print_json(predictions)
+    listed = json.loads(capsys.readouterr().out)[0]["predictions"]
+    assert [each["class"] for each in listed] == sorted(NAMES)
+    print_text(predictions)
+    assert all(line.isprintable() for line in capsys.readouterr().out.splitlines())
+    assert torch.isfinite(torch.tensor(scores["loss"]))

@@ -1,0 +1,77 @@
+"""Who can open the web demo, and where: addresses, host names, a password."""
+
+import re
+import subprocess
+
+import httpx
+import pytest
+
+from cifar10.inference import demo
+from tests.inference.test_demo import command, free_port
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "shown"),
+    [
+        ("127.0.0.1", "localhost", "localhost"),
+        ("::1", "::1", r"\[::1\]"),
+        ("0.0.0.0", "0.0.0.0", r"(?!0\.0\.0\.0)[\d.]+"),
+        ("::", "::", r"\[.*\]"),
+    ],
+)
+def test_an_address_that_can_be_opened_is_printed(address, host, shown):
+    assert re.fullmatch(shown, demo.shown_address(address, host))
+
+
+def test_a_class_name_is_no_markdown():
+    shown = demo.plain_markdown("![x](http://evil.example/y)<b>")
+    assert shown == r"\!\[x\]\(http\:\/\/evil\.example\/y\)\<b\>"
+
+
+@pytest.fixture
+def served(trained):
+    """Serves the page with options; gives its port and what was printed."""
+    pytest.importorskip("gradio")
+    servers = []
+
+    def serve(*options):
+        port = free_port()
+        program = command("-m", trained, "--port", port, *options)
+        server = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
+        servers.append(server)
+        return port, server.stdout.readline()
+
+    yield serve
+    for server in servers:
+        server.kill()
+        server.stdout.close()
+        server.wait()
+
+
+def test_a_name_that_is_allowed_shows_the_page_and_others_say_how(served):
+    port, _ = served("--allow-host", "proxy.example")
+    address = f"http://127.0.0.1:{port}/"
+    assert httpx.get(address, headers={"host": "proxy.example"}).status_code == 200
+    refused = httpx.get(address, headers={"host": "other.example:80"})
+    assert (refused.status_code, "--allow-host other.example" in refused.text) == (403, True)
+
+
+def test_a_password_is_needed_for_every_part_of_the_page(served):
+    port, _ = served("--password", "open sesame")
+    address = f"http://127.0.0.1:{port}/"
+    call = {"data": [None, None]}
+    assert httpx.get(f"{address}config").status_code == 401
+    assert httpx.post(f"{address}gradio_api/call/look", json=call).status_code == 401
+    assert httpx.post(f"{address}gradio_api/upload", files={"files": b"x"}).status_code == 401
+    with httpx.Client() as client:
+        wrong = {"username": "me", "password": "guess"}
+        assert client.post(f"{address}login", data=wrong).status_code == 400
+        right = {"username": "me", "password": "open sesame"}
+        assert client.post(f"{address}login", data=right).status_code == 200
+        assert client.get(f"{address}config").status_code == 200
+
+
+def test_the_page_is_served_on_ipv6(served):
+    port, line = served("--host", "::1")
+    assert line == f"Open http://[::1]:{port}/ (Ctrl-C stops the demo)\n"
+    assert httpx.get(f"http://[::1]:{port}/").status_code == 200
