@@ -17,7 +17,7 @@ COMMAND = [sys.executable, str(ROOT / "train.py"), *TINY, "hydra.run.dir=run"]
     [
         ("{} > /dev/full", 1),
         ("{} | head -1 > /dev/null", 1),
-        ("{} >&-", 0),
+        pytest.param("{} >&-", 0, marks=pytest.mark.slow),
         ("PYTHONIOENCODING=ascii {} > /dev/null 2> /dev/full", 0),
     ],
 )

@@ -61,6 +61,7 @@ def test_two_ranks_train_what_one_process_trains(alone, tmp_path):
     assert run.out.count("test top-1") == 1
 
 
+@pytest.mark.slow
 def test_one_process_resumes_what_two_interrupted_ranks_began(alone, tmp_path):
     more = ("callbacks.last.every_n_steps=2", "report=false", "hydra.run.dir=run")
     run = TrainProcess(tmp_path, *SETTINGS, *TWO_RANKS, *more)

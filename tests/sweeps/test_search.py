@@ -63,6 +63,7 @@ def test_a_search_reports_failed_trials_and_ignores_a_mistyped_command(tmp_path,
     assert (code, out.count("trial ")) == (0, 0)
 
 
+@pytest.mark.slow
 def test_a_poor_trial_is_pruned(tmp_path, sweep):
     words = ("trainer.max_epochs=2", "optimizer.lr=interval(0.0,10.0)", "sweep.trials=6")
     code, out, err = sweep(*words, "sweep.dir=s")

@@ -10,6 +10,7 @@ from cifar10.core.settings import safe_filename
 from tests.sweeps.conftest import TINY, read, read_csv, start
 
 
+@pytest.mark.slow
 def test_a_killed_grid_resumes_and_reports_failed_runs(tmp_path, sweep):
     words = ("optimizer.lr=0.02,0.05,1e30", "seed=0,1", "sweep.dir='s w'")
     folder = tmp_path / "s w"
