@@ -87,6 +87,7 @@ def test_slurms_signal_saves_and_requeues_the_job(tmp_path):
     assert (tmp_path / "called").read_text() == "requeue 42\n"
 
 
+@pytest.mark.slow
 def test_a_multirun_runs_every_combination_in_its_own_folder(tmp_path):
     tiny = [word for word in TINY if not word.startswith("model.")]  # batch norm survives any rate
     run = TrainProcess(tmp_path, *tiny, "--multirun", "optimizer.lr=0.01,1e30", "seed=0,1")

@@ -80,6 +80,7 @@ class Sends(Callback):
         assert url == f"https://{SECRET}.example"
 
 
+@pytest.mark.slow
 def test_no_file_of_a_run_holds_a_planted_secret(tmp_path):
     """Neither after its start, nor after it has resumed, nor after an error that quotes it."""
     environment = {"PLANTED": SECRET, "CIFAR10_SOURCES": f"https://me:{SECRET}@localhost:9/x"}

@@ -16,7 +16,7 @@ COMMAND = [sys.executable, str(ROOT / "train.py"), *TINY, "hydra.run.dir=run"]
     ("shell", "lines"),
     [
         ("{} > /dev/full", 1),
-        ("{} | head -1 > /dev/null", 1),
+        pytest.param("{} | head -1 > /dev/null", 1, marks=pytest.mark.slow),
         pytest.param("{} >&-", 0, marks=pytest.mark.slow),
         ("PYTHONIOENCODING=ascii {} > /dev/null 2> /dev/full", 0),
     ],

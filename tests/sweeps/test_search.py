@@ -48,6 +48,7 @@ def test_two_processes_share_a_search_and_survive_a_kill(tmp_path, sweep):
     assert "holds a search with other settings or values" in err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_search_reports_failed_trials_and_ignores_a_mistyped_command(tmp_path, sweep):
     code, _, err = sweep("model=convnet,airnett", "sweep.trials=2", "sweep.dir=s")
     assert code == 2 and "airnett" in err
