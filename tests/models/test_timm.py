@@ -149,6 +149,7 @@ def test_options_that_do_not_shape_the_network_are_refused_by_name(settings, cas
         instantiate(composed["model"], "model", torch.nn.Module)
 
 
+@pytest.mark.slow
 def test_loading_touches_neither_the_network_nor_other_files(settings, tmp_path):
     classifier = build(settings, "model.name=resnet10t")
     harmless = {

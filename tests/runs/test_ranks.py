@@ -53,6 +53,7 @@ def assert_close(one, other) -> None:
         assert result[split]["loss"] == pytest.approx(expected[split]["loss"], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_two_ranks_train_what_one_process_trains(alone, tmp_path):
     run = train(tmp_path, *SETTINGS, *TWO_RANKS, "hydra.run.dir=run")
     assert_close(tmp_path / "run", alone)
