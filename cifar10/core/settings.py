@@ -85,7 +85,7 @@ def reset_sizes(words: Iterable[str]) -> list[str]:
 
 
 def adapt_words(words: Iterable[str]) -> list[str]:
-    """A command line as Hydra does with it what is meant.
+    """A command line in words that Hydra takes as they are meant.
 
     On resume, `~callbacks.NAME` becomes null: a callback that the run added is in no YAML file.
     """
@@ -132,7 +132,7 @@ def restore_keys(value: Any) -> Any:
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted keys and values; an empty group, `{1: 24}` or `{a.b: 1}` is one."""
+    """Nested settings by dotted key; an empty group, `{1: 24}` and `{a.b: 1}` are values."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         is_group = isinstance(value, Mapping) and value

@@ -126,8 +126,8 @@ def why_not_best(
     if reason := foreign_start(best, started):
         return reason
     if best["global_step"] > state["global_step"]:  # a kill before last.ckpt was replaced
-        reason = "newer than the checkpoint to resume from; first resume with unchanged limits,"
-        return None if same_end else f"{reason} or if the run was finished"
+        reason = "newer than the checkpoint to resume from; first resume with unchanged limits"
+        return None if same_end else reason
     metrics = state["callbacks"]["History"].get("by_step", {}).get(best["global_step"], {})
     value, score = metrics.get(monitor), saved.get("best_model_score")
     if monitor not in VAL_METRICS or value is None or score is None:

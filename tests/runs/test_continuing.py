@@ -1,4 +1,4 @@
-"""A run of a user's own parts resumes as it began, and continues as it is told."""
+"""Resuming and extending runs that use a user's own networks, schedules and callbacks."""
 
 import pytest
 import torch
