@@ -13,6 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from cifar10.core.errors import UserError, printable
+from cifar10.core.ranks import require_ranks
 from cifar10.core.settings import compose_settings, expand_user
 from cifar10.runs.signals import Interrupted, signals
 
@@ -130,11 +131,11 @@ def demo(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Name under which a proxy shows the page; repeatable."),
+        typer.Option(metavar="NAME", help="Another host name, as of a proxy; repeatable."),
     ] = None,
     password: Annotated[
         str | None,
-        typer.Option(envvar="CIFAR10_PASSWORD", help="Password that visitors must enter."),
+        typer.Option(envvar="CIFAR10_PASSWORD", help="Visitors enter it, with any user name."),
     ] = None,
 ) -> None:
     """Start the web demo. It classifies images that are uploaded, pasted or from a webcam."""
@@ -229,6 +230,7 @@ def main() -> None:
     signals.listen()
     try:
         try:
+            require_ranks()  # Lightning would end in a traceback
             sys.exit(app(standalone_mode=False))
         except Exception:
             signals.raise_again()

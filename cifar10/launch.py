@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from cifar10.core.errors import SettingError, one_line
 from cifar10.core.hydra_errors import refuse_options, report_errors
 from cifar10.core.hydra_guard import guard_hydra
+from cifar10.core.ranks import launched_rank, require_ranks
 from cifar10.core.settings import adapt_words, as_words, quote_override, referred, to_plain
 from cifar10.core.streams import guard_output
 from cifar10.runs.signals import Interrupted, preemption_signals, requeue, signals
@@ -62,9 +63,7 @@ def prepare(cfg: DictConfig, folder: Path, overrides: list[str]) -> Prepared:
     from cifar10.runs.checkpoint import refuse_existing
     from cifar10.runs.components import build_components
     from cifar10.runs.resume import resolve_settings
-    from cifar10.runs.run_dir import require_ranks
 
-    require_ranks()
     callbacks = []
     if None not in (cfg.sweep.get("trial"), cfg.sweep.get("storage")):  # set by the sweeper
         from cifar10.sweeps.search import TrialReporter
@@ -91,7 +90,6 @@ class StartHook(Callback):
         with report_errors(signals.raise_again):  # Hydra would only print a warning
             from cifar10.runs import run_dir
 
-            run_dir.require_ranks()
             try_logging(config)
             words = [word.lstrip("+") for word in as_words(config.hydra.overrides.hydra)]
             is_named = any(word.startswith("hydra.run.dir=") for word in words)
@@ -100,7 +98,7 @@ class StartHook(Callback):
             config.hydra.runtime.output_dir = str(folder.absolute())
             with referred(config):
                 StartHook.prepared = prepare(config, folder, as_words(config.hydra.overrides.task))
-            if run_dir.launched_rank() or StartHook.prepared.earlier:
+            if launched_rank() or StartHook.prepared.earlier:
                 config.hydra.output_subdir = None  # the run already has its .hydra/
             elif "LOCAL_RANK" not in os.environ:  # the first of several processes
                 run_dir.create_run_dir(folder)
@@ -240,6 +238,7 @@ def command_line(main: Callable[[], Any]) -> None:
     signals.listen()
     try:
         with report_errors(signals.raise_again):
+            require_ranks()
             if {"--help", "-h"} & set(sys.argv):
                 from cifar10.core.help import help_text
 

@@ -1,6 +1,11 @@
-"""Names of classes and files, which may hold anything, as people and spreadsheets can take them."""
+"""Names of classes and files, made safe to show in terminals, figures and CSV."""
 
-from typing import Any
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 LONGEST = 40  # characters of a name in a table or figure
 
@@ -14,6 +19,22 @@ def short(name: str, longest: int = LONGEST) -> str:
     """A printable name of at most `longest` characters."""
     shown = printable(name)
     return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Names as `short` gives them, numbered where some would be equal."""
+    shown = list(map(short, names))
+    return [f"{s} ({i})" if shown.count(s) > 1 else s for i, s in enumerate(shown, 1)]
+
+
+def as_text(table: "Table", width: int) -> str:
+    """A table as printable lines of at most `width` characters."""
+    from rich.console import Console
+
+    buffer = io.StringIO()
+    Console(file=buffer, width=width, force_jupyter=False, markup=False, emoji=False).print(table)
+    lines = buffer.getvalue().rstrip().split("\n")
+    return "\n".join(printable(line.rstrip()) for line in lines)
 
 
 def csv_cell(value: Any) -> Any:

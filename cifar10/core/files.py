@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,7 +40,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 def remove_temporary_files(folder: Path) -> None:
     """Remove the temporary files of processes that were killed while they wrote in a folder."""
     for path in folder.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+        if re.fullmatch(r"\..+\.[0-9a-f]{8}\.tmp", path.name):
+            path.unlink(missing_ok=True)
 
 
 def make_once(folder: Path, read: Callable[[], T | None], make: Callable[[], T]) -> T:

@@ -37,7 +37,7 @@ EXTRAS = {"joblib": "sweep", "submitit": "slurm"}  # launcher: extra that instal
 def report_errors(before: Callable[[], None] | None = None) -> Iterator[None]:
     """Print an error that the user can fix as one line, and exit with its code.
 
-    `before` is called first and may raise what the error stands for.
+    `before` is called first and may raise another exception, such as a signal that the error hides.
     """
     try:
         yield

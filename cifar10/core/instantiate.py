@@ -28,7 +28,6 @@ T = TypeVar("T")
 MODULES = (
     "cifar10.data",
     "cifar10.models",
-    "cifar10.runs.callbacks",
     "cifar10.runs.last_checkpoint",
     "cifar10.training.ema",
     "cifar10.training.muon",
@@ -44,9 +43,9 @@ MODULES = (
     "torchvision.transforms",
 )
 PACKAGES = {module.partition(".")[0] for module in MODULES}
-# What classes of these modules hand on without naming it, to functions that also take what runs
-# code or writes elsewhere.
-HANDED_ON = {
+# Keyword arguments, by class, that it forwards without naming them and that are safe; the functions
+# behind it also take some that run code or write elsewhere.
+FORWARDED = {
     "PyTorchProfiler": ("profile_memory", "record_shapes", "with_flops", "with_stack"),
     "TensorBoardLogger": ("comment", "filename_suffix", "flush_secs", "max_queue"),
     "WandbLogger": ("entity", "group", "job_type", "mode", "notes", "tags"),
@@ -106,7 +105,7 @@ def call_checked(
     for key, value in arguments.items():
         if key in given:
             raise SettingError(f"{prefix}{key}={value!r}: set by the program; remove it")
-        if key not in named and not (takes_others and may_hand_on(function, key)):
+        if key not in named and not (takes_others and may_forward(function, key)):
             known = [f"{prefix}{name}" for name in named if name not in given]
             raise unknown_setting(f"{prefix}{key}", value, known)
     arguments = check_types(function, arguments, prefix)
@@ -133,9 +132,9 @@ def forwards_kwargs(function: Callable) -> typing.TypeGuard[Any]:
     return isinstance(function, type) and function.__module__.startswith("cifar10.")
 
 
-def may_hand_on(function: Callable, key: str) -> bool:
-    """Whether an argument that a function does not name may be given to it all the same."""
-    return is_user_code(function.__module__) or key in HANDED_ON.get(function.__name__, ())
+def may_forward(function: Callable, key: str) -> bool:
+    """Whether a function may be given an argument that it does not name."""
+    return is_user_code(function.__module__) or key in FORWARDED.get(function.__name__, ())
 
 
 def import_class(target: Any, where: str, kind: type[T]) -> type[T]:
@@ -155,19 +154,22 @@ def import_class(target: Any, where: str, kind: type[T]) -> type[T]:
     if not (isinstance(found, type) and issubclass(found, kind)):
         raise SettingError(f"{name}: is not a {kind.__name__}")
     if not is_user_code(target):
-        refuse_untrusted(found.__module__, name)  # a module shows what it imports, too
+        refuse_untrusted(found.__module__, name)  # a module also exposes what it imports
     return found
 
 
 def refuse_untrusted(module: str, name: str) -> None:
     """Raise a SettingError about `name` unless `MODULES` or `CIFAR10_TRUST` hold a module."""
-    trusted = trusted_modules()
-    if any(f"{module}.".startswith(f"{prefix}.") for prefix in (*MODULES, *trusted)):
-        return
-    needed = module.partition(".")[0] if is_user_code(module) else module
-    allow = f"set the environment variable CIFAR10_TRUST={','.join([*trusted, needed])}"
-    only = f"only classes from certain modules of {', '.join(sorted(PACKAGES))} are allowed"
-    raise SettingError(f"{name}: {only}; if you trust this code, {allow}")
+    allowed = (*MODULES, *trusted_modules())
+    if not any(f"{module}.".startswith(f"{prefix}.") for prefix in allowed):
+        needed = module.partition(".")[0] if is_user_code(module) else module
+        only = f"only classes from certain modules of {', '.join(sorted(PACKAGES))} are allowed"
+        raise SettingError(f"{name}: {only}; if you trust this code, {trust(needed)}")
+
+
+def trust(module: str) -> str:
+    """The advice how to allow a module as well."""
+    return f"set the environment variable CIFAR10_TRUST={','.join([*trusted_modules(), module])}"
 
 
 def trusted_modules() -> list[str]:

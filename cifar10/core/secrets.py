@@ -3,27 +3,29 @@
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
 
 from cifar10.core.display import printable
-from cifar10.core.errors import SettingError, one_line
+from cifar10.core.errors import SettingError
 
 PUBLIC = ("data.dir", "trainer.devices", "trainer.num_nodes")  # paths and numbers of machines
 SAVED = ("model", "optimizer", "scheduler", "data")  # groups that a trained model is rebuilt from
 SHORTEST = 6  # characters of a variable's value that messages hide
-REFERENCE = re.compile(r"\$\{(\.*\w[\w.\[\]]*)\}")
-VARIABLE = re.compile(r"\benv:\s*(\w+)")
-USER = re.compile(r"(?<=://)[^/@\s'\"]+(?=@)")  # user name and password of a URL
+# User name and password of a URL; a password may contain any character but a space.
+USER = re.compile(r"(?<=://)(?:[^/@:\s]*:(?!\d+/)[^@\s]*|[^/@\s]+)(?:@[^/@\s]*)*(?=@)")
+MASKED = "://***@"
 
-hidden: dict[str, str] = {}  # values of environment variables that settings name; what stands there
+hidden: dict[str, str] = {}  # value of an environment variable: text that replaces it
+used: dict[str, str] = {}  # variables that `${oc.env:…}` has read since this was last emptied
 
 
 class FromEnvironment(str):
-    """A setting's text that interpolates the environment; records show `typed` in its place."""
+    """A setting's text that interpolates the environment; records contain `typed` instead."""
 
     typed: str
 
@@ -35,20 +37,35 @@ class SafeFormatter(logging.Formatter):
         return "\n".join(map(printable, hide(super().format(record)).split("\n")))
 
 
+def read_variable(name: str, *default: Any) -> Any:
+    """OmegaConf's `${oc.env:NAME,DEFAULT}`; notes that it was used."""
+    if name in os.environ:
+        used[name] = os.environ[name]
+    return oc.env(name, *default)
+
+
+OmegaConf.register_new_resolver("oc.env", read_variable, replace=True)
+
+
 def hide(text: str) -> str:
-    """A message without the values that settings read from the environment, and URL passwords."""
-    for value, name in hidden.items():
-        text = text.replace(value, name)
-    return USER.sub("***", text)
+    """Mask URL passwords and the values that settings read from the environment in a message."""
+    for value in sorted(hidden, key=len, reverse=True):  # one may begin with another
+        text = text.replace(value, hidden[value])
+    return mask(text)
+
+
+def mask(text: str) -> str:
+    """Mask the passwords in URLs, but not an interpolation that stands for one."""
+    return USER.sub(lambda user: user[0] if "${" in user[0] else "***", text)
 
 
 def as_typed(value: Any) -> Any:
-    """A nested value as records show it."""
-    return map_text(value, lambda text: USER.sub("***", getattr(text, "typed", text)))
+    """A nested value for records: `FromEnvironment` as typed, URL passwords masked."""
+    return map_text(value, lambda text: mask(getattr(text, "typed", text)))
 
 
 def as_plain(value: Any) -> Any:
-    """A nested value with plain text for `FromEnvironment`, which checkpoints could not hold."""
+    """A nested value for checkpoints, which cannot hold `FromEnvironment`."""
     return map_text(value, str)
 
 
@@ -60,69 +77,47 @@ def map_text(value: Any, function: Callable[[str], str]) -> Any:
     return function(value) if isinstance(value, str) else value
 
 
-def resolve_again(recorded: dict[str, Any]) -> dict[str, Any]:
-    """A run's recorded settings with the present values of the environment."""
-
-    def resolve(text: str) -> str:
-        if not (VARIABLE.search(text) and "${" in text):
-            return text
-        try:
-            return str(OmegaConf.create({**recorded, "_": text})["_"])
-        except OmegaConfBaseException as error:
-            raise SettingError(f"{text}: {one_line(error)}") from error
-
-    return mark(map_text(recorded, resolve), recorded)
-
-
-def mark(plain: dict[str, Any], unresolved: dict[str, Any]) -> dict[str, Any]:
-    """Resolved settings with `FromEnvironment` for text that interpolates the environment.
+def resolve(config: DictConfig) -> dict[str, Any]:
+    """Settings as plain values; text that reads the environment becomes `FromEnvironment`.
 
     Raises:
         SettingError: a trained model could not be rebuilt without the environment.
+        OmegaConfBaseException: a value is missing, or an interpolation cannot be resolved.
     """
 
-    def marked(value: Any, *path: str) -> Any:
-        if isinstance(value, dict):
-            return {key: marked(item, *path, str(key)) for key, item in value.items()}
-        if isinstance(value, list):
-            return [marked(item, *path, str(index)) for index, item in enumerate(value)]
-        if not isinstance(value, str) or (name := ".".join(path)) in PUBLIC:
-            return value
-        typed = list(texts(unresolved, path))
-        if not (variables := VARIABLE.findall(" ".join(typed))):
+    def values(node: Any, path: tuple[str, ...]) -> Any:
+        if isinstance(node, DictConfig):
+            return {key: value_of(node, key, (*path, str(key))) for key in node}
+        if isinstance(node, ListConfig):
+            return [value_of(node, i, (*path, str(i))) for i in range(len(node))]
+        return node
+
+    def value_of(parent: Any, key: Any, path: tuple[str, ...]) -> Any:
+        used.clear()
+        value, name = parent[key], ".".join(path)
+        found = dict(used)
+        if not found or name in PUBLIC:
+            return values(value, path)
+        if isinstance(value, dict | list | DictConfig | ListConfig):
+            raise SettingError(f"{name}: reads a group from the environment; write its values")
+        if not isinstance(value, str):
             return value
         if path[0] in SAVED and path[:2] != ("data", "sources"):
-            reason = "is saved with the model; write its value in place of an interpolation"
-            raise SettingError(f"{name}: {reason}")
-        for variable in variables:
-            if len(secret := os.environ.get(variable, "")) >= SHORTEST:
-                hidden[secret] = f"${{oc.env:{variable}}}"
+            reason = "must not read the environment, since it is saved with the model"
+            raise SettingError(f"{name}: {reason}; write the value in place of ${{oc.env:…}}")
+        secrets = {secret: f"${{oc.env:{variable}}}" for variable, secret in found.items()}
+        hidden.update({secret: text for secret, text in secrets.items() if len(secret) >= SHORTEST})
         text = FromEnvironment(value)
-        text.typed = next(each for each in typed if VARIABLE.search(each))
+        text.typed = str(parent._get_node(key)._value())
         return text
 
-    return marked(plain)
+    plain: dict[str, Any] = values(config, ())
+    return plain
 
 
-def texts(tree: Any, path: Sequence[str]) -> Iterator[str]:
-    """The text at a path of an unresolved tree, and of the nodes that it refers to, in turn."""
-    value = tree
-    for index, key in enumerate(path):
-        if isinstance(value, str):  # a reference to a group
-            for reference in REFERENCE.findall(value):
-                yield from texts(tree, (*absolute(reference, path[:index]), *path[index:]))
-            return
-        if not isinstance(value, dict | list):
-            return
-        value = value[int(key)] if isinstance(value, list) else value.get(key)
-    if isinstance(value, str):
-        yield value
-        for reference in REFERENCE.findall(value):
-            yield from texts(tree, absolute(reference, path))
-
-
-def absolute(reference: str, path: Sequence[str]) -> tuple[str, ...]:
-    """The path that an interpolation at `path` refers to; leading dots count from its parent."""
-    name = reference.lstrip(".")
-    dots = len(reference) - len(name)
-    return (*(path[: len(path) - dots] if dots else ()), *filter(None, re.split(r"[.\[\]]+", name)))
+def resolve_again(recorded: dict[str, Any]) -> dict[str, Any]:
+    """A run's recorded settings with the current values of the environment."""
+    try:
+        return resolve(OmegaConf.create(recorded))
+    except OmegaConfBaseException as error:
+        raise SettingError(f"{error.full_key}: {str(error).splitlines()[0]}") from error

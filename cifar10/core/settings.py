@@ -14,7 +14,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from cifar10.core.secrets import mark
+from cifar10.core.secrets import resolve
 
 PACKAGE = Path(__file__).resolve().parents[1]
 # A checkout has configs/ beside the package, a wheel has it inside.
@@ -22,8 +22,8 @@ CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "train.py").exists() else None
 CONFIGS = CHECKOUT / "configs" if CHECKOUT else PACKAGE / "configs"
 ROOT = CHECKOUT or Path.home() / ".cache" / "cifar10-trainer"
 
-# Keys that JSON would make out of numbers and other constants.
-LITERAL = re.compile(r'-?\d+(\.\d+)?([eE][-+]?\d+)?|true|false|null|".*"', re.DOTALL)
+# Text keys that look like what JSON makes of numbers and other constants.
+LITERAL = re.compile(r'-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?|true|false|null|".*"', re.DOTALL)
 
 OmegaConf.register_new_resolver("project", lambda name: str(ROOT / name), replace=True)
 
@@ -53,17 +53,13 @@ def expand_user(path: str | Path) -> Path:
 
 def to_plain(cfg: DictConfig) -> dict[str, Any]:
     """A run's settings as plain values, without those of Hydra, the sweep and resuming."""
-    job = OmegaConf.masked_copy(
-        cfg, [str(key) for key in cfg if key not in ("hydra", "resume", "sweep")]
-    )
-    plain: Any = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
-    unresolved: Any = OmegaConf.to_container(cfg)
-    return mark(plain, unresolved)
+    names = [str(key) for key in cfg if key not in ("hydra", "resume", "sweep")]
+    return resolve(OmegaConf.masked_copy(cfg, names))
 
 
 @contextmanager
 def referred(config: DictConfig) -> Iterator[None]:
-    """Have `${hydra:...}` in settings refer to a configuration."""
+    """Have `${hydra:...}` in settings resolve against a configuration."""
     former = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(config.copy())
     try:
@@ -85,7 +81,7 @@ def reset_sizes(words: Iterable[str]) -> list[str]:
 
 
 def adapt_words(words: Iterable[str]) -> list[str]:
-    """A command line in words that Hydra takes as they are meant.
+    """Rewrite the words of a command line that Hydra would take otherwise than meant.
 
     On resume, `~callbacks.NAME` becomes null: a callback that the run added is in no YAML file.
     """
@@ -116,13 +112,20 @@ def compose_settings(*overrides: str) -> dict[str, Any]:
     return to_plain(compose(*overrides)[0])
 
 
-def json_key(key: Any) -> str:
-    """A dictionary's key for JSON: a number as it is, text that looks like one in quotes."""
-    return key if isinstance(key, str) and not LITERAL.fullmatch(key) else json.dumps(key)
+def json_keys(value: Any) -> Any:
+    """A nested value for JSON, whose keys are text: numbers unquoted, text like one in quotes."""
+    if isinstance(value, dict):
+        return {
+            key if isinstance(key, str) and not LITERAL.fullmatch(key) else json.dumps(key): (
+                json_keys(item)
+            )
+            for key, item in value.items()
+        }
+    return [json_keys(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def restore_keys(value: Any) -> Any:
-    """A nested value that was read from JSON, with the keys that `json_key` has changed."""
+    """The inverse of `json_keys`, for a value that was read from JSON."""
     if isinstance(value, dict):
         return {
             json.loads(key) if LITERAL.fullmatch(key) else key: restore_keys(item)

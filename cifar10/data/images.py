@@ -74,13 +74,15 @@ def files_below(folder: Path, faults: list[str]) -> Iterator[Path]:
 def read_image(path: str | Path, formats: list[str] | None = None) -> Tensor:
     """Read an image file as the network's input, uint8 (3, 32, 32), or raise UnreadableImage.
 
-    `formats` are Pillow's; by default all, some of which start other programs (EPS: Ghostscript).
+    `formats` are Pillow's; by default all but EPS, for which Pillow would start Ghostscript.
     """
     path = Path(path)
     try:
         if path.exists() and not path.is_file():  # reading a pipe would block
             raise UnreadableImage("not a file")
-        with Image.open(path, formats=formats) as image:
+        with Image.open(path, formats=formats) as image:  # reads no pixels yet
+            if image.format == "EPS":
+                raise UnreadableImage("EPS is a program, which is not run; convert it to PNG")
             return to_32x32(image)
     except UnreadableImage as error:
         raise UnreadableImage(f"{path}: {error}") from error

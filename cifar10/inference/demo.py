@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from cifar10.core.display import short
+from cifar10.core.display import short, short_names
 from cifar10.core.errors import SettingError
 from cifar10.data import CLASSES, IMAGE_SIZE
 from cifar10.data.images import UnreadableImage, read_image
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 ZOOM = 8  # screen pixels per pixel of the network's input
 MAX_UPLOAD = "20mb"
-# Decoded by Pillow's own libraries; others may start programs (EPS: Ghostscript).
+# What browsers send and Pillow's own libraries decode.
 FORMATS = ["AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP"]
 TYPICAL = 0.95  # share of CIFAR-10's test images whose confidence is above the threshold
 
@@ -68,12 +68,12 @@ def classify(path: str | None, classifier: Classifier, threshold: float) -> tupl
             f"**Low confidence: this may be none of the {len(CLASSES)} classes.** "
             f"{TYPICAL:.0%} of CIFAR-10's test images score above {threshold:.0%}."
         )
-    names = map(short, classifier.classes)
+    names = short_names(classifier.classes)
     return pixels, dict(zip(names, probabilities.tolist(), strict=True)), remark
 
 
 def plain_markdown(name: str) -> str:
-    """A class's name for Markdown, which could otherwise show images of other servers."""
+    """Escape a class's name for Markdown, which could otherwise load images of other servers."""
     return re.sub(r"([^\w\s])", r"\\\1", short(name))
 
 
@@ -130,14 +130,12 @@ def build_page(models: Sequence[str], examples: Sequence[str], folder: Path) -> 
 class SameOriginOnly:
     """ASGI middleware that answers 403 to requests from other web pages or to other host names.
 
-    Other pages could send them through a visitor's browser. Names besides IP addresses and `hosts`
-    may have been pointed at this machine by somebody else (DNS rebinding).
+    Other pages could send them through a visitor's browser, also under a host name that an attacker
+    points at this machine (DNS rebinding); so only IP addresses and `hosts` are accepted.
     """
 
-    MESSAGE = (
-        "Blocked: open this page at the address that `cifar10 demo` printed, or start the demo "
-        "with --allow-host {}."
-    )
+    UNKNOWN = "Blocked: open the address that `cifar10 demo` printed, or add --allow-host {} to it."
+    FOREIGN = "Blocked: another page sent this, or a proxy does not forward the Host header."
 
     def __init__(self, app: Any, hosts: Iterable[str]):
         self.app, self.hosts = app, {host.lower() for host in hosts}
@@ -150,7 +148,7 @@ class SameOriginOnly:
             if foreign or not self.accepts(host):
                 kind = [(b"content-type", b"text/plain; charset=utf-8")]
                 name = re.sub(r"[^\w.-]", "", host.partition(":")[0]) or "NAME"
-                body = self.MESSAGE.format(name).encode()
+                body = (self.FOREIGN if self.accepts(host) else self.UNKNOWN.format(name)).encode()
                 await send({"type": "http.response.start", "status": 403, "headers": kind})
                 await send({"type": "http.response.body", "body": body})
                 return
@@ -185,7 +183,7 @@ def find_address(host: str, port: int) -> str:
 
 
 def shown_address(address: str, host: str) -> str:
-    """The host to open in a browser; one that other machines know in place of 0.0.0.0."""
+    """The host to open in a browser; for 0.0.0.0, an address that other machines can reach."""
     if ipaddress.ip_address(address).is_unspecified:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -225,12 +223,14 @@ def serve(
 
         safehttpx.async_validate_url = refuse_fetch  # called before every fetch
         name = socket.gethostname()
-        hosts = ("localhost", host, name, f"{name}.local", *allowed)
+        others = (urlsplit(f"//{each.rpartition('://')[2]}").hostname or each for each in allowed)
+        hosts = ("localhost", host, name, f"{name}.local", *others)
         blocks = build_page(models, write_examples(folder), folder)
         blocks.launch(
             server_name=f"[{address}]" if ":" in address else address,
             server_port=port,
             share=False,
+            ssr_mode=False,  # its server would hide from us where a request comes from
             auth=is_password if password else None,
             quiet=True,
             prevent_thread_lock=True,
@@ -243,7 +243,7 @@ def serve(
         )
         print(f"Open http://{shown_address(address, host)}:{port}/ (Ctrl-C stops the demo)")
         if not (password or ipaddress.ip_address(address).is_loopback):
-            print("Warning: no password, anyone on the network can use this page; use --password")
+            print("Warning: anyone on the network can use this page; set a password: --password")
         sys.stdout.flush()
         with contextlib.suppress(Interrupted):
             blocks.block_thread()

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import track
 
 from cifar10 import zoo
-from cifar10.core.display import short
+from cifar10.core.display import short_names
 from cifar10.core.errors import SettingError
 from cifar10.core.files import atomic_write
 from cifar10.core.instantiate import instantiate
@@ -114,13 +114,14 @@ def format_scores(scores: dict[str, Any]) -> str:
             rows.append((f"top-1, {name}", f"{scores[key]['top1']:.2%}"))
     rows.append(("calibration error", f"{scores['calibration_error']:.2%}"))
     lines = [*(f"{name:<18} {value:>8}" for name, value in rows), ""]
-    per_class = {short(name): value for name, value in scores["per_class"].items()}
-    width = max(map(len, per_class))
+    names = short_names(list(scores["per_class"]))
+    width = max(map(len, names))
+    shares = zip(names, scores["per_class"].values(), strict=True)
     table = [f"{'class':<{width}} {'top-1':>7}"]
-    table += [f"{name:<{width}} {value:>7.2%}" for name, value in per_class.items()]
-    if len(table[0]) + 6 * len(per_class) <= 80:
+    table += [f"{name:<{width}} {share:>7.2%}" for name, share in shares]
+    if len(table[0]) + 6 * len(names) <= 80:
         lines.append(f"{'':{len(table[0])}} predicted as (images)")
-        for i, cells in enumerate([[name[:5] for name in per_class], *scores["confusion"]]):
+        for i, cells in enumerate([[name[:5] for name in names], *scores["confusion"]]):
             table[i] += "".join(f" {cell:>5}" for cell in cells)
     return "\n".join([*lines, *table])
 
@@ -144,7 +145,7 @@ def evaluation_settings(
     current = compose_settings()
     recorded = upgrade_config(result["config"], to_resume=False) if "config" in result else current
     settings = merge(recorded, current, [], result.get("overrides", []))
-    local = ("sources", "download")  # of this machine: a run may come from anybody
+    local = ("sources", "download")  # of this machine: the run may come from a stranger
     settings["data"] |= {key: current["data"][key] for key in local if key in settings["data"]}
     precision = result.get("precision", {}).get("value", "auto")
     return settings["data"], precision, result.get("data", {}).get("digest")

@@ -91,7 +91,7 @@ def print_json(predictions: Iterable[Prediction]) -> None:
         best = [{"class": name, "probability": round(p, 6)} for name, p in classes]
         rows.append(json.dumps({"path": str(path), "predictions": best}, ensure_ascii=False))
     text = "[" + ",\n".join(rows) + "]"
-    print(text.encode(errors="backslashreplace").decode())  # as JSON escapes what is not UTF-8
+    print(text.encode(errors="backslashreplace").decode())  # names may not be UTF-8
 
 
 def print_csv(predictions: Iterable[Prediction]) -> None:

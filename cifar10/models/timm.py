@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-# Arguments of timm's networks that only shape them. Checkpoints of strangers choose them too, and
-# timm.create_model takes others that fetch, read and write files.
+# Arguments of timm's networks that only shape them. A checkpoint may come from a stranger, and
+# other arguments of timm.create_model fetch, read or write files.
 # fmt: off
 ARCHITECTURE = {
     "aa_layer", "act_layer", "attn_drop_rate", "attn_ratio", "avg_down", "base_width", "block_args",
@@ -65,7 +65,9 @@ class FromTimm(nn.Module):
         shape = {key: value for key, value in options.items() if key not in start}
         for key in sorted(shape.keys() - ARCHITECTURE):
             close = difflib.get_close_matches(key, ARCHITECTURE, n=1)
-            hint = f"did you mean {close[0]}?" if close else "it does not shape the network"
+            only = "only options of the architecture are allowed"
+            hint = f"did you mean {close[0]}?" if close else only
+            hint = "use pretrained_cfg_overlay: {file: FILE}" if key == "checkpoint_path" else hint
             raise ValueError(f"options.{key}={shape[key]!r}: refused; {hint}")
         build = functools.partial(timm.create_model, name, num_classes=num_classes, **shape)
         self.network = build()

@@ -41,7 +41,7 @@ styled = matplotlib.rc_context(STYLE)  # a decorator; leaves matplotlib's own se
 def to_png(figure: Figure) -> bytes:
     """Encode a figure as a PNG file."""
     buffer = io.BytesIO()
-    with warnings.catch_warnings():  # of letters that the font does not have: boxes stand for them
+    with warnings.catch_warnings():  # of letters that the font lacks and that appear as boxes
         warnings.filterwarnings("ignore", "Glyph .* missing|Matplotlib currently does not support")
         figure.savefig(buffer, format="png", dpi=130)  # creates the ticks, in the style as well
     return buffer.getvalue()

@@ -126,6 +126,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise UserError(f"{path}: not a checkpoint of a run")
     try:
+        for key, kind in (("global_step", int), ("run", dict)):
+            if not isinstance(checkpoint.get(key, kind()), kind):
+                raise TypeError(key)
         states = checkpoint.get("callbacks", {})
         last = [
             s["dirpath"] for key, s in states.items() if key.partition("{")[0] == "LastCheckpoint"
@@ -137,7 +140,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
                 if Path(state["dirpath"]).is_relative_to(old):
                     move_to(path.parent.resolve() / Path(state["dirpath"]).relative_to(old), state)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: not a checkpoint of a run: unexpected callbacks") from error
+        raise UserError(f"{path}: not a checkpoint of a run: unexpected content") from error
     return checkpoint
 
 
@@ -205,6 +208,6 @@ def refuse_existing(trainer: L.Trainer) -> None:
 def step_of(path: Path | None) -> int:
     """The optimizer step that a checkpoint was saved at; -1 if there is no valid one."""
     try:
-        return read_checkpoint(path)["global_step"] if path else -1
+        return read_checkpoint(path).get("global_step", -1) if path else -1
     except UserError:
         return -1

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
+from cifar10.runs.callback_settings import OWN_STOP
 from cifar10.training.hardware import Hardware
 from cifar10.training.metrics import wilson_interval
 
@@ -173,7 +174,7 @@ def summary(
 
 def already_finished(result: dict[str, Any]) -> str:
     """Why there is nothing left to train, and how a run continues."""
-    if stopped := result.get("stopped"):
-        advice = "to continue, change or remove that and raise trainer.max_epochs"
-        return f"stopped early ({stopped}); {advice}"
-    return "already finished; raise trainer.max_epochs to continue"
+    stopped = result.get("stopped")
+    how = f"stopped early ({stopped})" if stopped else "already finished"
+    change = "raise trainer.max_epochs" if stopped in (None, OWN_STOP) else "change or remove that"
+    return f"{how}; to continue, {change}"

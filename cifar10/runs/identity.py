@@ -15,6 +15,7 @@ from cifar10.runs.checkpoint import count_tensors, foreign_start, read_checkpoin
 from cifar10.training.classifier import Classifier
 
 MAX_LISTED = 3  # differing settings named in an error
+NEWER = "newer than last.ckpt, since the run was killed between two saves"
 
 
 def weights_digest(classifier: Classifier) -> str:
@@ -87,7 +88,7 @@ def optimizer_misfit(
         return "its optimizer state is missing or damaged"
     states = classifier.build_optimizer(total_steps=1)[0].state_dict()["param_groups"]
     built = [(len(group["params"]), set(group)) for group in states]
-    # A callback may have frozen parameters, the first step may have added keys.
+    # A callback may have frozen parameters, and the first step may have added keys.
     frozen = sum(count for count, _ in built) - sum(count for count, _ in groups)
     known = all(any(own <= keys for _, own in built) for _, keys in groups)
     if len(groups) > len(built) or frozen < 0 or not known:
@@ -109,7 +110,10 @@ def require_best_file(state: Mapping[str, Any], started: str, same_end: bool) ->
     for saved in [saved for saved in states if saved.get("best_model_path")][:1]:
         if reason := why_not_best(saved, state, started, same_end):
             path = saved["best_model_path"]
-            raise UserError(f"{path}: {reason}; restore this run's own file or start a new run")
+            advice = "resume once with unchanged limits, then change them"
+            if reason != NEWER:
+                advice = "restore this run's own file or start a new run"
+            raise UserError(f"{path}: {reason}; {advice}")
 
 
 def why_not_best(
@@ -125,10 +129,10 @@ def why_not_best(
     best = read_checkpoint(path)
     if reason := foreign_start(best, started):
         return reason
-    if best["global_step"] > state["global_step"]:  # a kill before last.ckpt was replaced
-        reason = "newer than the checkpoint to resume from; first resume with unchanged limits"
-        return None if same_end else reason
-    metrics = state["callbacks"]["History"].get("by_step", {}).get(best["global_step"], {})
+    step = best.get("global_step", -1)
+    if step > state["global_step"]:  # a kill before last.ckpt was replaced
+        return None if same_end else NEWER
+    metrics = state["callbacks"]["History"].get("by_step", {}).get(step, {})
     value, score = metrics.get(monitor), saved.get("best_model_score")
     if monitor not in VAL_METRICS or value is None or score is None:
         return None
@@ -141,4 +145,4 @@ def is_newer(path: Path, step: int, started: str) -> bool:
         state = read_checkpoint(path)
     except UserError:
         return False
-    return foreign_start(state, started) is None and state["global_step"] > step
+    return foreign_start(state, started) is None and state.get("global_step", -1) > step

@@ -75,10 +75,10 @@ class LastCheckpoint(ModelCheckpoint):
             dirpath, Path(LAST).stem, save_on_train_epoch_end=True, enable_version_counter=False
         )
         self.every_n_steps = every_n_steps
-        self.patience: dict[EarlyStopping, int] = {}  # as set now
+        self.patience: dict[EarlyStopping, int] = {}  # of the current settings
         self.seen_step = self.epochs = 0  # epochs: those that the file holds
         self.saved = self.stopping = False
-        # Set by the run: the settings that decide when it ends, what to call after each save.
+        # Set by the run: the settings that decide when it ends; what is called after each save.
         self.ends: dict[str, Any] = {}
         self.on_saved: Callable[[], None] = lambda: None
 
@@ -95,7 +95,7 @@ class LastCheckpoint(ModelCheckpoint):
         # An early stop counts as long as nothing that decides the end has changed since.
         trainer.should_stop = state.get("should_stop", False) and state.get("ends") == self.ends
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Trainer sets it
-            if isinstance(callback, EarlyStopping):  # Lightning restores it, though it may change
+            if isinstance(callback, EarlyStopping):  # Lightning restores the former patience
                 self.patience[callback] = callback.patience
         self.epochs = len(state["callbacks"]["History"]["epochs"])
 

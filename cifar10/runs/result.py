@@ -19,7 +19,7 @@ from cifar10.core.errors import UserError, one_line
 from cifar10.core.files import atomic_write
 from cifar10.core.legacy import upgrade_config
 from cifar10.core.secrets import as_typed, hide, resolve_again
-from cifar10.core.settings import json_key, restore_keys
+from cifar10.core.settings import json_keys, restore_keys
 
 if TYPE_CHECKING:
     import torch
@@ -99,15 +99,17 @@ def record_failure(folder: Path, overrides: Sequence[str], error: Exception) -> 
 
 def to_json(result: dict[str, Any]) -> str:
     shown = as_typed(result)
+    if "config" in shown:
+        shown["config"] = json_keys(shown["config"])
     if shown.get("error"):
         shown["error"] = hide(shown["error"])
     return json.dumps(finite(shown), indent=2, allow_nan=False) + "\n"
 
 
 def finite(value: Any) -> Any:
-    """A plain value as JSON can hold it: text as keys, null for each NaN and infinity."""
+    """A nested value with null for each NaN and infinity, which JSON cannot hold."""
     if isinstance(value, dict):
-        return {json_key(key): finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -117,6 +119,8 @@ def read_result(path: Path) -> dict[str, Any]:
     """Read a result.json; UserError if it is missing, unreadable or not a result."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(result, dict) and "config" in result:
+            result["config"] = restore_keys(result["config"])
     except (OSError, ValueError, RecursionError) as error:
         advice = "restore it or move its folder away"
         raise UserError(f"{path}: not a readable result.json; {advice} ({error})") from error
@@ -127,14 +131,12 @@ def read_result(path: Path) -> dict[str, Any]:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "content"
         raise UserError(f"{path}: not a result.json: {where}: {first['msg']}") from error
-    if "config" in result:
-        result["config"] = restore_keys(result["config"])
     return result
 
 
 def settings_digest(config: dict[str, Any]) -> str:
     """SHA-256 of a run's settings."""
-    text = json.dumps(finite(as_typed(config)), sort_keys=True)
+    text = json.dumps(finite(json_keys(as_typed(config))), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

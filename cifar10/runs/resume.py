@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from cifar10.core.errors import SettingError, UserError
 from cifar10.core.instantiate import import_class, signature_parameters
+from cifar10.core.secrets import MASKED
 from cifar10.runs.callback_settings import OWN_STOP
 from cifar10.runs.changes import duration, fixed_settings, keeps_stop, merge
 from cifar10.runs.checkpoint import LAST, PREVIOUS, find_resumable, set_aside_corrupt_last
@@ -45,7 +46,7 @@ def resolve_settings(
         SettingError: there is no such run, a setting must not change, or the run stopped early and
             nothing that stopped it has changed.
     """
-    require_finite(settings)
+    require_recordable(settings)
     exists = os.path.lexists(folder / RESULT_FILE)
     if settings.get("teacher") == LATEST:  # for the first of a run's processes, once
         known = read_result(folder / RESULT_FILE).get("config", {}) if exists else {}
@@ -65,6 +66,7 @@ def resolve_settings(
         return settings, None, False
     recorded = recorded_settings(earlier, folder)
     settings = merge(recorded, settings, overrides, earlier["overrides"])
+    require_recordable(settings)
     require_stretchable(recorded, settings)
     epochs, trained = settings["trainer"]["max_epochs"], earlier.get("epochs", 0)
     if earlier["status"] != "ok":
@@ -96,7 +98,7 @@ def saves_checkpoints(spec: Any) -> bool:
 
 
 def require_stretchable(recorded: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Raise a SettingError if a schedule that cannot be stretched would have to be."""
+    """Raise a SettingError if the run's length changes but its schedule cannot."""
     target = recorded["scheduler"].get("_target_")
     cls = import_class(target, "scheduler", LRScheduler)
     if issubclass(cls, LambdaLR) or "total_steps" not in signature_parameters(cls)[0]:
@@ -104,19 +106,21 @@ def require_stretchable(recorded: dict[str, Any], settings: dict[str, Any]) -> N
     for key in ("max_epochs", "max_steps"):
         wanted, had = (each["trainer"].get(key) for each in (settings, recorded))
         if wanted != had:
-            reason = f"the run has {had}, and {target} cannot be stretched; start a new run"
-            raise SettingError(f"trainer.{key}={wanted}: {reason}")
+            reason = f"the run began with {had}, and {target} cannot change its length"
+            raise SettingError(f"trainer.{key}={wanted}: {reason}; start a new run")
 
 
-def require_finite(value: Any, where: str = "") -> None:
-    """Raise a SettingError for NaN or infinity in nested settings: result.json cannot hold them."""
+def require_recordable(value: Any, where: str = "") -> None:
+    """Raise a SettingError for what result.json cannot hold: NaN, infinity, passwords in URLs."""
     nested = value.items() if isinstance(value, dict) else enumerate(value)
     for key, item in nested:
         name = f"{where}.{key}".lstrip(".")
         if isinstance(item, dict | list):
-            require_finite(item, name)
+            require_recordable(item, name)
         elif isinstance(item, float) and not math.isfinite(item):
             raise SettingError(f"{name}={item}: must be finite")
+        elif isinstance(item, str) and MASKED in item:
+            raise SettingError(f"{name}={item}: the password was not recorded; type it again")
 
 
 def run_identity(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,32 +10,12 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from cifar10.core.errors import SettingError, UserError
 from cifar10.core.files import remove_temporary_files
+from cifar10.core.ranks import launched_rank
 from cifar10.runs.checkpoint import LAST, PREVIOUS
 from cifar10.runs.result import RESULT_FILE, write_result
 
 LOCK = ".run.lock"
-# Read by Lightning and by this project.
-RANKS = (
-    *("WORLD_SIZE", "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "MASTER_PORT"),
-    *("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"),
-)
 LATEST = "latest"  # names the newest run, wherever a command takes a run or a model
-
-
-def require_ranks() -> None:
-    """Raise a SettingError if a variable by which a launcher numbers processes is no number."""
-    for name in RANKS:
-        if not (value := os.environ.get(name, "0")).isdecimal():
-            reason = "this environment variable must be a whole number; unset it"
-            raise SettingError(f"{name}={value}: {reason} unless torchrun or SLURM sets it")
-
-
-def launched_rank() -> int | None:
-    """The rank of a process that torchrun or SLURM started among several; otherwise None."""
-    for count, rank in (("WORLD_SIZE", "RANK"), ("SLURM_NTASKS", "SLURM_PROCID")):
-        if int(os.environ.get(count, "1")) > 1 and rank in os.environ:
-            return int(os.environ[rank])
-    return None
 
 
 def is_first_process() -> bool:

@@ -48,7 +48,7 @@ class Signals:
         print(message, file=sys.stderr, flush=True)
 
     def raise_again(self) -> None:
-        """Raise a signal that interrupted a library which turned it into an error of its own."""
+        """Raise Interrupted if a library replaced it with an error of its own."""
         if self.raised and self.received is not None:
             raise Interrupted(self.received)
 

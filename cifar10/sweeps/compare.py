@@ -1,15 +1,14 @@
 """Two or more runs side by side: their settings and figures that differ."""
 
-import io
 import math
 import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from cifar10.core.display import as_text, printable
 from cifar10.core.errors import SettingError
 from cifar10.runs.result import RESULT_FILE, read_result
 from cifar10.sweeps.grouping import Run, describe_hardware, differing_settings
@@ -52,11 +51,8 @@ def compare(paths: Sequence[Path]) -> str:
                 table.add_row(f"{split}/{key}", *figure_cells(runs, split, key))
     times = [f"{run['seconds'].get('training', math.nan):,.1f} s" for run in runs]
     table.add_row("training", *times)
-    buffer = io.StringIO()
-    Console(file=buffer, width=100, force_jupyter=False).print(table)
-    legend = [f"{letter}  {path}" for letter, path in zip(letters, paths, strict=True)]
-    lines = buffer.getvalue().rstrip().splitlines()
-    return "\n".join([*legend, "", *(line.rstrip() for line in lines)])
+    legend = [printable(f"{a}  {path}") for a, path in zip(letters, paths, strict=True)]
+    return "\n".join([*legend, "", as_text(table, 100)])
 
 
 def figure_cells(runs: Sequence[Run], split: str, key: str) -> list[str]:

@@ -77,10 +77,11 @@ class ResumableSweeper(Sweeper):
         # The command line replaces overrides of the preset.
         words = [f"{key}={value}" for key, value in self.settings.params.items()]
         words += [word for word in arguments if not re.match(r"[+~]*(sweep|resume)\b", word)]
-        words = [self.name_teacher(word) for word in words]
         parser = OverridesParser.create(self.hydra_context.config_loader)
         overrides = list({o.get_key_element(): o for o in parser.parse_overrides(words)}.values())
         self.varied = {o.get_key_element() for o in overrides if o.is_sweep_override()}
+        self.typed = {word.partition("=")[2] for o in overrides for word in listed_values(o)}
+        self.teacher: str | None = None  # the run that `latest` stands for, once it is needed
         search = self.settings.trials
         try:
             failed = self.run_search(overrides) if search else self.run_grid(overrides)
@@ -95,16 +96,20 @@ class ResumableSweeper(Sweeper):
             raise UserError(f"{failed} run{'s' if failed > 1 else ''} failed; {advice}")
 
     def name_teacher(self, word: str) -> str:
-        """`teacher=latest` as the run that it means for all jobs of the sweep, also later ones."""
+        """Replace `teacher=latest` by one run, the same for all jobs and when a sweep continues."""
         from cifar10.runs.result import RESULT_FILE, read_result
         from cifar10.runs.run_dir import LATEST, latest_run
 
-        if word != f"teacher={LATEST}":
+        key, _, value = word.partition("=")
+        if key.lstrip("+") != "teacher" or value.strip("'\"") != LATEST:
             return word
-        begun = sorted(self.folder.glob(f"*/{RESULT_FILE}"))
-        known = [read_result(file).get("config", {}).get("teacher") for file in begun]
-        path = next(filter(None, known), None) or latest_run().absolute()
-        return f"teacher={quote_override(path)}"
+        if self.teacher is None:
+            for file in sorted(self.folder.glob(f"*/{RESULT_FILE}")):
+                with contextlib.suppress(UserError):
+                    teacher = read_result(file).get("config", {}).get("teacher")
+                    self.teacher = self.teacher or (teacher if teacher not in self.typed else None)
+            self.teacher = self.teacher or str(latest_run().absolute())
+        return f"teacher={quote_override(self.teacher)}"
 
     def run_grid(self, overrides: Sequence[Override]) -> int:
         """Run every combination of values; returns the number of failed runs."""
@@ -172,7 +177,7 @@ class ResumableSweeper(Sweeper):
                 "++hydra.job_logging.handlers.console.level": "WARNING",
             }
             added = [f"{key}={quote_override(value)}" for key, value in extra.items()]
-            batch.append([*reset_sizes(job), *added])
+            batch.append([*reset_sizes(map(self.name_teacher, job)), *added])
         returned: Sequence[JobReturn] = []
         try:
             returned = self.launcher.launch(batch, initial_job_idx=min(jobs))

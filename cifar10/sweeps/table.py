@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from cifar10.core.display import csv_cell, printable
+from cifar10.core.display import as_text, csv_cell, printable
 from cifar10.core.errors import UserError, one_line
 from cifar10.core.files import atomic_write
 from cifar10.runs.result import RESULT_FILE, repeat_command
@@ -72,13 +71,14 @@ def summarise(
     for name, text in tables.items():
         with atomic_write(out / name) as file:
             file.write(text.encode())
-    lines = [*([as_table(groups, keys), ""] if groups else []), *lines, *describe_unfinished(runs)]
+    lines += describe_unfinished(runs)
     if groups and groups[0].values(split, metric):
         best = groups[0].runs
         lines.append(f"{'best':<12}{repeat_command(best[0], best[0]['folder'])}")
         lines.extend(f"{'':<12}{run['folder']}" for run in best)
     saved = [*(out / name for name in tables), *draw_figures(out / "figures", runs, groups, keys)]
-    return "\n".join([*lines, f"{'files':<12}{', '.join(map(str, saved))}"])
+    lines.append(f"{'files':<12}{', '.join(map(str, saved))}")
+    return "\n".join([*([as_table(groups, keys), ""] if groups else []), *map(printable, lines)])
 
 
 def describe_unfinished(runs: Sequence[Run]) -> list[str]:
@@ -110,15 +110,12 @@ def as_table(groups: Sequence[Group], keys: Sequence[str]) -> str:
     table.add_column("runs", justify="right")
     for group in groups:
         settings = [group.settings.get(key, "-") for key in keys]
-        cells = [f"{v:.4g}" if isinstance(v, float) else printable(str(v)) for v in settings]
+        cells = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in settings]
         for split, metric in shown:
             form = "{:.4f}" if metric == "loss" else "{:.2%}"
             cells.append(format_mean(group.values(split, metric), form))
         table.add_row(*cells, str(len(group.runs)))
-    buffer = io.StringIO()
-    console = Console(file=buffer, width=80, force_jupyter=False, markup=False, emoji=False)
-    console.print(table)
-    return "\n".join(line.rstrip() for line in buffer.getvalue().rstrip().splitlines())
+    return as_text(table, 80)
 
 
 def as_csv(groups: Sequence[Group], keys: Sequence[str]) -> str:
@@ -126,7 +123,7 @@ def as_csv(groups: Sequence[Group], keys: Sequence[str]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     columns = [f"{split}/{metric} {what}" for split, metric in METRICS for what in ("mean", "std")]
-    writer.writerow([*keys, *columns, "n"])
+    writer.writerow([*map(csv_cell, keys), *columns, "n"])
     for group in groups:
         cells: list[Any] = [group.settings.get(key) for key in keys]
         for pair in METRICS:
@@ -150,9 +147,9 @@ def runs_as_csv(runs: Sequence[Run]) -> str:
         rows.append(row)
     buffer = io.StringIO()
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: csv_cell(value) for key, value in row.items()} for row in rows)
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(map(csv_cell, columns))
+    writer.writerows([csv_cell(row.get(key)) for key in columns] for row in rows)
     return buffer.getvalue()
 
 

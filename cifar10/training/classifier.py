@@ -113,8 +113,8 @@ class Classifier(L.LightningModule):
 
     def on_train_start(self) -> None:
         if added := self.state_dict().keys() - self.weight_names:
-            reason = "adds weights that no checkpoint could be loaded with; keep them in itself"
-            raise SettingError(f"callbacks: one of them {reason}: {min(added)}")
+            reason = "to the model, so its checkpoints could not be loaded; keep it in the callback"
+            raise SettingError(f"callbacks: one of them adds the weight {min(added)} {reason}")
 
     def load_initial_weights(self) -> None:
         """Have the network load pretrained weights, before a training starts from them.

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 # Lightning's values, and older names that it still accepts.
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
-FEW = 16  # processes that may share even a single core, to try out many
+FEW = 16  # processes that are allowed even on one core, to try out multi-process training
 ALIASES = ("32", "bf16", "16", "64", "transformer-engine", "transformer-engine-float16")
 
 
@@ -57,9 +57,10 @@ class Hardware(NamedTuple):
             SettingError: this hardware does not support a setting.
         """
         device = device_type(accelerator)
+        processes = int(processes) if str(processes).isdecimal() else processes  # as Lightning does
         is_number = type(processes) is int
         if device == "cpu" and is_number and processes > (limit := max(FEW, cores())):
-            reason = f"must be at most {limit}, {cores()} cores are available"
+            reason = f"must be at most {limit} on this machine ({cores()} cores available)"
             raise SettingError(f"trainer.devices={processes}: {reason}")
         chosen = choose_precision(precision, device)
         return cls(

@@ -38,19 +38,19 @@ def check_network(
     network.train()
     for key, value in network.state_dict().items():
         if not isinstance(value, Tensor):
-            reason = "keep it in a buffer; get_extra_state() must return a tensor"
-            raise SettingError(f"model: {key} of {name} is no tensor; {reason}")
+            reason = "use a buffer, or return a tensor from get_extra_state()"
+            raise SettingError(f"model: {key} of {name}'s state_dict is not a tensor; {reason}")
 
 
 def check_rebuilt(build: Callable[[], nn.Module]) -> None:
     """Raise a SettingError unless a network's outputs follow from its state_dict alone.
 
-    Builds two networks with other random numbers, runs a training batch through the first and loads
+    Builds two networks with different seeds, runs a training batch through the first and loads
     its state_dict into the second; their logits must match.
     """
     with isolate_rng(), torch.no_grad():
         torch.default_generator.manual_seed(1)
-        images = torch.randn(8, 3, IMAGE_SIZE, IMAGE_SIZE).clamp(-1.9, 1.9)  # as normalised ones
+        images = torch.randn(8, 3, IMAGE_SIZE, IMAGE_SIZE).clamp(-1.9, 1.9)  # as of pixels
         first = build()
         name = type(first).__name__
         with contextlib.suppress(Exception):  # in training, it is reported with its traceback
@@ -62,7 +62,8 @@ def check_rebuilt(build: Callable[[], nn.Module]) -> None:
         try:
             expected, _ = first.eval()(images), second(images)  # which creates lazy layers
         except Exception as error:  # user code may raise anything
-            raise SettingError(f"model: {name} cannot take an image: {one_line(error)}") from error
+            shape = f"float {tuple(images.shape)}"
+            raise SettingError(f"model: {name} fails on {shape}: {one_line(error)}") from error
         try:
             second.load_state_dict(first.state_dict())
         except Exception as error:  # user code may raise anything

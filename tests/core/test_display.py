@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from cifar10.core.display import csv_cell, short
-from cifar10.inference.evaluate import evaluate_model
+from cifar10.core.display import csv_cell, short, short_names
+from cifar10.inference.evaluate import evaluate_model, format_scores
 from cifar10.inference.predict import print_csv, print_json, print_text
 from cifar10.launch import Prepared, train_and_report
 from cifar10.runs.components import build_components
@@ -29,6 +29,9 @@ NAMES = (
     "<b>&",
     "[bold]",
     "two\nlines",
+    "a" * 239,
+    "0",
+    "true",
 )
 
 
@@ -45,6 +48,12 @@ def test_numbers_are_left_alone_in_csv():
     assert list(map(csv_cell, (-1.5, None, "plain", "-1"))) == [-1.5, None, "plain", "'-1"]
 
 
+def test_names_stay_different_when_shortened():
+    names = short_names(NAMES)
+    assert len(set(names)) == len(NAMES)
+    assert names[:2] == ["$x^$", "$$"]
+
+
 def test_classes_with_any_name_are_trained_reported_and_evaluated(
     settings, tmp_path, caplog, capsys, recwarn
 ):
@@ -55,7 +64,7 @@ def test_classes_with_any_name_are_trained_reported_and_evaluated(
             pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "data" / name / f"{number}.png")
     typed = ["data=folder", f"data.dir={tmp_path / 'data'}", "trainer.max_epochs=1"]
-    typed += ["data.test_size=20", "data.val_size=12", "data.batch_size=10"]
+    typed += ["data.test_size=30", "data.val_size=15", "data.batch_size=10"]
     chosen = settings(*typed, "model._target_=tests.network.Small")
     folder = tmp_path / "run"
     prepared = Prepared(chosen, None, False, build_components(chosen, folder))
@@ -67,8 +76,10 @@ def test_classes_with_any_name_are_trained_reported_and_evaluated(
     assert sorted(classifier.classes) == sorted(NAMES)
     scores, saved = evaluate_model(folder, "test", False, None)
     assert list(json.loads((saved / "evaluation.json").read_text())["per_class"]) == sorted(NAMES)
+    lines = format_scores(scores).splitlines()[-len(NAMES) :]
+    assert [line.rpartition(" ")[0].rstrip() for line in lines] == short_names(sorted(NAMES))
 
-    predictions = [(tmp_path / "x.png", list(zip(sorted(NAMES), [1 / 12] * 12, strict=True)))]
+    predictions = [(tmp_path / "x.png", list(zip(sorted(NAMES), [1 / 15] * 15, strict=True)))]
     print_csv(predictions)
     rows = list(csv.reader(capsys.readouterr().out.splitlines()))
     assert len(rows) == 1 + len(NAMES)

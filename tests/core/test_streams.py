@@ -18,7 +18,9 @@ COMMAND = [sys.executable, str(ROOT / "train.py"), *TINY, "hydra.run.dir=run"]
         ("{} > /dev/full", 1),
         pytest.param("{} | head -1 > /dev/null", 1, marks=pytest.mark.slow),
         pytest.param("{} >&-", 0, marks=pytest.mark.slow),
-        ("PYTHONIOENCODING=ascii {} > /dev/null 2> /dev/full", 0),
+        pytest.param(
+            "PYTHONIOENCODING=ascii {} > /dev/null 2> /dev/full", 0, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_training_goes_on_without_its_output(shell, lines, tmp_path):

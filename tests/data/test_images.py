@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from cifar10.data import images
 from cifar10.data.images import UnreadableImage, find_images, read_ahead, read_image, to_32x32
@@ -127,6 +127,13 @@ def test_a_file_that_is_not_an_image_is_reported_in_one_line(tmp_path, monkeypat
         assert reason in str(error.value)
         assert "\n" not in str(error.value)
         assert str(tmp_path) in str(error.value)
+
+
+def test_an_eps_file_is_refused_before_ghostscript_would_run_it(tmp_path, monkeypatch):
+    halves().save(tmp_path / "a.eps")
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("was run"))
+    with pytest.raises(UnreadableImage, match=r"a\.eps: EPS is a program"):
+        read_image(tmp_path / "a.eps")
 
 
 def test_files_folders_and_globs_are_found_without_duplicates(tmp_path):

@@ -48,8 +48,9 @@ def served(trained):
         server.wait()
 
 
-def test_a_name_that_is_allowed_shows_the_page_and_others_say_how(served):
-    port, _ = served("--allow-host", "proxy.example")
+@pytest.mark.parametrize("allowed", ["proxy.example", "https://proxy.example:8443/"])
+def test_a_name_that_is_allowed_shows_the_page_and_others_say_how(allowed, served):
+    port, _ = served("--allow-host", allowed)
     address = f"http://127.0.0.1:{port}/"
     assert httpx.get(address, headers={"host": "proxy.example"}).status_code == 200
     refused = httpx.get(address, headers={"host": "other.example:80"})

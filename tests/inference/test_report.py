@@ -19,6 +19,7 @@ def test_a_report_is_drawn_anew_with_the_same_content(trained, tmp_path):
     assert {path.name: path.read_bytes() for path in (folder / "figures").iterdir()} == before
 
 
+@pytest.mark.slow
 def test_resuming_a_finished_run_draws_the_report_that_it_lacks(
     trained, tmp_path, type_in, monkeypatch
 ):

@@ -51,6 +51,16 @@ def test_the_page_says_how_many_test_images_were_evaluated(trained):
     assert "100 of 500 test images" in render_page(result, "", {})
 
 
+@pytest.mark.parametrize(
+    ("chosen", "mode", "text"),
+    [("val/loss", "min", "lowest val/loss"), ("val/top1", "max", "highest val/top1")],
+)
+def test_the_page_names_the_metric_that_chose_the_checkpoint(chosen, mode, text, trained):
+    result = read_result(trained / "result.json") | {"chosen_by": chosen, "mode": mode}
+    assert f"the checkpoint has the {text}" in render_page(result, "", {})
+    assert "the checkpoint has" not in render_page(result | {"chosen_by": None}, "", {})
+
+
 def test_a_figure_that_fails_is_logged_and_fails_no_run(tmp_path, monkeypatch, caplog):
     def broken(*_):
         raise ValueError("no such\nfont")

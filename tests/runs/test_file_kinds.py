@@ -11,6 +11,7 @@ from torch import nn
 
 from cifar10.core.errors import UserError
 from cifar10.runs.checkpoint import read_checkpoint
+from tests.processes import run_python
 
 WEIGHTS = {"weight": torch.zeros(3)}
 
@@ -51,6 +52,8 @@ FILES = {
     "not a regular file": os.mkfifo,
     "not a zip file": lambda path: path.write_bytes(b"text"),
     "not a checkpoint of a run": lambda path: torch.save(WEIGHTS, path),
+    "a run: unexpected content": lambda path: torch.save({"state_dict": {}, "run": [1]}, path),
+    "unexpected content": lambda path: torch.save({"state_dict": {}, "global_step": "x"}, path),
     "not a regular": lambda path: path.symlink_to("/dev/zero"),
     "not a zip": lambda path: path.write_bytes(pickle.dumps(WEIGHTS)),
 }
@@ -74,7 +77,15 @@ def test_a_variable_of_a_launcher_that_is_no_number_is_named(name, type_in, monk
     assert f"{name}=abc: this environment variable must be a whole number" in stderr
 
 
-def test_more_processes_than_a_machine_can_start_are_refused(type_in):
-    code, stderr = type_in("data=sample", "trainer.devices=9999", "trainer.accelerator=cpu")
+@pytest.mark.parametrize("command", ["train.cli()", "from cifar10.cli import main; main()"])
+def test_such_a_variable_is_named_before_lightning_reads_it(command, tmp_path):
+    done = run_python(f"import train; {command}", tmp_path, RANK="abc")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith("error: RANK=abc: ")
+
+
+@pytest.mark.parametrize("number", ["9999", "'9999'"])
+def test_more_processes_than_a_machine_can_start_are_refused(number, type_in):
+    code, stderr = type_in("data=sample", f"trainer.devices={number}", "trainer.accelerator=cpu")
     assert (code, stderr.count("\n")) == (2, 1)
     assert "trainer.devices=9999: must be at most" in stderr

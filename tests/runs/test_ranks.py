@@ -17,10 +17,11 @@ from cifar10.core.settings import ROOT
 from cifar10.runs.result import read_result
 from tests.processes import TrainProcess, assert_one_error, train
 
-# ConvNet without dropout, which each rank draws for itself; SGD, since Muon amplifies rounding.
+# Without dropout, which each rank draws for itself; SGD, since Muon amplifies rounding.
 SETTINGS = (
     "data=sample",
-    "model.dropout=0",
+    "model._target_=tests.network.Plain",
+    "~model.dropout",
     "optimizer=sgd",
     "optimizer.lr=0.01",
     "trainer.max_epochs=3",
@@ -62,7 +63,6 @@ def test_two_ranks_train_what_one_process_trains(alone, tmp_path):
     assert run.out.count("test top-1") == 1
 
 
-@pytest.mark.slow
 def test_one_process_resumes_what_two_interrupted_ranks_began(alone, tmp_path):
     more = ("callbacks.last.every_n_steps=2", "report=false", "hydra.run.dir=run")
     run = TrainProcess(tmp_path, *SETTINGS, *TWO_RANKS, *more)

@@ -99,6 +99,22 @@ def test_what_is_only_shown_or_saved_elsewhere_separates_no_runs(runs, tmp_path)
     assert [row["n"] for row in rows(tmp_path, "summary.csv")] == ["5"]
 
 
+def test_what_a_strangers_result_holds_is_shown_safely(runs, tmp_path):
+    paths = [runs("plain"), runs("theirs", trainer__max_time="[/x] \x1b[31m [bold]red")]
+    result = read_result(paths[1] / "result.json")
+    result["settings"]["=HYPERLINK(1)"] = result["settings"]["model.[/y]"] = 1
+    write_result(paths[1], result)
+    failed = {"status": "failed", "error": "\x1b[2J", "overrides": ["x=\x1b"]}
+    write_result(runs("failed"), failed)
+    text = (
+        f"{compare(paths)}\n{summarise([*paths, tmp_path / 'failed'], out=tmp_path, per_run=True)}"
+    )
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert "[/x] \\x1b[31m [bold]red" in text
+    for name in ("summary.csv", "runs.csv"):
+        assert "'=HYPERLINK(1)" in rows(tmp_path, name)[0]
+
+
 def test_runs_of_other_code_are_separate(runs, tmp_path):
     paths = [runs(name, seed=n) for n, name in enumerate("abc")]
     for path, digest in zip(paths, ("1", "1", "2"), strict=True):

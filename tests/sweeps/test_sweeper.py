@@ -5,8 +5,11 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from hydra.experimental.callback import Callback
 
 from cifar10.core.settings import safe_filename
+from cifar10.runs.result import write_result
+from cifar10.sweeps.sweeper import ResumableSweeper
 from tests.sweeps.conftest import TINY, read, read_csv, start
 
 
@@ -76,15 +79,12 @@ def test_memory_stays_flat_over_many_runs(tmp_path):
     assert resident[-1] < 1.03 * resident[4]
 
 
-class Watch:
-    """A Hydra callback that prints the memory of the process after each run."""
+class Watch(Callback):
+    """A callback of Hydra that prints the memory of the process after each run."""
 
     def on_job_end(self, **_):
         lines = Path("/proc/self/status").read_text().splitlines()
         print("resident", next(line.split()[1] for line in lines if line.startswith("VmRSS")))
-
-    def __getattr__(self, name):
-        return lambda *_, **__: None
 
 
 RATES = "optimizer.lr=0.1,0.2"
@@ -136,6 +136,36 @@ def test_launchers_run_jobs_in_parallel(launcher, tmp_path, sweep):
     begun = [datetime.fromisoformat(run["started"]).timestamp() for run in runs]
     ended = [start + run["seconds"]["total"] for start, run in zip(begun, runs, strict=True)]
     assert max(begun) < min(ended) + 1  # `started` is in whole seconds
+
+
+def test_the_latest_teacher_is_one_run_for_all_jobs_also_of_a_continued_sweep(
+    tmp_path, monkeypatch
+):
+    def finish(folder, **config):
+        result = {"status": "interrupted", "overrides": [], "config": config}
+        (tmp_path / folder).mkdir(parents=True)
+        write_result(tmp_path / folder, result)
+
+    def begin() -> ResumableSweeper:
+        sweeper = ResumableSweeper()
+        sweeper.folder, sweeper.typed, sweeper.teacher = tmp_path / "sweep", {"airnet"}, None
+        return sweeper
+
+    monkeypatch.chdir(tmp_path)
+    finish("outputs/first")
+    first = f"teacher={tmp_path / 'outputs' / 'first'}"
+    sweeper = begin()
+    words = ("teacher=latest", "++teacher=latest", "teacher='latest'", 'teacher="latest"')
+    assert {sweeper.name_teacher(word) for word in words} == {first}
+    finish("outputs/second")
+    assert sweeper.name_teacher("teacher=latest") == first
+    assert sweeper.name_teacher("teacher=null") == "teacher=null"
+    assert begin().name_teacher("teacher=latest").endswith("/second")
+    (tmp_path / "sweep" / "0").mkdir(parents=True)
+    (tmp_path / "sweep" / "0" / "result.json").write_text("damaged")
+    finish("sweep/1", teacher="airnet")
+    finish("sweep/2", teacher=first.partition("=")[2])
+    assert begin().name_teacher("teacher=latest") == first
 
 
 def test_values_that_differ_only_in_special_characters_have_different_folders():

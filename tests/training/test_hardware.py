@@ -184,6 +184,7 @@ print(int((torch.full((1 << 22,), 2e-38) * 0.1).count_nonzero()))
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="x86-64")
+@pytest.mark.slow
 def test_denormals_are_flushed_in_all_threads():
     command = [sys.executable, "-c", DENORMALS]
     run = subprocess.run(command, check=True, capture_output=True, text=True)
