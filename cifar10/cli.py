@@ -12,8 +12,9 @@ from typing import Annotated, Literal
 import typer
 from typer.exceptions import TyperException
 
-from cifar10.core.errors import UserError, printable
+from cifar10.core.errors import UserError
 from cifar10.core.ranks import require_ranks
+from cifar10.core.secrets import SafeFormatter, safe
 from cifar10.core.settings import compose_settings, expand_user
 from cifar10.runs.signals import Interrupted, signals
 
@@ -223,7 +224,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger().handlers[0].setFormatter(SafeFormatter("%(message)s"))
     logging.getLogger("cifar10").setLevel(logging.INFO)
     logging.getLogger("PIL").setLevel(logging.CRITICAL)  # unreadable images get one line of ours
     warnings.filterwarnings("ignore", module="PIL")
@@ -244,5 +246,5 @@ def main() -> None:
     except (Interrupted, typer.Abort) as stop:
         line, code = str(stop) or "interrupted", getattr(stop, "exit_code", 130)
     usage = line.startswith("Usage: ")  # the help of a command that got no arguments
-    print(line if usage else f"error: {printable(line)}", file=sys.stderr)
+    print(line if usage else f"error: {safe(line)}", file=sys.stderr)
     sys.exit(code)

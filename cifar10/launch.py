@@ -25,6 +25,7 @@ from cifar10.core.errors import SettingError, one_line
 from cifar10.core.hydra_errors import refuse_options, report_errors
 from cifar10.core.hydra_guard import guard_hydra
 from cifar10.core.ranks import launched_rank, require_ranks
+from cifar10.core.secrets import safe
 from cifar10.core.settings import adapt_words, as_words, quote_override, referred, to_plain
 from cifar10.core.streams import guard_output
 from cifar10.runs.signals import Interrupted, preemption_signals, requeue, signals
@@ -178,7 +179,7 @@ def run_job(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str, An
         result, _ = train_and_report(prepared, folder, overrides, started)
     except Exception as error:
         signals.raise_again()
-        print(f"{name}: failed: {one_line(error)}", flush=True)
+        print(f"{name}: failed: {safe(one_line(error))}", flush=True)
         log.debug("failed", exc_info=True)  # the traceback goes to train.log only
         record_failure(folder, overrides, error)  # for the sweep's summary
         raise error.with_traceback(None) from None  # frames would keep the run's data alive

@@ -12,7 +12,14 @@ LONGEST = 40  # characters of a name in a table or figure
 
 def printable(text: str) -> str:
     """Text with its control characters escaped."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """Text with its control characters but line ends escaped."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def short(name: str, longest: int = LONGEST) -> str:

@@ -2,10 +2,8 @@
 
 import difflib
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
-
-from cifar10.core.display import printable
 
 REMOVED = {  # settings of version 0.1
     "keep_hardest": "removed in 0.2: every epoch trains on all images",
@@ -58,8 +56,7 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def exit_with(error: UserError) -> NoReturn:
-    """Print an error's message on stderr and exit with its code."""
-    lines = [printable(line) for line in f"{error.details}error: {error}".split("\n")]
-    print("\n".join(lines), file=sys.stderr)
+def exit_with(error: UserError, safe: Callable[[str], str]) -> NoReturn:
+    """Print an error's message, made `safe`, on stderr and exit with its code."""
+    print(safe(f"{error.details}error: {error}"), file=sys.stderr)
     raise SystemExit(error.exit_code)

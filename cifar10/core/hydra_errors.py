@@ -27,6 +27,7 @@ from cifar10.core.errors import (
     unknown_setting,
     why_removed,
 )
+from cifar10.core.secrets import safe
 from cifar10.core.settings import CONFIGS, compose, compose_config, flatten
 
 LONG = 160  # characters of an override or a reason that an error repeats
@@ -56,7 +57,7 @@ def report_errors(before: Callable[[], None] | None = None) -> Iterator[None]:
             raise
         if os.environ.get("CIFAR10_TRACEBACK"):
             traceback.print_exc()
-        exit_with(known)
+        exit_with(known, safe)
 
 
 def refuse_options() -> None:

@@ -1,15 +1,14 @@
 """What settings of Hydra may build, run and load; YAML files may come from strangers."""
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core import utils
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
@@ -17,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from cifar10.core.errors import SettingError
 from cifar10.core.instantiate import import_class, trust, trusted_modules
 from cifar10.core.secrets import hide
-from cifar10.core.settings import as_words
+from cifar10.core.settings import CONFIGS
 
 KINDS: dict[str, type] = {"callbacks": Callback, "launcher": Launcher, "sweeper": Sweeper}
 # The classes that Hydra builds: its own, this project's, those of the extras. Each in full: Hydra
@@ -25,51 +24,64 @@ KINDS: dict[str, type] = {"callbacks": Callback, "launcher": Launcher, "sweeper"
 PLUGINS = (
     "cifar10.launch.StartHook",
     "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
-    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
     "hydra.experimental.callbacks.LogJobReturnCallback",
-    "hydra.experimental.callbacks.PickleJobInfoCallback",
     "hydra_plugins.cifar10_sweeper.Cifar10Sweeper",
     "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
 )
-LOGGING = (
-    "cifar10.core.secrets.SafeFormatter",
-    "cifar10.launch.StdoutHandler",
-    "colorlog.ColoredFormatter",
-    "logging.FileHandler",
-    "logging.Formatter",
-    "logging.NullHandler",
-    "logging.StreamHandler",
-)
-STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
-# Not `ext://NAME`: logging would import NAME.
-FILE_NAME = re.compile(r"(\$\{hydra\.runtime\.output_dir\}/|[a-z]*[^a-z:$]).*\.log")
-# Settings that run commands or change what programs do.
-COMMANDS = ("job.env_set", "launcher.setup", "launcher.additional_parameters")
+CHOICES = (None, "basic", "cifar10", "default")  # files of the groups hydra/… in configs/train.yaml
 
-
-compose, append = ConfigLoaderImpl.load_configuration, ConfigSearchPathImpl.append
+compose, load = ConfigLoaderImpl.load_configuration, ConfigLoaderImpl._load_single_config
+append = ConfigSearchPathImpl.append
 
 
 def guard_hydra() -> None:
     """Have Hydra's settings checked when they are composed, before it builds anything from them."""
     ConfigLoaderImpl.load_configuration = compose_checked  # type: ignore[method-assign]
+    ConfigLoaderImpl._load_single_config = load_checked  # type: ignore[method-assign]
     ConfigSearchPathImpl.append = append_checked  # type: ignore[method-assign]
+
+
+def load_checked(self: ConfigLoaderImpl, default: Any, repo: Any) -> ConfigResult:
+    """Load a YAML file, which may not set what Hydra builds, runs and loads unless it is ours."""
+    result = load(self, default, repo)
+    ours = result.path == f"file://{CONFIGS}" and default.config_path == "train"
+    if ours or not result.path.startswith("file:") or "hydra" in trusted_modules():
+        return result  # `pkg:` and `structured:` are installed
+    written: Any = OmegaConf.to_container(result.config)
+    for key, _ in leaves(written, ""):
+        named = key.removeprefix(".")
+        is_dir = named == "sweep.dir" and result.path != f"file://{CONFIGS}"  # may have pickles
+        if named.partition(".")[0] == "hydra" or is_dir:
+            refuse(f"{default.config_path}.yaml: {named}")
+    return result
 
 
 def compose_checked(
     self: ConfigLoaderImpl, config_name: str | None, overrides: list[str], *rest: Any, **named: Any
 ) -> DictConfig:
     config = compose(self, config_name, overrides, *rest, **named)
-    check_hydra(config, overrides)
+    typed = [word.lstrip("+~ ").partition("=")[0] for word in overrides]
+    for group, name in config.hydra.runtime.choices.items():
+        if group.startswith("hydra/") and name not in CHOICES and group not in typed:
+            refuse(f"{group}={name}")
+    check_hydra(config)
     return config
+
+
+def refuse(setting: str) -> None:
+    """Raise a SettingError for a setting of Hydra in a file, unless CIFAR10_TRUST has `hydra`."""
+    if "hydra" not in trusted_modules():
+        reason = "in a YAML file, it could run programs; type it on the command line"
+        raise SettingError(f"{setting}: {reason} or, if you trust the file, {trust('hydra')}")
 
 
 def append_checked(
     self: ConfigSearchPathImpl, provider: str, path: str, anchor: Any = None
 ) -> None:
-    if provider == "hydra.searchpath in main" and path.startswith("pkg:"):
+    is_file = "://" not in path or path.startswith("file://")
+    if provider == "hydra.searchpath in main" and not is_file:
         raise SettingError(f"hydra.searchpath={path}: would import a module; name a folder")
     append(self, provider, path, anchor)
 
@@ -80,68 +92,22 @@ def save_config(cfg: DictConfig, filename: str, output_dir: Path) -> None:
     (output_dir / filename).write_text(hide(OmegaConf.to_yaml(cfg)), encoding="utf-8")
 
 
-def check_hydra(config: DictConfig, words: Sequence[str]) -> None:
-    """Raise a SettingError if a setting of Hydra names code that is neither shipped nor trusted.
-
-    `words` are the command line.
-    """
-    hydra = config.hydra
-    written: Any = OmegaConf.to_container(hydra)  # an interpolation may give something else later
-    recorded = [as_words(hydra.overrides[name]) for name in ("hydra", "task")]
-    if sum(map(len, recorded)) != len(words):  # Hydra appends the command line
-        raise SettingError("hydra.overrides: is a record of the command line; remove it")
+def check_hydra(config: DictConfig) -> None:
+    """Raise a SettingError if a setting of Hydra names a class that is not shipped or trusted."""
     for group, kind in KINDS.items():
-        targets = dict(leaves(written.get(group), f"hydra.{group}"))
-        node = hydra.get(group)
-        resolved = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-        for key, value in leaves(resolved, f"hydra.{group}"):
-            if key.endswith("._target_"):
-                if value not in PLUGINS:
-                    import_class(value, key.removesuffix("._target_"), kind)
-                if targets.get(key) != value:
-                    raise SettingError(f"{key}: write the value itself in place of ${{…}}")
-            if group == "launcher" and "\n" in str(value):  # submitit writes it to a shell script
-                raise SettingError(f"{key}: must be a single line")
-    for group in ("job_logging", "hydra_logging"):  # resolved when the run has its folder
-        for key, value in leaves(written.get(group), f"hydra.{group}"):
-            check_logging(key, str(value))
-    if hydra.job.env_copy:
+        node = config.hydra.get(group)
+        written = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+        for key, value in leaves(written, f"hydra.{group}"):
+            if key.endswith("._target_") and value not in PLUGINS:
+                import_class(value, key.removesuffix("._target_"), kind)
+    if config.hydra.job.env_copy:
         reason = "would write the values to .hydra/hydra.yaml; remove it, jobs have them anyway"
         raise SettingError(f"hydra.job.env_copy: {reason}")
-    typed: dict[str, str] = {}
-    for override in OverridesParser.create().parse_overrides(recorded[0]):
-        typed |= {k: str(value) for k, value in leaves(override.value(), override.key_or_group)}
-    for name in COMMANDS if "hydra" not in trusted_modules() else ():
-        group, key = name.split(".")
-        node = written.get(group)
-        node = node.get(key) if isinstance(node, dict) else node
-        found = {k: str(value) for k, value in leaves(node, f"hydra.{name}")}
-        if node and not found.items() <= typed.items():
-            reason = "in a YAML file, it could run programs; type it on the command line or, if you"
-            raise SettingError(f"hydra.{name}: {reason} trust the file, {trust('hydra')}")
-
-
-def check_logging(key: str, value: str) -> None:
-    """Check one value of a logging configuration."""
-    name = key.rpartition(".")[2]
-    if name in ("class", "()"):
-        if value not in LOGGING:
-            raise SettingError(f"{key}={value}: must be one of {', '.join(LOGGING)}")
-    elif name == "style":  # "{" reads attributes of whatever is logged
-        raise SettingError(f"{key}: remove it; formats have %(name)s alone")
-    elif name == "filename" and not FILE_NAME.fullmatch(value):
-        start = "a name or ${hydra.runtime.output_dir}/"
-        raise SettingError(f"{key}={value}: must start with {start} and end in .log")
-    elif name != "filename" and "${" in value:
-        raise SettingError(f"{key}={value}: write the value itself in place of ${{…}}")
-    elif ".." in key or (re.match(r"[a-z]+://", value) and value not in STREAMS):
-        only = f"only {' and '.join(STREAMS)} are allowed of Python's objects; remove it"
-        raise SettingError(f"{key}={value}: {only}")
 
 
 def leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
     """The values of nested groups and lists by dotted key."""
-    if isinstance(node, dict | list):
+    if isinstance(node, dict | list) and node:
         for name, item in node.items() if isinstance(node, dict) else enumerate(node):
             yield from leaves(item, f"{key}.{name}")
     else:

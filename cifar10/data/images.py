@@ -1,5 +1,6 @@
 """Read image files of any kind and size as 32x32 pixels."""
 
+import functools
 import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +18,8 @@ from cifar10.data import IMAGE_SIZE
 
 # 100 million pixels take up to 1.6 GB while they are resized; a small file can claim far more.
 MAX_PIXELS = 100_000_000
+# EPS starts Ghostscript, IPTC contains images of any format, the others need programs or plugins.
+UNSAFE = {"BUFR", "EPS", "FPX", "GRIB", "HDF5", "IPTC", "MIC", "MPEG", "WMF"}
 DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 
 
@@ -71,25 +74,31 @@ def files_below(folder: Path, faults: list[str]) -> Iterator[Path]:
         yield from (file for file in files if file.is_file() or not file.exists())
 
 
+@functools.cache
+def safe_formats() -> list[str]:
+    """Pillow's formats but those that start other programs, or pass their content to any format."""
+    Image.init()
+    return [name for name in Image.ID if name not in UNSAFE]
+
+
 def read_image(path: str | Path, formats: list[str] | None = None) -> Tensor:
     """Read an image file as the network's input, uint8 (3, 32, 32), or raise UnreadableImage.
 
-    `formats` are Pillow's; by default all but EPS, for which Pillow would start Ghostscript.
+    `formats` are Pillow's; by default `safe_formats()`.
     """
     path = Path(path)
     try:
         if path.exists() and not path.is_file():  # reading a pipe would block
             raise UnreadableImage("not a file")
-        with Image.open(path, formats=formats) as image:  # reads no pixels yet
-            if image.format == "EPS":
-                raise UnreadableImage("EPS is a program, which is not run; convert it to PNG")
+        with Image.open(path, formats=formats or safe_formats()) as image:
             return to_32x32(image)
     except UnreadableImage as error:
         raise UnreadableImage(f"{path}: {error}") from error
     except Image.DecompressionBombError as error:
         raise UnreadableImage(f"{path}: more than {MAX_PIXELS:,} pixels") from error
     except Image.UnidentifiedImageError as error:
-        reason = "not an image" if path.stat().st_size else "empty file"
+        reason = "not an image, or of a format such as EPS that other programs would have to read"
+        reason = reason if path.stat().st_size else "empty file"
         raise UnreadableImage(f"{path}: {reason}") from error
     except OSError as error:
         raise UnreadableImage(f"{path}: {error.strerror or one_line(error)}") from error

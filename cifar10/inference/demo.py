@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 
 ZOOM = 8  # screen pixels per pixel of the network's input
 MAX_UPLOAD = "20mb"
-# What browsers send and Pillow's own libraries decode.
-FORMATS = ["AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP"]
+FORMATS = ["AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP"]  # what browsers send
+TEXT = (b"content-type", b"text/plain; charset=utf-8")  # header of a refusal
 TYPICAL = 0.95  # share of CIFAR-10's test images whose confidence is above the threshold
 
 TITLE = "What is in this image?"
@@ -145,11 +145,12 @@ class SameOriginOnly:
             headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
             host, origin = headers.get(b"host", ""), headers.get(b"origin")
             foreign = origin is not None and origin.partition("://")[2] != host
+            if headers.get(b"sec-fetch-site") == "cross-site":
+                foreign |= headers.get(b"sec-fetch-mode") != "navigate"  # as a link does
             if foreign or not self.accepts(host):
-                kind = [(b"content-type", b"text/plain; charset=utf-8")]
                 name = re.sub(r"[^\w.-]", "", host.partition(":")[0]) or "NAME"
                 body = (self.FOREIGN if self.accepts(host) else self.UNKNOWN.format(name)).encode()
-                await send({"type": "http.response.start", "status": 403, "headers": kind})
+                await send({"type": "http.response.start", "status": 403, "headers": [TEXT]})
                 await send({"type": "http.response.body", "body": body})
                 return
         await self.app(scope, receive, send)

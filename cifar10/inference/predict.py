@@ -91,7 +91,7 @@ def print_json(predictions: Iterable[Prediction]) -> None:
         best = [{"class": name, "probability": round(p, 6)} for name, p in classes]
         rows.append(json.dumps({"path": str(path), "predictions": best}, ensure_ascii=False))
     text = "[" + ",\n".join(rows) + "]"
-    print(text.encode(errors="backslashreplace").decode())  # names may not be UTF-8
+    print("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
 
 
 def print_csv(predictions: Iterable[Prediction]) -> None:

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
-from cifar10.core.errors import one_line
+from cifar10.core.display import printable_lines
+from cifar10.core.errors import UserError, one_line
 from cifar10.core.files import atomic_write
 from cifar10.data.module import InMemoryDataModule
 from cifar10.reports import figures
@@ -116,6 +117,8 @@ def prediction_figures(
 
 def save_figures(drawn: Mapping[str, Figure], folder: Path) -> dict[str, bytes]:
     """Save figures as PNG files; returns their bytes."""
+    if folder.is_symlink():
+        raise UserError(f"{folder}: is a symbolic link, which is not followed")
     folder.mkdir(parents=True, exist_ok=True)
     images = {}
     for name, figure in drawn.items():
@@ -128,7 +131,12 @@ def save_figures(drawn: Mapping[str, Figure], folder: Path) -> dict[str, bytes]:
 def render_page(result: Mapping[str, Any], command: str, images: Mapping[str, bytes]) -> str:
     """A run's result, settings and figures, PNG files by name, as one standalone HTML file."""
     text = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
-    template = jinja2.Template(text, autoescape=True, undefined=jinja2.StrictUndefined)
+    template = jinja2.Template(
+        text,
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda value: printable_lines(value) if isinstance(value, str) else value,
+    )
     shown = {
         name: (caption, base64.b64encode(images[name]).decode())
         for name, caption in CAPTIONS.items()

@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -153,6 +154,9 @@ def check_files(spec: Group, where: str, files: dict[Path, str], folder: Path) -
         raise SettingError(f"{where}.dirpath={target}: {reason}")
     if spec.get("save_last") and target == folder.absolute():
         raise SettingError(f"{where}.save_last: callbacks.last already saves {LAST}; remove it")
+    if re.search(r"[{}]", re.sub(r"\{[^\[\]{}!:]*(:[^{}]*)?\}", "", str(name))):
+        form = "must have metrics alone in braces, as in {epoch} or {val/loss:.3f}"  # no attributes
+        raise SettingError(f"{where}.filename={name}: {form}")
     if name is None or is_last:
         return
     if (file := target / f"{name}.ckpt").name in (LAST, PREVIOUS):

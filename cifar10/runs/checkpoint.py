@@ -139,7 +139,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
                     continue
                 if Path(state["dirpath"]).is_relative_to(old):
                     move_to(path.parent.resolve() / Path(state["dirpath"]).relative_to(old), state)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a checkpoint of a run: unexpected content") from error
     return checkpoint
 

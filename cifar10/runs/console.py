@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
+from cifar10.core.display import printable
 from cifar10.runs.callback_settings import OWN_STOP
 from cifar10.training.hardware import Hardware
 from cifar10.training.metrics import wilson_interval
@@ -169,7 +170,7 @@ def summary(
     steps = [f"open {report.name} in the run folder"] if report else []
     steps += [tensorboard] * has_curves + [predict] * bool(result.get("checkpoint"))
     rows += zip(("next", "", ""), steps, strict=False)
-    return "\n".join(f"{name:<11} {value}" for name, value in rows)
+    return "\n".join(printable(f"{name:<11} {value}") for name, value in rows)
 
 
 def already_finished(result: dict[str, Any]) -> str:

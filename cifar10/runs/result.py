@@ -40,6 +40,10 @@ class Config(BaseModel, extra="allow", strict=True):
     callbacks: Group | None = None
 
 
+class Resumption(BaseModel, extra="allow", strict=True):
+    overrides: list[str]
+
+
 class Unfinished(BaseModel, extra="allow", strict=True):
     """The fields that other parts rely on; `Finished` says which are there in the end."""
 
@@ -54,6 +58,8 @@ class Unfinished(BaseModel, extra="allow", strict=True):
     stopped: str | None = None  # what ended the training early
     partial: Group = {}  # the settings by which it used a part of the data only
     history: list[Group] = []
+    resumed: list[Resumption] = []
+    digests: dict[str, str] = {}  # of the user's own modules and of a teacher's weights
     data: Group = {}
     precision: Group = {}
     val: Figures = {}
@@ -118,6 +124,8 @@ def finite(value: Any) -> Any:
 def read_result(path: Path) -> dict[str, Any]:
     """Read a result.json; UserError if it is missing, unreadable or not a result."""
     try:
+        if path.exists() and not path.is_file():  # reading a pipe would block
+            raise OSError("not a regular file")
         result = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(result, dict) and "config" in result:
             result["config"] = restore_keys(result["config"])

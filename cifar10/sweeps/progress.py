@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from cifar10.core.display import printable
 from cifar10.core.errors import UserError
 from cifar10.runs.console import format_duration
 from cifar10.runs.result import RESULT_FILE, read_result
@@ -25,7 +26,7 @@ def begin_line(sweep: Mapping[str, Any], folder: Path) -> str:
             result = read_result(path)
             if result["status"] in ("ok", "pruned", "failed") and "seconds" in result:
                 seconds.append(result["seconds"]["total"])
-    line = f"{name_run(sweep)}: {sweep['label'] or 'started'}"
+    line = printable(f"{name_run(sweep)}: {sweep['label'] or 'started'}")
     if (runs_left := sweep["runs"] - len(seconds)) < 1 or not seconds:
         return line
     return f"{line}, about {format_duration(mean(seconds) * runs_left, rough=True)} left"

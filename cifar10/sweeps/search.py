@@ -49,8 +49,9 @@ def open_study(storage: str, metric: str, pruner: str) -> optuna.Study:
             direction="minimize" if metric == "val/loss" else "maximize",
             pruner=pruners[pruner],
         )
-    # A missing driver is an ImportError, the tables of another Optuna a RuntimeError.
-    except (*STORAGE_ERRORS, ImportError, RuntimeError) as error:
+    # A missing driver is an ImportError, the tables of another Optuna a RuntimeError, braces are a
+    # KeyError or ValueError: Optuna formats the address.
+    except (*STORAGE_ERRORS, ImportError, RuntimeError, KeyError, ValueError) as error:
         # `orig` is the database driver's own error, without SQLAlchemy's links.
         why = one_line(getattr(error, "orig", None) or error).replace(storage, "it")
         raise SettingError(

@@ -27,6 +27,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from cifar10.core.errors import SettingError, UserError, one_line
+from cifar10.core.secrets import hide
 from cifar10.core.settings import quote_override, reset_sizes, safe_filename
 from cifar10.runs.signals import Interrupted, preemption_signals, requeue
 
@@ -75,10 +76,13 @@ class ResumableSweeper(Sweeper):
         self.settings: SweepSettings = call_checked(SweepSettings, given, "sweep.")
         self.folder = Path(self.config.hydra.sweep.dir)
         # The command line replaces overrides of the preset.
-        words = [f"{key}={value}" for key, value in self.settings.params.items()]
-        words += [word for word in arguments if not re.match(r"[+~]*(sweep|resume)\b", word)]
+        words = [word for word in arguments if not re.match(r"[+~]*(sweep|resume)\b", word)]
         parser = OverridesParser.create(self.hydra_context.config_loader)
-        overrides = list({o.get_key_element(): o for o in parser.parse_overrides(words)}.values())
+        presets = parser.parse_overrides([f"{k}={v}" for k, v in self.settings.params.items()])
+        if hydra := [o.input_line for o in presets if o.is_hydra_override()]:
+            raise SettingError(f"sweep.params: {hydra[0]}: a setting of Hydra; type it instead")
+        parsed = [*presets, *parser.parse_overrides(words)]
+        overrides = list({o.get_key_element(): o for o in parsed}.values())
         self.varied = {o.get_key_element() for o in overrides if o.is_sweep_override()}
         self.typed = {word.partition("=")[2] for o in overrides for word in listed_values(o)}
         self.teacher: str | None = None  # the run that `latest` stands for, once it is needed
@@ -161,7 +165,7 @@ class ResumableSweeper(Sweeper):
 
         folders, batch = [], []
         for number, job in jobs.items():
-            varied = [word for word in job if word.partition("=")[0] in self.varied]
+            varied = [hide(word) for word in job if word.partition("=")[0] in self.varied]
             name = "_".join(varied).replace("=", "-") or "run"
             prefix = f"{number:03}_" if self.settings.trials else ""
             folders.append(safe_filename(prefix + name))

@@ -84,7 +84,9 @@ def test_classes_with_any_name_are_trained_reported_and_evaluated(
     rows = list(csv.reader(capsys.readouterr().out.splitlines()))
     assert len(rows) == 1 + len(NAMES)
     print_json(predictions)
-    listed = json.loads(capsys.readouterr().out)[0]["predictions"]
+    text = capsys.readouterr().out
+    assert all(line.isprintable() for line in text.split("\n"))
+    listed = json.loads(text)[0]["predictions"]
     assert [each["class"] for each in listed] == sorted(NAMES)
     print_text(predictions)
     assert all(line.isprintable() for line in capsys.readouterr().out.splitlines())

@@ -48,7 +48,7 @@ LINES = {
     "--seed": "--seed: unknown option; see --help",
     "--cfg=everything": "argument --cfg/-c: invalid choice: 'everything'",
     "hydra.job_logging.root.level=LOUD": "hydra.job_logging: Unknown level: 'LOUD'",
-    "hydra.job_logging.handlers.console.class=no.Class": "=no.Class: must be one of",
+    "hydra.job_logging.handlers.console.class=no.Class": "Cannot resolve 'no.Class'",
     "hydra.job_logging.version=7": "hydra.job_logging: Unsupported version: 7",
     "hydra.hydra_logging.root.level=LOUD": "hydra.job_logging: Unknown level: 'LOUD'",
     "hydra.run.dirr=x": "hydra.run.dirr=x: unknown setting of Hydra; see --hydra-help",

@@ -102,6 +102,9 @@ def test_paths_and_numbers_from_the_environment_are_recorded_as_they_are(monkeyp
         ("mysql://u:p@db/study", "mysql://***@db/study"),
         ("mysql://u:p/q'r@s@db/study", "mysql://***@db/study"),
         ("https://host:80/package@1.tgz", "https://host:80/package@1.tgz"),
+        ("https://me:${oc.env:X}@h", "https://me:${oc.env:X}@h"),
+        ("https://${oc.env:X}:literal@h", "https://***@h"),
+        ("https://key-${oc.env:X}@h", "https://***@h"),
     ],
 )
 def test_user_and_password_of_a_url_are_masked(url, shown):

@@ -129,11 +129,18 @@ def test_a_file_that_is_not_an_image_is_reported_in_one_line(tmp_path, monkeypat
         assert str(tmp_path) in str(error.value)
 
 
-def test_an_eps_file_is_refused_before_ghostscript_would_run_it(tmp_path, monkeypatch):
+def test_no_image_starts_ghostscript(tmp_path, monkeypatch):
     halves().save(tmp_path / "a.eps")
+    eps = (tmp_path / "a.eps").read_bytes()
+    # An IPTC file: a record of the image's size, then its content, here of EPS.
+    iptc = bytes([0x1C, 3, 60, 0, 2, 1, 1, 0x1C, 3, 120, 0, 1, 0, 0x1C, 3, 20, 0, 2, 0, 90])
+    iptc += bytes([0x1C, 3, 30, 0, 2, 0, 60, 0x1C, 8, 10, 0x84, 0, 0]) + len(eps).to_bytes(4) + eps
+    (tmp_path / "b.jpg").write_bytes(iptc)
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("was run"))
-    with pytest.raises(UnreadableImage, match=r"a\.eps: EPS is a program"):
-        read_image(tmp_path / "a.eps")
+    for name in ("a.eps", "b.jpg"):
+        with pytest.raises(UnreadableImage, match=f"{name}: not an image, or of a format such as"):
+            read_image(tmp_path / name)
+    assert {"JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"} <= set(images.safe_formats())
 
 
 def test_files_folders_and_globs_are_found_without_duplicates(tmp_path):

@@ -46,6 +46,10 @@ SAVE = "+callbacks.x._target_=lightning.pytorch.callbacks.ModelCheckpoint"
             "trainer.check_val_every_n_epoch=2: must be 1 with callbacks.stop",
         ),
         (["+callbacks.best.dirpath=5"], "callbacks.best.dirpath=5: must be text"),
+        *(
+            ([f"callbacks.best.filename='{name}'"], "must have metrics alone in braces")
+            for name in ("x{val/loss].a[b}", "{epoch!r}", "{epoch:{step}}", "{", "a}")
+        ),
         (["+callbacks.x=5"], "callbacks.x=5: must be a group"),
         (
             [
