@@ -36,7 +36,7 @@ Group = dict[str, Any]
 class Config(BaseModel, extra="allow", strict=True):
     """The groups of a run's settings that are read from its result."""
 
-    data: Group = {}
+    data: Group
     callbacks: Group | None = None
 
 
@@ -49,7 +49,7 @@ class Unfinished(BaseModel, extra="allow", strict=True):
 
     status: Literal["running", "ok", "failed", "interrupted", "pruned"]
     overrides: list[str]
-    config: Config = Config()  # all settings, which the run resumes with
+    config: Config = Config(data={})  # all settings, which the run resumes with
     settings: Group = {}  # flat, those that runs are compared by
     epochs: int = 0
     checkpoint: str | None = None  # the file that the figures belong to, relative to the folder
@@ -153,6 +153,9 @@ def recorded_settings(result: dict[str, Any], folder: Path) -> dict[str, Any]:
     if settings_digest(result.get("config", {})) != result.get("config_digest"):
         reason = "its settings were changed or are corrupted; the run cannot resume"
         raise UserError(f"{folder / RESULT_FILE}: {reason}")
+    for group in ("model", "optimizer", "scheduler", "trainer"):
+        if not isinstance(result["config"].get(group), dict):
+            raise UserError(f"{folder / RESULT_FILE}: its settings lack {group}; it cannot resume")
     return resolve_again(upgrade_config(result["config"]))
 
 

@@ -54,6 +54,7 @@ def test_names_stay_different_when_shortened():
     assert names[:2] == ["$x^$", "$$"]
 
 
+@pytest.mark.slow
 def test_classes_with_any_name_are_trained_reported_and_evaluated(
     settings, tmp_path, caplog, capsys, recwarn
 ):

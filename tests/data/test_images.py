@@ -179,6 +179,7 @@ def test_reading_ahead_keeps_the_order_and_continues_after_a_bad_file(tmp_path):
     assert values == [0, 1, 2, None, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_large_deep_and_transparent_images_take_little_memory(tmp_path):
     if not Path("/proc/self/status").exists():
         pytest.skip("only Linux reports the peak memory")

@@ -59,7 +59,7 @@ RECIPES = {
     "bf16": ("trainer.precision=bf16-mixed",),
     "double": ("trainer.precision=64-true",),
 }
-SHORT = ("max_steps, saves at epoch ends", "ema", "early stopping", "scheduled accumulation")
+SHORT = ("ema", "scheduled accumulation")
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from cifar10.inference.report import draw_report
 from cifar10.runs.result import write_result
 
 
+@pytest.mark.slow
 def test_a_report_is_drawn_anew_with_the_same_content(trained, tmp_path):
     folder = shutil.copytree(trained, tmp_path / "run")
     before = {path.name: path.read_bytes() for path in (folder / "figures").iterdir()}

@@ -71,6 +71,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_it_trains_and_predicts_in_the_folder_of_its_file(folder, cifar):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     words = ["--config-dir", "my configs", "data=sample", "model=mine", "trainer.max_epochs=1"]

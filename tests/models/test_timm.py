@@ -67,6 +67,7 @@ def test_a_missing_timm_is_reported_with_how_to_install_it(settings, monkeypatch
         build(settings, "model.name=resnet18")
 
 
+@pytest.mark.slow
 def test_initial_weights_are_loaded_at_the_start_only(settings, tmp_path, monkeypatch):
     import timm
     from safetensors.torch import save_file

@@ -142,7 +142,7 @@ def test_the_latest_teacher_is_one_run_for_all_jobs_also_of_a_continued_sweep(
     tmp_path, monkeypatch
 ):
     def finish(folder, **config):
-        result = {"status": "interrupted", "overrides": [], "config": config}
+        result = {"status": "interrupted", "overrides": [], "config": {"data": {}} | config}
         (tmp_path / folder).mkdir(parents=True)
         write_result(tmp_path / folder, result)
 

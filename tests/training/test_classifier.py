@@ -68,6 +68,7 @@ def test_validation_with_an_uneven_last_batch_equals_one_pass(settings, classifi
     assert measured["val/top1"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
 
 
+@pytest.mark.slow
 def test_a_new_process_loads_a_checkpoint_from_its_path_alone(trained, sample):
     code = (
         "import json, sys, torch\n"
