@@ -17,6 +17,7 @@ def fast(monkeypatch):
 
 
 @pytest.mark.parametrize("form,name", [("onnx", "net.onnx"), ("torch", "net.pt2")])
+@pytest.mark.slow
 def test_an_exported_file_agrees_with_pytorch_and_names_its_classes(form, name, cifar, trained):
     if form == "onnx":
         onnxruntime = pytest.importorskip("onnxruntime")
