@@ -46,14 +46,14 @@ def guard_hydra() -> None:
 def load_checked(self: ConfigLoaderImpl, default: Any, repo: Any) -> ConfigResult:
     """Load a YAML file, which may not set what Hydra builds, runs and loads unless it is ours."""
     result = load(self, default, repo)
-    ours = result.path == f"file://{CONFIGS}" and default.config_path == "train"
-    if ours or not result.path.startswith("file:") or "hydra" in trusted_modules():
+    scheme, _, folder = result.path.partition("://")
+    ours = Path(folder).resolve() == CONFIGS
+    if scheme != "file" or (ours and default.config_path == "train"):
         return result  # `pkg:` and `structured:` are installed
-    written: Any = OmegaConf.to_container(result.config)
-    for key, _ in leaves(written, ""):
+    for key, _ in leaves(OmegaConf.to_container(result.config), ""):
         named = key.removeprefix(".")
-        is_dir = named == "sweep.dir" and result.path != f"file://{CONFIGS}"  # may have pickles
-        if named.partition(".")[0] == "hydra" or is_dir:
+        # Submitit would load pickles that lie in the folder of a sweep.
+        if named.partition(".")[0] == "hydra" or (named == "sweep.dir" and not ours):
             refuse(f"{default.config_path}.yaml: {named}")
     return result
 

@@ -52,8 +52,8 @@ def evaluate_model(
         out = path / f"evaluation-{split}"
         if not path.is_dir():
             out = path.with_name(f"evaluation-{path.stem}-{split}")
-    if out.is_symlink():  # in a run of a stranger, to files of the user
-        raise SettingError(f"{out}: is a symbolic link; choose another folder with --out")
+        if out.is_symlink():  # in a run of a stranger, to files of the user
+            raise SettingError(f"{out}: is a symbolic link; name a folder with --out")
     out.mkdir(parents=True, exist_ok=True)  # fail before the work if it cannot be written
     module, batches = open_split(settings, split, digest)
     indices = module.test_indices if split == "test" else module.val_indices

@@ -56,6 +56,8 @@ def write_report(
     failure, which is only logged: a finished run is not lost for a figure.
     """
     try:
+        if (folder / FIGURES).is_symlink():  # in a run of a stranger, to files of the user
+            raise UserError(f"{folder / FIGURES} is a symbolic link, which is not followed")
         images = save_figures(run_figures(classifier, data, result, logits), folder / FIGURES)
         with atomic_write(folder / PAGE) as file:
             file.write(render_page(result, command, images).encode(errors="backslashreplace"))
@@ -117,8 +119,6 @@ def prediction_figures(
 
 def save_figures(drawn: Mapping[str, Figure], folder: Path) -> dict[str, bytes]:
     """Save figures as PNG files; returns their bytes."""
-    if folder.is_symlink():
-        raise UserError(f"{folder}: is a symbolic link, which is not followed")
     folder.mkdir(parents=True, exist_ok=True)
     images = {}
     for name, figure in drawn.items():

@@ -133,8 +133,8 @@ def test_no_image_starts_ghostscript(tmp_path, monkeypatch):
     halves().save(tmp_path / "a.eps")
     eps = (tmp_path / "a.eps").read_bytes()
     # An IPTC file: a record of the image's size, then its content, here of EPS.
-    iptc = bytes([0x1C, 3, 60, 0, 2, 1, 1, 0x1C, 3, 120, 0, 1, 0, 0x1C, 3, 20, 0, 2, 0, 90])
-    iptc += bytes([0x1C, 3, 30, 0, 2, 0, 60, 0x1C, 8, 10, 0x84, 0, 0]) + len(eps).to_bytes(4) + eps
+    iptc = bytes([0x1C, 3, 60, 0, 2, 1, 0, 0x1C, 3, 120, 0, 1, 5, 0x1C, 3, 20, 0, 2, 0, 90])
+    iptc += bytes([0x1C, 3, 30, 0, 2, 0, 60, 0x1C, 8, 10, 0x84, 0]) + len(eps).to_bytes(4) + eps
     (tmp_path / "b.jpg").write_bytes(iptc)
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("was run"))
     for name in ("a.eps", "b.jpg"):

@@ -101,6 +101,19 @@ def test_a_checkpoint_without_its_result_has_no_val_scores(cifar, trained, tmp_p
     assert not list(tmp_path.glob("evaluation*"))
 
 
+def test_a_link_in_a_run_is_not_written_through(cifar, trained, tmp_path):
+    copy, victim = shutil.copytree(trained, tmp_path / "copy"), tmp_path / "victim"
+    victim.mkdir()
+    for name in ("evaluation-test", "figures"):
+        shutil.rmtree(copy / name, ignore_errors=True)
+        (copy / name).symlink_to(victim)
+    code, _, err = cifar("evaluate", copy)
+    assert (code, "evaluation-test: is a symbolic link; name a folder" in err) == (2, True), err
+    code, _, err = cifar("report", copy)
+    assert (code, "the report could not be drawn" in err) == (2, True), err
+    assert [*victim.iterdir()] == []
+
+
 def test_a_network_that_outputs_nan_is_an_error(cifar, broken_run):
     code, _, err = cifar("evaluate", broken_run)
     assert (code, err) == (
