@@ -103,7 +103,7 @@ def report(
         claims: see `claim`.
         more: further entries of the record.
     """
-    from cifar10.runs.result import environment
+    from cifar10.runs.environment import environment
 
     rows = [
         {

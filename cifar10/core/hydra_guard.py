@@ -21,15 +21,19 @@ from cifar10.core.settings import CONFIGS
 KINDS: dict[str, type] = {"callbacks": Callback, "launcher": Launcher, "sweeper": Sweeper}
 # The classes that Hydra builds: its own, this project's, those of the extras. Each in full: Hydra
 # would also find what their modules import, such as `hydra.experimental.callbacks.pickle.loads`.
-PLUGINS = (
-    "cifar10.launch.StartHook",
-    "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
-    "hydra.experimental.callbacks.LogJobReturnCallback",
-    "hydra_plugins.cifar10_sweeper.Cifar10Sweeper",
-    "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
-    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
-    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
-)
+PLUGINS: dict[str, tuple[str, ...]] = {
+    "callbacks": (
+        "cifar10.launch.StartHook",
+        "hydra.experimental.callbacks.LogJobReturnCallback",
+    ),
+    "launcher": (
+        "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+        "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
+        "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
+        "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
+    ),
+    "sweeper": ("hydra_plugins.cifar10_sweeper.Cifar10Sweeper",),
+}
 CHOICES = (None, "basic", "cifar10", "default")  # files of the groups hydra/… in configs/train.yaml
 
 compose, load = ConfigLoaderImpl.load_configuration, ConfigLoaderImpl._load_single_config
@@ -97,8 +101,10 @@ def check_hydra(config: DictConfig) -> None:
     for group, kind in KINDS.items():
         node = config.hydra.get(group)
         written = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+        if group != "callbacks" and not (isinstance(written, dict) and "_target_" in written):
+            raise SettingError(f"hydra.{group}={written}: must name a class under _target_")
         for key, value in leaves(written, f"hydra.{group}"):
-            if key.endswith("._target_") and value not in PLUGINS:
+            if key.endswith("._target_") and value not in PLUGINS[group]:
                 import_class(value, key.removesuffix("._target_"), kind)
     if config.hydra.job.env_copy:
         reason = "would write the values to .hydra/hydra.yaml; remove it, jobs have them anyway"

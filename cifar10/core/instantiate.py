@@ -8,9 +8,11 @@ import contextlib
 import importlib
 import inspect
 import os
+import re
 import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +21,7 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import ErrorDetails
 
 from cifar10.core.errors import SettingError, UserError, one_line, unknown_setting
-from cifar10.core.secrets import as_plain
+from cifar10.core.secrets import as_plain, map_text
 
 T = TypeVar("T")
 
@@ -85,12 +87,24 @@ def instantiate(spec: Mapping[str, Any], where: str, kind: type[T], **given: Any
         raise SettingError(f"{where}={spec!r}: must be a group of settings with a _target_")
     cls = import_class(spec.get("_target_"), where, kind)
     arguments = as_plain({key: value for key, value in spec.items() if key != "_target_"})
+    if not is_user_code(cls.__module__):
+        map_text({**arguments, **given}, partial(refuse_chain, where=where))
     try:
         return call_checked(cls, arguments, f"{where}.", **given)
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # range checks of torch, anything in user code
         raise SettingError(f"{where}: {one_line(error)}") from error
+
+
+def refuse_chain(text: str, where: str) -> str:
+    """Raise a SettingError for an address like `reference::FILE`, whose file can run code.
+
+    Lightning opens any text that is a folder or file with fsspec, which knows such addresses.
+    """
+    if "::" in re.sub(r"//\[[\da-fA-F:.]+\]", "//", text):  # but not in the address of a machine
+        raise SettingError(f"{where}: {text}: addresses with :: are not allowed; name a folder")
+    return text
 
 
 def call_checked(

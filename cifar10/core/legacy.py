@@ -1,7 +1,7 @@
 """Settings recorded by version 0.1 in current form; current ones pass unchanged."""
 
 import itertools
-import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,11 +41,17 @@ def upgrade_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Upgrade a result's flat settings, whose lists are text; a removed one stays if in use."""
     new = dict(settings)
     for key, neutral in NEUTRAL.items():
-        if set(json.loads(new.get(key, "[]"))) <= {neutral}:
+        if set(numbers(new.get(key))) <= {neutral}:
             new.pop(key, None)
     if str(new.get("data.sizes")).startswith("["):
-        new["data.sizes"] = str(sizes_by_epoch(json.loads(new["data.sizes"])))
+        new["data.sizes"] = str(sizes_by_epoch(numbers(new["data.sizes"])))
     return new
+
+
+def numbers(text: Any) -> list[float]:
+    """The numbers in the text of a list; it may come from a stranger."""
+    found = re.findall(r"\d{1,9}(?:\.\d+)?", str(text))
+    return [float(number) if "." in number else int(number) for number in found]
 
 
 def upgrade_hyperparameters(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,7 +70,7 @@ def rename_targets(value: Any) -> Any:
     return MOVED.get(value, value) if isinstance(value, str) else value
 
 
-def sizes_by_epoch(sizes: Sequence[int] | None) -> dict[int, int] | None:
+def sizes_by_epoch(sizes: Sequence[float] | None) -> dict[int, float] | None:
     """Image sizes as {first epoch: pixels}, from one size per epoch."""
     pairs = enumerate(itertools.pairwise((32, *(sizes or ()))), start=1)
     return {epoch: side for epoch, (before, side) in pairs if side != before} or None

@@ -16,8 +16,13 @@ from cifar10.core.errors import SettingError
 PUBLIC = ("data.dir", "trainer.devices", "trainer.num_nodes")  # paths and numbers of machines
 SAVED = ("model", "optimizer", "scheduler", "data")  # groups that a trained model is rebuilt from
 SHORTEST = 6  # characters of a variable's value that messages hide
-# User name and password of a URL; a password may contain any character but a space.
-USER = re.compile(r"(?<=://)(?:[^/@:\s]*:(?!\d+/)[^@\s]*|[^/@\s]+)(?:@[^/@\s]*)*(?=@)")
+# User name and password of a URL; a password may contain any character but a space. HOST:80/ is no
+# user where the scheme is http or https, which write a slash in a password as %2F.
+USER = re.compile(
+    r"(?<=://)(?!(?<=http://|ttps://)[^/@:\s]*:\d+/)"
+    r"(?:[^/@:\s]*:[^@\s]*|[^/@\s]+)(?:@[^/@\s]*)*(?=@)",
+    re.ASCII,
+)
 MASKED = "://***@"
 
 hidden: dict[str, str] = {}  # value of an environment variable: text that replaces it
@@ -81,7 +86,7 @@ def as_plain(value: Any) -> Any:
 
 def map_text(value: Any, function: Callable[[str], str]) -> Any:
     if isinstance(value, dict):
-        return {key: map_text(item, function) for key, item in value.items()}
+        return {map_text(k, function): map_text(item, function) for k, item in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(map_text(item, function) for item in value)
     return function(value) if isinstance(value, str) else value

@@ -5,15 +5,19 @@ import hashlib
 import json
 import logging
 import math
-import platform
 import shlex
-import subprocess
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from cifar10.core.errors import UserError, one_line
 from cifar10.core.files import atomic_write
@@ -21,30 +25,56 @@ from cifar10.core.legacy import upgrade_config
 from cifar10.core.secrets import as_typed, hide, resolve_again
 from cifar10.core.settings import json_keys, restore_keys
 
-if TYPE_CHECKING:
-    import torch
-
 log = logging.getLogger(__name__)
 
 RESULT_FILE = "result.json"
-PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core")
 
-Figures = dict[str, float | None]
 Group = dict[str, Any]
 
 
-class Config(BaseModel, extra="allow", strict=True):
-    """The groups of a run's settings that are read from its result."""
+def check_accuracies(figures: dict[str, float | None]) -> dict[str, float | None]:
+    for key, value in figures.items():
+        if key.startswith("top") and value is not None and not 0 <= value <= 1:
+            raise ValueError(f"{key} is {value}, not between 0 and 1")
+    return figures
 
+
+Figures = Annotated[dict[str, float | None], AfterValidator(check_accuracies)]
+
+
+class Part(BaseModel, extra="allow", strict=True, allow_inf_nan=False):
+    """A part of result.json, which may contain more fields than those that are read."""
+
+
+class Config(Part):
     data: Group
     callbacks: Group | None = None
 
 
-class Resumption(BaseModel, extra="allow", strict=True):
+class Data(Part):
+    """Numbers of images: of each split, and of those that the figures are of."""
+
+    train: NonNegativeInt
+    val: NonNegativeInt
+    test: PositiveInt
+    validated: PositiveInt | None = None
+    tested: PositiveInt | None = None
+    digest: str | None = None
+
+
+class Precision(Part):
+    value: str
+
+
+class Versions(Part):
+    torch: str
+
+
+class Resumption(Part):
     overrides: list[str]
 
 
-class Unfinished(BaseModel, extra="allow", strict=True):
+class Unfinished(Part):
     """The fields that other parts rely on; `Finished` says which are there in the end."""
 
     status: Literal["running", "ok", "failed", "interrupted", "pruned"]
@@ -60,8 +90,8 @@ class Unfinished(BaseModel, extra="allow", strict=True):
     history: list[Group] = []
     resumed: list[Resumption] = []
     digests: dict[str, str] = {}  # of the user's own modules and of a teacher's weights
-    data: Group = {}
-    precision: Group = {}
+    data: Group | Data = {}
+    precision: Group | Precision = {}
     val: Figures = {}
     test: Figures = {}
     test_views: Figures = {}
@@ -72,10 +102,17 @@ class Finished(Unfinished):
     settings: Group
     epochs: int
     seconds: dict[str, float]
+    data: Data
     test: Figures
     device: str
-    precision: Group
-    versions: dict[str, str]
+    precision: Precision
+    versions: Versions
+
+    @model_validator(mode="after")
+    def has_images(self) -> "Finished":
+        if self.val and not (self.data.validated or self.data.val):
+            raise ValueError("val: figures of no images")
+        return self
 
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:
@@ -138,8 +175,15 @@ def read_result(path: Path) -> dict[str, Any]:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "content"
-        raise UserError(f"{path}: not a result.json: {where}: {first['msg']}") from error
+        reason = f"{where}: {first['msg'].removeprefix('Value error, ')}"
+        raise UserError(f"{path}: not a result.json: {reason}") from error
     return result
+
+
+def image_count(data: Mapping[str, Any], split: str) -> int:
+    """The number of images that a split's figures are of; early results only have its size."""
+    used, all_images = ("validated", "val") if split == "val" else ("tested", "test")
+    return int(data.get(used) or data[all_images])
 
 
 def settings_digest(config: dict[str, Any]) -> str:
@@ -179,49 +223,3 @@ def recipe_overrides(part: Mapping[str, Any]) -> list[str]:
     """The overrides of a run or a resumption, without those of seed, folder and sweep."""
     own = ("seed=", "resume=", "hydra.", "hydra/", "sweep.", "sweep=")
     return [word for word in part["overrides"] if not word.lstrip("+~").startswith(own)]
-
-
-def cpu_name() -> str:
-    import torch
-
-    return torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or "unknown"
-
-
-def device_name(device: "torch.device", count: int = 1) -> str:
-    """Devices as people call them: `8 x NVIDIA A100`, `AMD EPYC, 2 threads`, `mps`."""
-    import torch
-
-    name = str(device)
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    if device.type == "cpu":
-        threads = torch.get_num_threads()
-        name = f"{cpu_name()}, {threads} {'thread' if threads == 1 else 'threads'}"
-    return f"{count} x {name}" if count > 1 else name
-
-
-def git_state() -> dict[str, Any]:
-    """The commit of this code, and whether it has no changes; None where git is missing."""
-    command = ["git", "-C", str(Path(__file__).parent), "status", "--porcelain=v2", "--branch"]
-    try:
-        run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return {"commit": None, "clean": None}
-    commit, *lines = run.stdout.splitlines()
-    clean = all(line.startswith("# ") for line in lines)
-    return {"commit": commit.removeprefix("# branch.oid "), "clean": clean}
-
-
-def environment() -> dict[str, Any]:
-    """Code, versions and hardware that a result comes from, as plain values."""
-    import torch
-
-    return git_state() | {
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
-        "hardware": {
-            "cpu": cpu_name(),
-            "threads": torch.get_num_threads(),
-            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-            "system": platform.platform(terse=True),
-        },
-    }

@@ -115,6 +115,8 @@ def require_recordable(value: Any, where: str = "") -> None:
     nested = value.items() if isinstance(value, dict) else enumerate(value)
     for key, item in nested:
         name = f"{where}.{key}".lstrip(".")
+        if MASKED in str(key):
+            raise SettingError(f"{name}: the password was not recorded; type it again")
         if isinstance(item, dict | list):
             require_recordable(item, name)
         elif isinstance(item, float) and not math.isfinite(item):

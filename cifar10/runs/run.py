@@ -19,11 +19,10 @@ from cifar10.runs.changes import duration
 from cifar10.runs.checkpoint import chosen_checkpoint, step_of
 from cifar10.runs.components import Components, Group, build_components, hyperparameters
 from cifar10.runs.console import announce
+from cifar10.runs.environment import device_name, environment
 from cifar10.runs.last_checkpoint import LastCheckpoint
 from cifar10.runs.result import (
     RESULT_FILE,
-    device_name,
-    environment,
     settings_digest,
     write_final_result,
     write_result,

@@ -2,15 +2,14 @@
 
 import math
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
 from cifar10.core.display import as_text, printable
 from cifar10.core.errors import SettingError
-from cifar10.runs.result import RESULT_FILE, read_result
+from cifar10.runs.result import RESULT_FILE, image_count, read_result
 from cifar10.sweeps.grouping import Run, describe_hardware, differing_settings
 from cifar10.training.metrics import wilson_interval
 
@@ -58,7 +57,7 @@ def compare(paths: Sequence[Path]) -> str:
 def figure_cells(runs: Sequence[Run], split: str, key: str) -> list[str]:
     """A figure of each run, an accuracy with its interval; of two runs their difference."""
     values = [run[split][key] for run in runs]
-    if key == "loss":
+    if not key.startswith("top"):
         change = f"{values[1] - values[0]:+.4f}"
         return [*(f"{value:.4f}" for value in values), *([change] if len(runs) == 2 else [])]
     counts = [image_count(run["data"], split) for run in runs]
@@ -69,9 +68,3 @@ def figure_cells(runs: Sequence[Run], split: str, key: str) -> list[str]:
         margin = 1.96 * math.sqrt(variance)
         cells.append(f"{values[1] - values[0]:+.2%} ± {margin:.2%}")
     return cells
-
-
-def image_count(data: Mapping[str, Any], split: str) -> int:
-    """The number of images that a split's figures are of; early results only have its size."""
-    used, all_images = ("validated", "val") if split == "val" else ("tested", "test")
-    return int(data.get(used, data[all_images]))

@@ -37,7 +37,8 @@ class Group:
     runs: list[Run]
 
     def values(self, split: str, metric: str) -> list[float]:
-        return [run[split][metric] for run in self.runs if metric in run.get(split, {})]
+        values = (run.get(split, {}).get(metric) for run in self.runs)
+        return [value for value in values if value is not None]
 
     def mean(self, split: str, metric: str) -> float:
         return statistics.mean(self.values(split, metric) or [float("nan")])

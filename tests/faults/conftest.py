@@ -59,7 +59,7 @@ def pytest_sessionfinish(session, exitstatus) -> None:
     ran = {item.path for item in session.items}
     whole = ran.issuperset(Path(__file__).parent.glob("test_*.py"))
     if whole and tried and session.config.getoption("--faults") == "long":
-        from cifar10.runs.result import environment
+        from cifar10.runs.environment import environment
 
         record = {"seed": session.config.getoption("--fault-seed"), "tried": tried}
         rows = json.loads(RECORD.read_text()) if RECORD.exists() else []

@@ -48,7 +48,14 @@ CALLBACKS = {
     ]
     for name in SHIPPED
 }
-CHEAP = ["data=sample", "trainer.max_epochs=2", "data.batch_size=100", "report=false", "threads=1"]
+CHEAP = [
+    "data=sample",
+    "trainer.max_epochs=2",
+    "data.batch_size=100",
+    "report=false",
+    "threads=1",
+    "+trainer.limit_train_batches=3",
+]
 
 
 @pytest.fixture(autouse=True)

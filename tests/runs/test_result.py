@@ -15,6 +15,7 @@ FINISHED = {
     "overrides": ["optimizer=sgd", "seed=0"],
     "seed": 0,
     "epochs": 4,
+    "data": {"train": 45000, "val": 5000, "test": 10000},
     "precision": {"value": "32-true"},
     "versions": {"torch": "2.14.1"},
     "device": "A CPU, 2 threads",

@@ -22,6 +22,7 @@ def write(folder, name, seed, lr, loss, status="ok", **more):
         "epochs": 1,
         "seconds": {"training": 1.0},
         "device": "x",
+        "data": {"train": 2, "val": 2, "test": 2},
         "precision": {"value": "32-true"},
         "versions": {"torch": "2"},
         "val": {"loss": loss, "top1": 0.5},
