@@ -14,7 +14,7 @@ from typer.exceptions import TyperException
 
 from cifar10.core.errors import UserError
 from cifar10.core.ranks import require_ranks
-from cifar10.core.secrets import SafeFormatter, safe
+from cifar10.core.secrets import SafeFormatter, print_safe, safe
 from cifar10.core.settings import compose_settings, expand_user
 from cifar10.runs.signals import Interrupted, signals
 
@@ -89,8 +89,7 @@ def evaluate(
     from cifar10.inference import evaluate
 
     scores, folder = evaluate.evaluate_model(model, split, views, out and expand_user(out))
-    print(evaluate.format_scores(scores))
-    print(f"\nsaved to {folder}")
+    print_safe(f"{evaluate.format_scores(scores)}\n\nsaved to {folder}")
 
 
 @app.command()
@@ -101,7 +100,7 @@ def report(
     from cifar10.inference.report import draw_report
     from cifar10.runs.run_dir import LATEST, latest_run
 
-    print(draw_report(latest_run() if run == LATEST else expand_user(run)))
+    print_safe(str(draw_report(latest_run() if run == LATEST else expand_user(run))))
 
 
 @app.command()
@@ -119,7 +118,7 @@ def export(
     from cifar10.inference import export
 
     for name, value in export.export_model(model, to, out and expand_user(out)).items():
-        print(f"{name:<18} {value}")
+        print_safe(f"{name:<18} {value}")
 
 
 @app.command()
@@ -201,13 +200,13 @@ def verify() -> None:
     if read_prepared(path := prepared_file(), CIFAR10) is None:
         fault = "corrupted" if path.exists() else "not found"
         raise UserError(f"{path}: {fault}; prepare the data with `cifar10 data fetch`")
-    print(f"{path}: all six batches have their published SHA-256")
+    print_safe(f"{path}: all six batches have their published SHA-256")
 
 
 @data.command()
 def where() -> None:
     """Print the path of the prepared data."""
-    print(prepared_file())
+    print_safe(str(prepared_file()))
 
 
 def prepared_file() -> Path:

@@ -25,7 +25,7 @@ from cifar10.core.errors import SettingError, one_line
 from cifar10.core.hydra_errors import refuse_options, report_errors
 from cifar10.core.hydra_guard import guard_hydra
 from cifar10.core.ranks import launched_rank, require_ranks
-from cifar10.core.secrets import safe
+from cifar10.core.secrets import print_safe
 from cifar10.core.settings import adapt_words, as_words, quote_override, referred, to_plain
 from cifar10.core.streams import guard_output
 from cifar10.runs.signals import Interrupted, preemption_signals, requeue, signals
@@ -146,14 +146,14 @@ def run_single(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str,
     prepared = StartHook.prepared or prepare(cfg, folder, overrides)
     StartHook.prepared = None
     if prepared.finished and prepared.earlier:
-        print(f"{folder}: {already_finished(prepared.earlier)}")
+        print_safe(f"{folder}: {already_finished(prepared.earlier)}")
         if is_first_process():
             finish_report(prepared.settings, prepared.earlier, folder)
         return prepared.earlier
     profiler = getattr(prepared.components.trainer, "profiler")  # noqa: B009 - unknown to mypy
     result, page = train_and_report(prepared, folder, overrides, STARTED)
     if is_first_process():
-        print(f"\n{summary(result, folder, page, profile_files(profiler))}", flush=True)
+        print_safe(f"\n{summary(result, folder, page, profile_files(profiler))}")
     return result
 
 
@@ -174,12 +174,12 @@ def run_job(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str, An
             raise SettingError(f"trainer.devices={devices}: {reason}")
         prepared = prepare(cfg, folder, overrides)
         if prepared.finished and prepared.earlier:
-            print(f"{name}: already finished, skipped", flush=True)
+            print_safe(f"{name}: already finished, skipped")
             return prepared.earlier
         result, _ = train_and_report(prepared, folder, overrides, started)
     except Exception as error:
         signals.raise_again()
-        print(f"{name}: failed: {safe(one_line(error))}", flush=True)
+        print_safe(f"{name}: failed: {one_line(error)}")
         log.debug("failed", exc_info=True)  # the traceback goes to train.log only
         record_failure(folder, overrides, error)  # for the sweep's summary
         raise error.with_traceback(None) from None  # frames would keep the run's data alive

@@ -47,6 +47,10 @@ def safe(text: str) -> str:
     return printable_lines(hide(text))
 
 
+def print_safe(text: str) -> None:
+    print(safe(text), flush=True)
+
+
 def read_variable(name: str, *default: Any) -> Any:
     """OmegaConf's `${oc.env:NAME,DEFAULT}`; notes that it was used."""
     if name in os.environ:
