@@ -1,17 +1,18 @@
 """Every YAML file composes and builds; wrong settings are rejected before anything is written."""
 
-import inspect
 from importlib import import_module
 from pathlib import Path
 
 import pytest
-import yaml
 from omegaconf import OmegaConf
 
 from cifar10.core.errors import SettingError
 from cifar10.core.instantiate import signature_parameters
 from cifar10.core.settings import CONFIGS
+from cifar10.data.module import CIFAR10DataModule
+from cifar10.models import NETWORKS
 from cifar10.runs.components import build_components
+from cifar10.training.classifier import Classifier
 
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 NAMES = [file.relative_to(CONFIGS).with_suffix("").as_posix() for file in FILES]
@@ -42,20 +43,46 @@ def test_every_file_composes_and_builds(name, settings, tmp_path, photos):
             assert type(built).__name__ == own["_target_"].rpartition(".")[2]
 
 
-@pytest.mark.parametrize("file", FILES, ids=NAMES)
-def test_a_value_that_yaml_sets_has_no_second_default_in_python(file):
-    def specifications(node):
-        if isinstance(node, dict):
-            if str(node.get("_target_", "")).startswith("cifar10."):
-                yield node
-            for child in node.values():
-                yield from specifications(child)
+def specifications(node):
+    """The groups with a `_target_` of this project within nested settings."""
+    if isinstance(node, dict):
+        if str(node.get("_target_", "")).startswith("cifar10."):
+            yield node
+        for child in node.values():
+            yield from specifications(child)
 
-    for spec in specifications(yaml.safe_load(file.read_text())):
+
+@pytest.mark.parametrize("file", FILES, ids=NAMES)
+def test_constructors_have_the_defaults_of_the_yaml_files(file):
+    content = OmegaConf.to_container(OmegaConf.load(file))  # PyYAML takes 2e-3 for text
+    if file.name == "_base.yaml":
+        content = {"_target_": "cifar10.data.module.InMemoryDataModule"} | content
+    for spec in specifications(content):
         module, _, name = spec["_target_"].rpartition(".")
         named, _ = signature_parameters(getattr(import_module(module), name))
         for key in spec.keys() - {"_target_", "defaults"}:
-            assert named[key].default is inspect.Parameter.empty, key
+            if "${" not in str(spec[key]) and spec[key] != "???":
+                default = named[key].default
+                default = list(default) if isinstance(default, tuple) else default
+                assert (default or None) == (spec[key] or None), key
+
+
+def test_what_the_yaml_files_choose_is_the_default_in_python(settings):
+    composed, classifier = settings(), Classifier()
+    hparams = classifier.hparams
+    for group in ("model", "optimizer", "scheduler"):
+        assert hparams[group]["_target_"] == composed[group]["_target_"]
+    for key in ("label_smoothing", "test_views"):
+        assert hparams[key] == composed[key]
+    data = composed["data"]
+    assert (CIFAR10DataModule().dir, CIFAR10DataModule().seed) == (Path(data["dir"]), data["seed"])
+    sample = settings("data=sample")["data"]
+    for key in ("batch_size", "val_size"):
+        assert getattr(CIFAR10DataModule("sample"), key) == sample[key]
+    names = {file.stem for file in (CONFIGS / "model").glob("*.yaml")}
+    assert names - set(NETWORKS) == {"timm"}  # which also needs the name of a network
+    for name in NETWORKS:
+        assert settings(f"model={name}")["model"]["_target_"] == NETWORKS[name]
 
 
 def test_the_original_recipe_has_the_original_settings(settings, tmp_path):
@@ -119,7 +146,6 @@ WRONG = {
     "model._target_=os.system": "model._target_=os.system: only classes from ",
     "model._target_=cifar10.models.convnet.Nothing": "model._target_=cifar10.models.convnet.Noth",
     "model._target_=torch.optim.SGD": "model._target_=torch.optim.SGD: is not a Module",
-    "~model.dropout": "model.dropout: missing; ConvNet needs it",
     "~optimizer": "optimizer: missing",
     "callbacks.best=3": "callbacks.best=3: must be a group of settings",
     "data.val_seed=100000000000000000000": "data.val_seed=100000000000000000000: must be below 42",

@@ -64,6 +64,7 @@ REQUIREMENTS = {
     "string_type": "be text",
     "none_required": "be null",
     "list_type": "be a list",
+    "tuple_type": "be a list",
     "dict_type": "be a group of settings, as in '{{KEY: VALUE}}'",
     "literal_error": "be {expected}",
     "too_short": "have at least {min_length} values",
@@ -217,8 +218,12 @@ def check_types(function: Callable, arguments: Mapping[str, Any], prefix: str) -
                 checked[key] = to_tuples(checked[key])
                 try:
                     adapter.validate_python(checked[key], strict=True)
-                except ValidationError:
-                    needed = requirement(error.errors())
+                except ValidationError as second:
+                    details = [*error.errors(), *second.errors()]
+                    if isinstance(arguments[key], list):  # it fits as a list or as a tuple
+                        whole = ("list_type", "tuple_type")
+                        details = [d for d in details if d["loc"] or d["type"] not in whole]
+                    needed = requirement(details)
                     raise SettingError(f"{prefix}{key}={arguments[key]!r}: {needed}") from error
     return checked
 

@@ -51,6 +51,11 @@ def expand_user(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises then
 
 
+def default_folder() -> str:
+    """The folder of prepared data, as configs/data/cifar10.yaml has it."""
+    return os.environ.get("CIFAR10_DATA_DIR", str(ROOT / "data"))
+
+
 def to_plain(cfg: DictConfig) -> dict[str, Any]:
     """A run's settings as plain values, without those of Hydra, the sweep and resuming."""
     names = [str(key) for key in cfg if key not in ("hydra", "resume", "sweep")]

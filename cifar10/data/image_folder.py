@@ -13,7 +13,7 @@ from cifar10.core.errors import SettingError, UserError
 from cifar10.core.settings import expand_user
 from cifar10.data.image_cache import content_digest, load_images
 from cifar10.data.images import find_images, read_ahead
-from cifar10.data.module import Count, Fraction, InMemoryDataModule, hold_out, to_count
+from cifar10.data.module import BatchSize, Count, Fraction, InMemoryDataModule, hold_out, to_count
 from cifar10.data.prepare import Dataset
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class FolderDataModule(InMemoryDataModule):
 
     `dir` has a folder for each class, or `train/` with these and optionally `val/` and `test/` with
     the same ones. Without these, `val_size` and `test_size` images are held out of train.
-    `InMemoryDataModule` has the `common` arguments.
+    `InMemoryDataModule` has the `common` arguments and those without a description here.
 
     Raises:
         SettingError: fewer than two classes, a class without images, or classes that differ
@@ -39,7 +39,13 @@ class FolderDataModule(InMemoryDataModule):
     name = "folder"
 
     def __init__(
-        self, dir: str, test_size: Count | Fraction, unreadable: Unreadable, **common: Any
+        self,
+        dir: str,
+        test_size: Count | Fraction = 0.1,
+        unreadable: Unreadable = "refuse",
+        batch_size: BatchSize = 50,
+        val_size: Count | Fraction = 0.1,
+        **common: Any,
     ):
         if not dir:
             raise SettingError("data.dir='': must name a folder")
@@ -51,7 +57,7 @@ class FolderDataModule(InMemoryDataModule):
             limits = f"must be 1 to {train - 1} images, for {self.root} has no test folder"
             raise SettingError(f"data.test_size={test_size}: {limits}")
         self.total = train - self.test_size
-        super().__init__(**common | ({"val_size": 0} if val else {}))
+        super().__init__(batch_size, val_size=0 if val else val_size, **common)
         self.has_validation |= val > 0
 
     def read_dataset(self) -> Dataset:

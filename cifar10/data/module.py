@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from cifar10.core.errors import SettingError, one_line
 from cifar10.core.instantiate import instantiate
-from cifar10.core.settings import expand_user
+from cifar10.core.settings import default_folder, expand_user
 from cifar10.data import CLASSES, IMAGE_SIZE, MEAN, STD, prepare, sample
 from cifar10.data.augment import Augment, pack, unpack
 from cifar10.data.checksums import CIFAR10
+from cifar10.data.download import SOURCES
 from cifar10.data.loader import Loader, transform_each
 
 # Numbers of training images, so that settings are checked before any download.
@@ -26,6 +27,7 @@ TRAIN_SIZES = {"cifar10": 50_000, "sample": sample.TRAIN * 10}
 Name = Literal["cifar10", "sample"]
 Fraction = Annotated[float, Gt(0), Lt(1)]
 Count = Annotated[int, Ge(0)]
+BatchSize = Annotated[int, Ge(1)]
 Seed = Annotated[int, Interval(ge=0, lt=2**32)]
 # In JSON, the keys of a dictionary are text.
 to_int = BeforeValidator(lambda key: int(key) if str(key).isdecimal() else key)
@@ -60,18 +62,18 @@ class InMemoryDataModule(L.LightningDataModule, ABC):
 
     def __init__(
         self,
-        batch_size: Annotated[int, Ge(1)],
-        validation: Literal["held-out", "test"],
-        val_size: Count | Fraction,
-        val_seed: Seed,
-        flip: Literal["random", "alternating", "none"],
-        shift: Annotated[int, Interval(ge=0, lt=IMAGE_SIZE)],
-        cutout: Annotated[int, Interval(ge=0, le=IMAGE_SIZE)],
-        brightness: Annotated[float, Interval(ge=0, le=1)],
-        contrast: Annotated[float, Interval(ge=0, le=1)],
-        sizes: dict[Epoch, Side] | None,
-        transform: list[dict[str, Any]] | None,
-        seed: Seed,
+        batch_size: BatchSize = 250,
+        validation: Literal["held-out", "test"] = "held-out",
+        val_size: Count | Fraction = 5000,
+        val_seed: Seed = 0,
+        flip: Literal["random", "alternating", "none"] = "alternating",
+        shift: Annotated[int, Interval(ge=0, lt=IMAGE_SIZE)] = 2,
+        cutout: Annotated[int, Interval(ge=0, le=IMAGE_SIZE)] = 0,
+        brightness: Annotated[float, Interval(ge=0, le=1)] = 0.0,
+        contrast: Annotated[float, Interval(ge=0, le=1)] = 0.0,
+        sizes: dict[Epoch, Side] | None = None,
+        transform: list[dict[str, Any]] | None = None,
+        seed: Seed = 0,
     ):
         super().__init__()
         held_out = to_count(val_size, self.total) if validation == "held-out" else 0
@@ -136,6 +138,8 @@ class InMemoryDataModule(L.LightningDataModule, ABC):
     def test_dataloader(self) -> Loader:
         return self.loader(self.test_indices)
 
+    predict_dataloader = test_dataloader
+
     def loader(self, indices: Tensor, **training: Any) -> Loader:
         """Load some images; `training` holds the training arguments of `Loader`."""
         if self.trainer is not None:
@@ -152,13 +156,28 @@ class InMemoryDataModule(L.LightningDataModule, ABC):
 class CIFAR10DataModule(InMemoryDataModule):
     """CIFAR-10 with its five training batches merged, or the bundled `sample` of 1,500 images.
 
-    `configs/data/cifar10.yaml` documents the settings; `InMemoryDataModule` has the `common` ones.
+    Args:
+        name: `cifar10` or `sample`, whose batches have 50 images by default, 200 held out.
+        dir: folder of the prepared data; by default `CIFAR10_DATA_DIR`, or `data/` of the project.
+        sources: download URLs, tried in order; see docs/data.md.
+        download: whether to use the network if the data is not on disk.
+        common: the arguments of `InMemoryDataModule`.
     """
 
-    def __init__(self, name: Name, dir: str, sources: list[str], download: bool, **common: Any):
+    def __init__(
+        self,
+        name: Name = "cifar10",
+        dir: str | None = None,
+        sources: tuple[str, ...] = SOURCES,
+        download: bool = True,
+        **common: Any,
+    ):
+        dir = default_folder() if dir is None else dir
         if not dir:
             raise SettingError("data.dir='': must name a folder (is CIFAR10_DATA_DIR empty?)")
         self.name, self.total = name, TRAIN_SIZES[name]
+        if name == "sample":
+            common = {"batch_size": 50, "val_size": 200} | common
         self.digest = sample.SHA256 if name == "sample" else CIFAR10.digest
         super().__init__(**common)
         self.dir, self.download = expand_user(dir), download

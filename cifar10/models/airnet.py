@@ -64,9 +64,9 @@ class AirNet(nn.Module):
 
     def __init__(
         self,
-        widths: Annotated[list[Width], Len(3, 3)],
-        activation: Literal["gelu", "silu"],
-        norm_momentum: Annotated[float, Interval(ge=0, le=1)],
+        widths: Annotated[tuple[Width, ...], Len(3, 3)] = (64, 256, 256),
+        activation: Literal["gelu", "silu"] = "gelu",
+        norm_momentum: Annotated[float, Interval(ge=0, le=1)] = 0.4,
         num_classes: int = 10,
     ):
         super().__init__()

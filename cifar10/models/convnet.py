@@ -14,7 +14,9 @@ class ConvNet(nn.Module):
     whole channels after the second max-pool; the original used 0.5.
     """
 
-    def __init__(self, dropout: Annotated[float, Interval(ge=0, le=1)], num_classes: int = 10):
+    def __init__(
+        self, dropout: Annotated[float, Interval(ge=0, le=1)] = 0.1, num_classes: int = 10
+    ):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 8, 3, padding=1)
         self.conv2 = nn.Conv2d(8, 32, 3, padding=1)

@@ -45,8 +45,9 @@ class FromTimm(nn.Module):
         ValueError: timm is not installed, has no such network or takes no such option.
     """
 
-    def __init__(self, name: str, options: dict[str, Any], num_classes: int = 10):
+    def __init__(self, name: str, options: dict[str, Any] | None = None, num_classes: int = 10):
         super().__init__()
+        options = options or {}
         try:
             import timm
         except ImportError as error:

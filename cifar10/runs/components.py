@@ -116,7 +116,8 @@ def build(
     data_module = instantiate(data, "data", InMemoryDataModule)
     L.seed_everything(seed, verbose=False)
     classes = list(data_module.classes)
-    classifier = Classifier(model, optimizer, scheduler, label_smoothing, test_views, classes)
+    recipe = (model, optimizer, scheduler, label_smoothing, test_views)
+    classifier = Classifier(*recipe, classes=classes)
     if teacher is not None:
         add_teacher(classifier, teacher, teacher_weight)
     classifier.build_optimizer(total_steps=1)  # finds wrong settings before data is downloaded

@@ -70,7 +70,7 @@ class LastCheckpoint(ModelCheckpoint):
         every_n_steps: optimizer steps between two saves within an epoch; None for none.
     """
 
-    def __init__(self, dirpath: str, every_n_steps: Annotated[int, Ge(1)] | None):
+    def __init__(self, dirpath: str, every_n_steps: Annotated[int, Ge(1)] | None = None):
         super().__init__(
             dirpath, Path(LAST).stem, save_on_train_epoch_end=True, enable_version_counter=False
         )

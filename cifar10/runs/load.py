@@ -16,22 +16,24 @@ from cifar10.runs.checkpoint import foreign_start, read_checkpoint
 from cifar10.runs.result import RESULT_FILE, read_result
 from cifar10.runs.run_dir import LATEST, latest_run
 from cifar10.training.classifier import Classifier
-from cifar10.training.hardware import choose_layout, choose_precision, device_type
+from cifar10.training.hardware import choose_device, choose_layout, choose_precision
 
 log = logging.getLogger(__name__)
 
 
-def load(model: str | Path, device: str = "auto") -> Classifier:
+def load(model: str | Path, device: str | torch.device = "auto") -> Classifier:
     """Load a trained classifier, ready to predict.
 
     Args:
         model: a pretrained model's name, a run folder (its best checkpoint), a checkpoint file, or
             `latest` for the newest run in `outputs/`.
-        device: `auto`, `cpu`, `cuda` or `mps`.
+        device: `auto`, or a device of torch: `cpu`, `cuda`, `cuda:1`, `mps`.
 
     Raises:
-        UserError: the model does not exist, is corrupted, or was not written by this project.
+        UserError: the model does not exist, is corrupted, or was not written by this project; this
+            machine has no such device.
     """
+    place = choose_device(device)
     model = latest_run() if model == LATEST else model
     if zoo.is_pretrained(model):
         source = str(model)
@@ -48,10 +50,9 @@ def load(model: str | Path, device: str = "auto") -> Classifier:
     except (UserError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise SettingError(f"{source}: cannot rebuild the network: {reason}") from error
-    kind = device_type(device)
-    layout = choose_layout(kind, choose_precision("auto", kind).value).value
+    layout = choose_layout(place.type, choose_precision("auto", place.type).value).value
     classifier.set_memory_format(channels_last=layout == "channels last")
-    return classifier.to(kind).eval()
+    return classifier.to(place).eval()
 
 
 def started_beside(model: str | Path) -> str | None:

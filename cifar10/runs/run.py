@@ -189,8 +189,6 @@ def train(
     last = next((c for c in trainer.callbacks if isinstance(c, LastCheckpoint)), None)
     if trainer.is_global_zero:
         announce(result, record.folder)
-    if checkpoint is None:
-        model.load_initial_weights()
 
     def saved() -> dict[str, Any]:
         """The epochs that count: those that can be resumed from."""

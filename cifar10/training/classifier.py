@@ -1,25 +1,37 @@
 """The LightningModule: normalisation, network, loss, metrics."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from cifar10.core.errors import SettingError, UserError, one_line
-from cifar10.core.instantiate import instantiate
+from cifar10.core.errors import SettingError, UserError
 from cifar10.data import CLASSES, MEAN, STD
+from cifar10.data.inputs import to_batch
+from cifar10.data.module import InMemoryDataModule
 from cifar10.training.hardware import autocast
 from cifar10.training.metrics import metrics
-from cifar10.training.muon import Fraction, parameter_groups
+from cifar10.training.muon import Fraction
 from cifar10.training.network_check import check_network
+from cifar10.training.normalisation import normalise
+from cifar10.training.recipe import (
+    MUON,
+    TRIANGLE,
+    Specification,
+    build_network,
+    build_optimizer,
+    build_scheduler,
+    first_images,
+    load_initial_weights,
+    specification,
+    total_steps,
+)
 from cifar10.training.tta import six_view_tta
 
 
@@ -30,18 +42,25 @@ class NonFiniteError(UserError):
 class Classifier(L.LightningModule):
     """A network with its normalisation, loss, metrics and optimizer.
 
-    The arguments are plain values, saved in checkpoints: loading one runs no stored code.
+    Batches are images, uint8 (n, 3, 32, 32), and labels, int64 (n,), of any data module or loader.
 
     Args:
-        model: specification (see `cifar10.core.instantiate`) of a network from float
-            (N, 3, 32, 32) to logits (N, classes); it may take `num_classes`, and have the methods
-            `load_initial_weights()` and `init_from_images(images)`, called in this order before
-            training, the second with normalised training images.
-        optimizer: specification of a torch optimizer of `parameter_groups(network)`.
-        scheduler: specification of a learning-rate schedule, stepped after every batch.
+        network: from float (N, 3, 32, 32) to logits (N, classes): a module, the name of one
+            (`convnet`, `airnet`, `resnet18`) or a specification (see `cifar10.core.instantiate`).
+            It may take `num_classes`, and have the methods `load_initial_weights()` and
+            `init_from_images(images)`, called in this order before training, the second with
+            normalised training images. A module is not saved in checkpoints: give one of the same
+            class to `load_from_checkpoint(PATH, network=...)`.
+        optimizer: specification of a torch optimizer, or a function that returns it, such as
+            `functools.partial(torch.optim.SGD, lr=0.1)`; gets `parameter_groups(network)`.
+        scheduler: specification of a learning-rate schedule, stepped after every batch, or a
+            function that returns it for the optimizer.
         label_smoothing: of the training loss; val and test losses have none.
         test_views: also log the test set's 6-view TTA as `test_views/`, at six times the cost.
         classes: class names in the order of the labels.
+        mean, std: of R, G and B in [0, 1], to normalise with; by default those of the data module,
+            or of CIFAR-10.
+        model: a network's specification, under the name that checkpoints have for it.
 
     Raises:
         SettingError: a specification or the network does not fit.
@@ -52,20 +71,27 @@ class Classifier(L.LightningModule):
 
     def __init__(
         self,
-        model: dict[str, Any],
-        optimizer: dict[str, Any],
-        scheduler: dict[str, Any],
-        label_smoothing: Fraction,
-        test_views: bool,
+        network: nn.Module | str | Specification | None = None,
+        optimizer: Specification | Callable[..., Optimizer] = MUON,
+        scheduler: Specification | Callable[..., LRScheduler] = TRIANGLE,
+        label_smoothing: Fraction = 0.1,
+        test_views: bool = False,
         classes: Sequence[str] = CLASSES,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        model: Specification | None = None,
     ):
         super().__init__()
-        self.save_hyperparameters(logger=False)
+        network = network or model or "convnet"
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        model, optimizer, scheduler = map(specification, (network, optimizer, scheduler))
+        self.save_hyperparameters(ignore=("network", "mean", "std"), logger=False)
         self.classes = tuple(classes)
-        self.network = instantiate(model, "model", nn.Module, num_classes=len(classes))
+        self.network = build_network(network, len(classes))
         check_network(self.network, len(classes))
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1))
+        self.fixed_mean = mean is not None
+        self.register_buffer("mean", torch.tensor(mean or MEAN).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std or STD).view(3, 1, 1))
         self.set_memory_format(channels_last=False)
         tops, count = (1, 3, 5), len(classes)
         self.train_metrics = metrics("train/", (1,), count)
@@ -77,56 +103,42 @@ class Classifier(L.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits, float (N, classes), of images, uint8 (N, 3, 32, 32)."""
+        if images.dtype != torch.uint8:
+            reason = "must be uint8, 0 to 255, such as torchvision's PILToTensor() returns"
+            raise UserError(f"images: {images.dtype}: {reason}")
         return self.network(self.normalise(images))
 
-    @torch.inference_mode()
-    def predict(self, images: Tensor, batch_size: int = 500) -> Tensor:
-        """Return single-view probabilities, float (N, classes), of images, uint8 (N, 3, 32, 32)."""
+    def predict(self, images: Any, batch_size: int = 500) -> Tensor:
+        """Return single-view probabilities, float (N, classes), of images as for `to_batch`."""
+        images, was_training = to_batch(images), self.training
         self.eval()
-        with autocast(self.device.type):
+        with torch.inference_mode(), autocast(self.device.type):
             logits = [self(batch.to(self.device)) for batch in images.split(batch_size)]
-        probabilities = torch.cat(logits).float().softmax(1).cpu()
+            probabilities = torch.cat(logits).float().softmax(1).cpu()
+        self.train(was_training)
         if not probabilities.isfinite().all():
             raise NonFiniteError("the network outputs NaN or infinity; its weights are corrupted")
-        return probabilities
+        return probabilities.clone()  # an ordinary tensor, which can be changed in place
 
     def normalise(self, images: Tensor) -> Tensor:
         """Scale bytes to floats of mean 0 and standard deviation 1 over the training set."""
-        scale, shift = 1 / (255 * self.std), -self.mean / self.std
-        x = images.to(scale.dtype, memory_format=self.memory_format, copy=True)
-        if self.memory_format == torch.contiguous_format:
-            return torch.addcmul(shift, x, scale, out=x)
-        rows = x.permute(0, 2, 3, 1).flatten(2)  # (N, H, 3 * W): loops over 3 channels are slow
-        scale, shift = (value.view(3).repeat(images.size(-1)) for value in (scale, shift))
-        torch.addcmul(shift, rows, scale, out=rows)  # rows is a view of x
-        return x
+        return normalise(images, self.mean, self.std, self.memory_format)
 
     def setup(self, stage: str) -> None:
-        # Lightning loads a checkpoint after this hook, which then replaces these values.
-        if stage != "fit":
+        trainer: Any = self.trainer
+        if stage != "fit" or trainer.ckpt_path is not None:  # which holds all that is set here
             return
-        data = self.trainer.datamodule  # type: ignore[attr-defined]  # Trainer.fit sets it
-        for buffer, values in zip((self.mean, self.std), data.normalisation(), strict=True):
-            buffer.copy_(torch.tensor(values).view(3, 1, 1))
+        load_initial_weights(self.network)
+        if isinstance(data := trainer.datamodule, InMemoryDataModule) and not self.fixed_mean:
+            for buffer, values in zip((self.mean, self.std), data.normalisation(), strict=True):
+                buffer.copy_(torch.tensor(values).view(3, 1, 1))
         if init := getattr(self.network, "init_from_images", None):
-            init(self.normalise(data.images(data.train_indices[:5000])))
+            init(self.normalise(first_images(trainer)))
 
     def on_train_start(self) -> None:
         if added := self.state_dict().keys() - self.weight_names:
             reason = "to the model, so its checkpoints could not be loaded; keep it in the callback"
             raise SettingError(f"callbacks: one of them adds the weight {min(added)} {reason}")
-
-    def load_initial_weights(self) -> None:
-        """Have the network load pretrained weights, before a training starts from them.
-
-        Never called when a checkpoint is loaded, which holds all weights.
-        """
-        if load := getattr(self.network, "load_initial_weights", None):
-            try:
-                load()
-            except (OSError, RuntimeError, ValueError) as error:  # no network, another shape
-                reason = f"model: cannot load initial weights: {one_line(error)}"
-                raise SettingError(reason) from error
 
     def set_memory_format(self, channels_last: bool) -> None:
         """Choose the memory layout of weights and images; values do not change."""
@@ -191,6 +203,11 @@ class Classifier(L.LightningModule):
         if trainer.is_last_batch or trainer.should_stop or trainer.global_step == trainer.max_steps:
             self.log_dict(self.train_metrics, on_step=False, on_epoch=True)
 
+    def predict_step(self, batch: Any, index: int) -> Tensor:
+        """Return probabilities, float (n, classes), of images with or without labels."""
+        images = batch[0] if isinstance(batch, list | tuple) else batch
+        return self(images).float().softmax(1)
+
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         images, labels = batch
         self.val_metrics.update(self(images), labels)
@@ -226,20 +243,5 @@ class Classifier(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def build_optimizer(self, total_steps: int) -> tuple[Optimizer, LRScheduler]:
-        spec, groups = self.hparams["optimizer"], parameter_groups(self.network)
-        optimizer = instantiate(spec, "optimizer", Optimizer, params=groups)
-        steps = dict(optimizer=optimizer, total_steps=total_steps)
-        scheduler = instantiate(self.hparams["scheduler"], "scheduler", LRScheduler, **steps)
-        return optimizer, scheduler
-
-
-def total_steps(trainer: L.Trainer) -> int:
-    """The optimizer steps of a training; gradients may accumulate differently in each epoch."""
-    steps = int(trainer.estimated_stepping_batches)  # as if they did as in the first epoch
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Trainer sets it
-        if isinstance(callback, GradientAccumulationScheduler):
-            batches, epochs = trainer.num_training_batches, range(trainer.max_epochs or 0)
-            counts = map(callback.get_accumulate_grad_batches, epochs)
-            steps = sum(math.ceil(batches / count) for count in counts)
-            return min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
-    return steps
+        optimizer = build_optimizer(self.make_optimizer, self.network)
+        return optimizer, build_scheduler(self.make_scheduler, optimizer, total_steps)

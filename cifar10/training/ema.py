@@ -23,7 +23,11 @@ class EMA(Callback):
         start: optimizer steps during which the average equals the weights.
     """
 
-    def __init__(self, decay: Annotated[float, Interval(ge=0, lt=1)], start: Annotated[int, Ge(0)]):
+    def __init__(
+        self,
+        decay: Annotated[float, Interval(ge=0, lt=1)] = 0.98,
+        start: Annotated[int, Ge(0)] = 0,
+    ):
         self.decay, self.start = decay, start
         self.step = 0  # at which the average was last updated
         self.average: dict[str, Tensor] = {}  # the trained weights while `swapped`

@@ -82,6 +82,24 @@ def device_type(accelerator: str) -> str:
     return "cpu"
 
 
+def choose_device(name: str | torch.device) -> torch.device:
+    """A device by its name in torch, such as `cuda:1`, or `auto` for the fastest.
+
+    Raises:
+        SettingError: this machine has no such device.
+    """
+    if name == "auto":
+        return torch.device(device_type("auto"))
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise SettingError(f"device={name}: must be auto, cpu, cuda, cuda:N or mps") from error
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": torch.backends.mps.is_available()}
+    if (device.index or 0) >= counts.get(device.type, 0):
+        raise SettingError(f"device={name}: this machine has no such device")
+    return device
+
+
 def choose_precision(precision: str | int, device: str) -> Choice:
     """Check a value of Lightning's `precision`, or replace `auto` by the fastest for a device."""
     name = str(precision)

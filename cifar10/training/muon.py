@@ -13,7 +13,7 @@ Fraction = Annotated[float, Interval(ge=0, le=1)]
 Rate = Annotated[float, Interval(ge=0, lt=math.inf)]
 Steps = Annotated[int, Interval(ge=1, le=100)]
 Momentum = Annotated[float, Interval(ge=0, lt=1)]
-Betas = Annotated[list[Momentum], Len(2, 2)]
+Betas = Annotated[tuple[Momentum, ...], Len(2, 2)]
 Group = dict[str, Any]
 Groups = Iterable[Group]
 
@@ -83,11 +83,11 @@ class OrthogonalMomentum(Optimizer):
     def __init__(
         self,
         params: Groups,
-        lr: Rate,
-        momentum: Fraction,
-        ns_steps: Steps,
-        norm_every: Annotated[int, Ge(0)],
-        weight_decay: Rate,
+        lr: Rate = 0.07,
+        momentum: Fraction = 0.6,
+        ns_steps: Steps = 3,
+        norm_every: Annotated[int, Ge(0)] = 1,
+        weight_decay: Rate = 0.0,
     ):
         hidden = dict(lr=lr, momentum=momentum, ns_steps=ns_steps, norm_every=norm_every)
         hidden |= dict(weight_decay=weight_decay)
@@ -124,7 +124,12 @@ class Muon(OrthogonalMomentum):
     """Muon for hidden weights, AdamW for everything else."""
 
     def __init__(
-        self, params: Groups, adam_lr: Rate, adam_betas: Betas, adam_weight_decay: Rate, **hidden
+        self,
+        params: Groups,
+        adam_lr: Rate = 2e-3,
+        adam_betas: Betas = (0.9, 0.999),
+        adam_weight_decay: Rate = 0.01,
+        **hidden,
     ):
         adam = dict(lr=adam_lr, betas=list(adam_betas), weight_decay=adam_weight_decay)
         super().__init__(add_settings(params, head=adam, bias=adam, whiten=adam), **hidden)
@@ -153,17 +158,19 @@ class MuonSGD(OrthogonalMomentum):
     def __init__(
         self,
         params: Groups,
-        head_lr: Rate,
-        bias_lr: Rate,
-        sgd_momentum: Momentum,
-        sgd_weight_decay: Fraction,
-        whiten_until: Fraction,
+        lr: Rate = 0.24,
+        head_lr: Rate = 1340,
+        bias_lr: Rate = 106,
+        sgd_momentum: Momentum = 0.85,
+        sgd_weight_decay: Fraction = 4e-3,
+        whiten_until: Fraction = 0.375,
         **hidden,
     ):
         head = dict(lr=head_lr, momentum=sgd_momentum, decay=sgd_weight_decay / (head_lr or 1))
         bias = dict(lr=bias_lr, momentum=sgd_momentum, decay=sgd_weight_decay / (bias_lr or 1))
         whiten = bias | dict(until=whiten_until)
-        super().__init__(add_settings(params, head=head, bias=bias, whiten=whiten), **hidden)
+        params = add_settings(params, head=head, bias=bias, whiten=whiten)
+        super().__init__(params, lr=lr, **hidden)
 
     def update_other(self, p: Tensor, grad: Tensor, state: Group, group: Group) -> None:
         # DDP expects the same gradients in every step.

@@ -10,6 +10,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from cifar10.training.muon import Fraction, Group
 
+Steps = Annotated[int, Ge(1)]
+
 
 def group_schedules(
     optimizer: Optimizer, total_steps: int, factor: Callable[[int], float]
@@ -28,7 +30,7 @@ def group_schedules(
 class Triangle(LambdaLR):
     """Linear warm-up over a fraction of the steps, then linear decay to zero after the last."""
 
-    def __init__(self, optimizer: Optimizer, total_steps: Annotated[int, Ge(1)], warmup: Fraction):
+    def __init__(self, optimizer: Optimizer, total_steps: Steps, warmup: Fraction = 0.2):
         peak = warmup * total_steps
 
         def factor(step: int) -> float:
@@ -42,7 +44,7 @@ class Triangle(LambdaLR):
 class Cosine(LambdaLR):
     """Linear warm-up, then cosine decay to zero (https://arxiv.org/abs/1608.03983, no restarts)."""
 
-    def __init__(self, optimizer: Optimizer, total_steps: Annotated[int, Ge(1)], warmup: Fraction):
+    def __init__(self, optimizer: Optimizer, total_steps: Steps, warmup: Fraction = 0.05):
         peak = warmup * total_steps
 
         def factor(step: int) -> float:
@@ -57,5 +59,5 @@ class Cosine(LambdaLR):
 class Constant(LambdaLR):
     """A constant learning rate."""
 
-    def __init__(self, optimizer: Optimizer, total_steps: Annotated[int, Ge(1)]):
+    def __init__(self, optimizer: Optimizer, total_steps: Steps):
         super().__init__(optimizer, group_schedules(optimizer, total_steps, lambda step: 1.0))

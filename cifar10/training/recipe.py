@@ -1,0 +1,95 @@
+"""A classifier's network, optimizer and schedule, from specifications, names or objects."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from cifar10.core.errors import SettingError, one_line
+from cifar10.core.instantiate import instantiate
+from cifar10.data.module import InMemoryDataModule
+from cifar10.models import NETWORKS
+from cifar10.training.muon import parameter_groups
+
+Specification = dict[str, Any]
+MUON: Specification = {"_target_": "cifar10.training.muon.Muon"}
+TRIANGLE: Specification = {"_target_": "cifar10.training.schedules.Triangle"}
+OBJECT = "_object_"  # in place of `_target_` for what was given as an object
+
+
+def specification(given: Any) -> Specification:
+    """What a checkpoint holds of a network, optimizer or schedule: a module is only named."""
+    if isinstance(given, str):
+        return {"_target_": NETWORKS.get(given, given)}
+    return given if isinstance(given, dict) else {OBJECT: type(given).__qualname__}
+
+
+def build_network(given: nn.Module | str | Specification, classes: int) -> nn.Module:
+    if isinstance(given, nn.Module):
+        return given
+    if isinstance(given, str) and given not in NETWORKS and "." not in given:
+        raise SettingError(f"network={given}: unknown; choose from {', '.join(NETWORKS)}")
+    spec = specification(given)
+    if name := spec.get(OBJECT):
+        advice = f"give one with load_from_checkpoint(PATH, network={name}(...))"
+        raise SettingError(f"model: was given as an object of the class {name}; {advice}")
+    return instantiate(spec, "model", nn.Module, num_classes=classes)
+
+
+def build_optimizer(
+    make: Specification | Callable[..., Optimizer], network: nn.Module
+) -> Optimizer:
+    groups = parameter_groups(network)
+    if isinstance(make, dict):
+        return instantiate(make, "optimizer", Optimizer, params=groups)
+    return make(groups)
+
+
+def build_scheduler(
+    make: Specification | Callable[..., LRScheduler], optimizer: Optimizer, total_steps: int
+) -> LRScheduler:
+    if isinstance(make, dict):
+        given = dict(optimizer=optimizer, total_steps=total_steps)
+        return instantiate(make, "scheduler", LRScheduler, **given)
+    return make(optimizer)
+
+
+def load_initial_weights(network: nn.Module) -> None:
+    """Have a network load pretrained weights, to start a training from them."""
+    if load := getattr(network, "load_initial_weights", None):
+        try:
+            load()
+        except (OSError, RuntimeError, ValueError) as error:  # no internet, another shape
+            reason = f"model: cannot load initial weights: {one_line(error)}"
+            raise SettingError(reason) from error
+
+
+def first_images(trainer: Any, count: int = 5000) -> Tensor:
+    """The first training images of a trainer, uint8 (N, 3, 32, 32), for a network's start."""
+    if isinstance(data := trainer.datamodule, InMemoryDataModule):
+        return data.images(data.train_indices[:count])
+    trainer.fit_loop.setup_data()
+    images: list[Tensor] = []
+    for batch in trainer.train_dataloader:
+        images.append(batch[0])
+        if sum(map(len, images)) >= count:
+            break
+    return torch.cat(images)[:count]
+
+
+def total_steps(trainer: L.Trainer) -> int:
+    """The optimizer steps of a training; gradients may accumulate differently in each epoch."""
+    steps = int(trainer.estimated_stepping_batches)  # as if they did as in the first epoch
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Trainer sets it
+        if isinstance(callback, GradientAccumulationScheduler):
+            batches, epochs = trainer.num_training_batches, range(trainer.max_epochs or 0)
+            counts = map(callback.get_accumulate_grad_batches, epochs)
+            steps = sum(math.ceil(batches / count) for count in counts)
+            return min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
+    return steps

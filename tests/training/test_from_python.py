@@ -1,0 +1,121 @@
+"""Classifier and data module without Hydra: with Lightning's Trainer, any network, any loader."""
+
+import functools
+
+import lightning as L
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from cifar10 import CIFAR10DataModule, Classifier, ConvNet
+from cifar10.core.errors import SettingError, UserError
+from cifar10.data import MEAN
+from tests.network import Small
+
+SGD = functools.partial(torch.optim.SGD, lr=0.1)
+HALVING = functools.partial(torch.optim.lr_scheduler.StepLR, step_size=2, gamma=0.5)
+NETWORKS = {
+    "by default": Classifier,
+    "by name": lambda: Classifier("airnet"),
+    "by class name": lambda: Classifier("cifar10.models.convnet.ConvNet"),
+    "own": lambda: Classifier(Small()),
+    "an object, functions": lambda: Classifier(ConvNet(dropout=0.2), SGD, HALVING),
+    "a specification": lambda: Classifier({"_target_": "tests.network.Small", "dropout": 0.1}),
+    "an optimizer's specification": lambda: Classifier(
+        Small(), {"_target_": "torch.optim.AdamW", "lr": 1e-3}
+    ),
+}
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    def build(**settings):
+        limits = {f"limit_{name}_batches": 2 for name in ("train", "val", "test", "predict")}
+        quiet = dict(enable_progress_bar=False, enable_model_summary=False, logger=False)
+        common = dict(max_epochs=1, default_root_dir=tmp_path, accelerator="cpu")
+        return L.Trainer(**common | limits | quiet | settings)
+
+    return build
+
+
+@pytest.fixture
+def loader():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    return DataLoader(TensorDataset(images, torch.arange(40) % 10), batch_size=20)
+
+
+# Of Lightning, about few steps and a second training in one folder.
+EXPECTED = (
+    "ignore:.*does not have many workers",
+    "ignore:The number of training batches",
+    "ignore:Checkpoint directory",
+    "ignore:You defined a .validation_step. but have no",
+)
+
+
+@pytest.mark.filterwarnings(*EXPECTED)
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("own_loader", [False, True])
+def test_any_network_trains_with_any_data_and_is_loaded(name, own_loader, trainer, loader):
+    classifier, fit = NETWORKS[name](), trainer()
+    data = {} if own_loader else {"datamodule": CIFAR10DataModule("sample")}
+    if own_loader:
+        fit.fit(classifier, loader, loader)
+        probabilities = fit.predict(classifier, loader)
+    else:
+        fit.fit(classifier, **data)
+        probabilities = fit.predict(classifier, **data)
+    assert probabilities[0].shape == (20 if own_loader else 50, 10)
+    torch.testing.assert_close(probabilities[0].sum(1), torch.ones(len(probabilities[0])))
+    path = fit.checkpoint_callback.best_model_path
+    given = {}
+    if "_object_" in classifier.hparams["model"]:
+        with pytest.raises(SettingError, match=r"load_from_checkpoint\(PATH, network="):
+            Classifier.load_from_checkpoint(path)
+        given = {"network": type(classifier.network)()}
+    loaded = Classifier.load_from_checkpoint(path, **given)
+    for key, value in classifier.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], value), key
+    if not own_loader:  # it resumes, and nothing that a start sets is set again
+        trainer(max_epochs=2).fit(NETWORKS[name](), **data, ckpt_path=path)
+
+
+@pytest.mark.filterwarnings(*EXPECTED)
+def test_a_network_starts_from_the_first_images_of_a_loader(trainer, loader):
+    classifier = Classifier("airnet", mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+    seen = []
+    classifier.network.init_from_images = seen.append
+    trainer().fit(classifier, loader)
+    images = torch.cat([images for images, _ in loader])
+    torch.testing.assert_close(seen[0], (images / 255 - 0.5) / 0.2, rtol=1e-4, atol=1e-5)
+
+
+def test_the_constants_are_those_of_cifar10_unless_given(loader):
+    assert torch.equal(Classifier(Small()).mean.flatten(), torch.tensor(MEAN))
+    given = Classifier(Small(), mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0))
+    data = CIFAR10DataModule("sample")
+    quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    L.Trainer(max_steps=0, enable_model_summary=False, **quiet).fit(given, data)
+    assert given.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ("airnett", "unknown; choose from convnet, airnet"),
+        (torch.nn.Flatten(), r"must return one logit per class"),
+        ("os.system", "CIFAR10_TRUST"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_refused(network, message):
+    with pytest.raises(SettingError, match=message):
+        Classifier(network)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.int8, torch.bool])
+def test_batches_of_another_type_are_refused(dtype):
+    """Floats in [0, 1], as `ToTensor` makes them, would be taken for almost black images."""
+    images = torch.zeros(2, 3, 32, 32, dtype=dtype)
+    with pytest.raises(UserError, match=r"must be uint8, 0 to 255"):
+        Classifier(Small())(images)
