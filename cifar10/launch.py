@@ -61,7 +61,7 @@ class Prepared:
 
 def prepare(cfg: DictConfig, folder: Path, overrides: list[str]) -> Prepared:
     """Check a run's settings and build its objects."""
-    from cifar10.runs.checkpoint import refuse_existing
+    from cifar10.runs.checkpoint import LAST, PREVIOUS, refuse_existing
     from cifar10.runs.components import build_components
     from cifar10.runs.resume import resolve_settings
 
@@ -71,7 +71,8 @@ def prepare(cfg: DictConfig, folder: Path, overrides: list[str]) -> Prepared:
 
         callbacks = [TrialReporter(cfg.sweep)]
     settings, earlier, finished = resolve_settings(to_plain(cfg), cfg.resume, folder, overrides)
-    components = build_components(settings, folder, callbacks)
+    is_start = earlier is None or not any((folder / name).exists() for name in (LAST, PREVIOUS))
+    components = build_components(settings, folder, callbacks, is_start)
     if earlier is None:
         refuse_existing(components.trainer)
     return Prepared(settings, earlier, finished, components)
@@ -195,16 +196,15 @@ def train_and_report(
     from cifar10.runs.result import repeat_command
     from cifar10.runs.run import run
 
-    parts = prepared.components
+    parts, trainer = prepared.components, prepared.components.trainer
     result = run(prepared.settings, folder, overrides, started, prepared.earlier, parts)
-    wanted = prepared.settings["report"] and result["status"] == "ok"
-    if not wanted or not parts.trainer.is_global_zero:
+    if not (prepared.settings["report"] and result["status"] == "ok" and trainer.is_global_zero):
         return result, None
     log.info("drawing the report …")
     command = repeat_command(result, str(folder), with_seed=True)
     classifier, data, logits = parts.classifier, parts.data, parts.test_logits.batches
-    loggers, step = parts.trainer.loggers, parts.trainer.global_step
-    return result, write_report(folder, result, command, classifier, data, logits, loggers, step)
+    written = (folder, result, command, classifier, data, logits)
+    return result, write_report(*written, trainer.loggers, trainer.global_step)
 
 
 def end_interrupted(stop: Interrupted, folder: Path) -> None:

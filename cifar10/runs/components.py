@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import lightning as L
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from pydantic import StringConstraints
@@ -36,7 +36,9 @@ from cifar10.runs.identity import weights_digest
 from cifar10.runs.last_checkpoint import LastCheckpoint, RandomStates
 from cifar10.runs.load import load
 from cifar10.runs.trainer_settings import build_profiler, check_trainer
+from cifar10.runs.weights import start_from
 from cifar10.training.classifier import Classifier
+from cifar10.training.finetune import freeze as freeze_layers
 from cifar10.training.hardware import Hardware
 from cifar10.training.muon import Fraction
 from cifar10.training.network_check import check_network, check_rebuilt
@@ -45,6 +47,7 @@ from cifar10.training.network_check import check_network, check_rebuilt
 for name in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(name).setLevel(logging.WARNING)
 
+START = "the weights at the start"  # key of a digest
 T = TypeVar("T")
 Group = dict[str, Any]
 
@@ -61,23 +64,28 @@ class Components:
     test_logits: TestLogits
     hardware: Hardware
     named: dict[str, Any]  # the objects that settings name, by dotted key
+    start: str | None  # what was taken over of other weights
     # SHA-256 of what settings only name: the user's own modules, a teacher's weights.
     digests: dict[str, str] = field(default_factory=dict)
 
 
 def build_components(
-    settings: Group, folder: Path, callbacks: Sequence[Callback] = ()
+    settings: Group, folder: Path, callbacks: Sequence[Callback] = (), is_start: bool = True
 ) -> Components:
     """Check a run's settings and build its objects.
 
-    `callbacks` are further ones, of which one that raises Pruned ends the run untested.
+    `callbacks` are further ones, of which one that raises Pruned ends the run untested. Unless
+    `is_start`, a checkpoint will replace the weights, and `weights` need not exist any more.
     """
-    given = {"hparams": hyperparameters(settings), "more_callbacks": callbacks}
+    given: Group = {"hparams": hyperparameters(settings), "more_callbacks": callbacks}
+    given["is_start"] = is_start
     components = call_checked(build, settings, "", folder=folder, **given)
     sources = source_digests(fixed_settings(settings))
     components.digests = {f"module {name}": digest for name, digest in sources.items()}
     for teacher, _ in components.classifier.teachers:
         components.digests["teacher's weights"] = weights_digest(teacher)
+    if components.start:
+        components.digests[START] = weights_digest(components.classifier)
     return components
 
 
@@ -102,6 +110,10 @@ def build(
     trainer: Group,
     logger: Group | None = None,
     callbacks: Group | None = None,
+    weights: str | None = None,
+    freeze: Sequence[str] = (),
+    head_lr_factor: Annotated[float, Gt(0)] = 1.0,
+    is_start: bool = True,
 ) -> Components:
     if deterministic:  # cuBLAS reads it when CUDA starts, which the next line may do
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -120,6 +132,9 @@ def build(
     classifier = Classifier(*recipe, classes=classes)
     if teacher is not None:
         add_teacher(classifier, teacher, teacher_weight)
+    start = start_from(classifier, weights) if weights and is_start else None
+    classifier.frozen = freeze_layers(classifier.network, freeze)
+    classifier.head_lr_factor = head_lr_factor
     classifier.build_optimizer(total_steps=1)  # finds wrong settings before data is downloaded
     check_trainer(trainer)
     check_network(classifier.network, len(classes), set(data_module.sizes.values()) - {IMAGE_SIZE})
@@ -164,9 +179,8 @@ def build(
     named |= {"data.transform": data_module.transform, "model": classifier.network}
     if hardware.compile.value != "eager":
         classifier.network.compile()  # in place: checkpoints keep their keys
-    return Components(
-        data_module, classifier, built_trainer, stopwatch, history, test_logits, hardware, named
-    )
+    objects = data_module, classifier, built_trainer, stopwatch, history, test_logits, hardware
+    return Components(*objects, named, start)
 
 
 def first_state(callback: Callback) -> dict[str, Any]:

@@ -104,6 +104,8 @@ def announce(result: dict[str, Any], folder: Path) -> None:
     sizes = ", ".join(f"{data[split]:,} {split}" for split in ("train", "val", "test"))
     log.info("data        %s: %s images", data["name"], sizes)
     log.info("network     %s, %s parameters", result["network"], f"{result['parameters']:,}")
+    if start := result.get("start"):
+        log.info("weights     %s", start)
     log.info("device      %s, %s (%s)", result["device"], precision["value"], precision["reason"])
     log.info("run folder  %s", folder)
     if data["validation"] == "test":

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from cifar10.core.errors import UserError
 
+OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 FIRST_BYTES = {
-    b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.": "a file of torch.save in its format before 1.6",
+    OLD_TORCH: "a file of torch.save in its format before 1.6",
     b"\x89HDF\r\n": "an HDF5 file, as Keras writes it",
     b"\x08": "an ONNX model",
 }

@@ -14,14 +14,24 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from cifar10.core.errors import SettingError, UserError
 from cifar10.core.instantiate import import_class, signature_parameters
+from cifar10.core.legacy import upgrade_hyperparameters
 from cifar10.core.secrets import MASKED
+from cifar10.core.settings import compose_settings
 from cifar10.runs.callback_settings import OWN_STOP
-from cifar10.runs.changes import duration, fixed_settings, keeps_stop, merge
+from cifar10.runs.changes import (
+    duration,
+    fixed_settings,
+    is_within,
+    keeps_stop,
+    merge,
+    overridden_keys,
+)
 from cifar10.runs.checkpoint import LAST, PREVIOUS, find_resumable, set_aside_corrupt_last
 from cifar10.runs.components import Components
 from cifar10.runs.identity import require_best_file, why_foreign
 from cifar10.runs.result import RESULT_FILE, read_result, recorded_settings
-from cifar10.runs.run_dir import LATEST, latest_run
+from cifar10.runs.run_dir import LATEST, NAME_MODELS, latest_run
+from cifar10.runs.weights import read_weights
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +58,11 @@ def resolve_settings(
     """
     require_recordable(settings)
     exists = os.path.lexists(folder / RESULT_FILE)
-    if settings.get("teacher") == LATEST:  # for the first of a run's processes, once
+    for key in (key for key in NAME_MODELS if settings.get(key) == LATEST):
         known = read_result(folder / RESULT_FILE).get("config", {}) if exists else {}
-        settings["teacher"] = known.get("teacher") or str(latest_run().absolute())
+        settings[key] = known.get(key) or str(latest_run().absolute())  # for all processes, once
+    if settings.get("weights") and not exists:
+        settings["model"] = model_of(settings["weights"], settings["model"], overrides)
     for spec in (settings.get("callbacks") or {}).values():
         if saves_checkpoints(spec) and isinstance(spec.get("dirpath"), str):  # typed in this folder
             path = Path(spec["dirpath"]).expanduser().absolute()
@@ -86,6 +98,15 @@ def resolve_settings(
         reason = f"the run stopped early, after epoch {earlier['epochs']} ({why})"
         raise SettingError(f"{typed}: {reason}; to continue, change or remove what stopped it")
     return settings, earlier, False
+
+
+def model_of(weights: str, model: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The settings of the network that weights are of, unless another was chosen than usual."""
+    _, arguments = read_weights(weights)
+    typed = any(is_within(key, ["model"]) for key in overridden_keys(overrides))
+    chosen = typed or model != compose_settings()["model"]
+    spec = upgrade_hyperparameters(arguments).get("model", {})
+    return model if chosen or "_target_" not in spec else spec
 
 
 def saves_checkpoints(spec: Any) -> bool:

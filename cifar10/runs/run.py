@@ -17,7 +17,7 @@ from cifar10.runs.blame import user_errors
 from cifar10.runs.callback_settings import stop_reason
 from cifar10.runs.changes import duration
 from cifar10.runs.checkpoint import chosen_checkpoint, step_of
-from cifar10.runs.components import Components, Group, build_components, hyperparameters
+from cifar10.runs.components import START, Components, Group, build_components, hyperparameters
 from cifar10.runs.console import announce
 from cifar10.runs.environment import device_name, environment
 from cifar10.runs.last_checkpoint import LastCheckpoint
@@ -147,7 +147,8 @@ def new_result(
         latest = {word.partition("=")[0].lstrip("+~"): word for words in former for word in words}
         changed = [word for word in overrides if word not in latest.values()]
         now = {"overrides": changed} | {key: result[key] for key in ("commit", "clean", "versions")}
-        kept = ("overrides", "started", "epochs", "history", "data")  # those of the last checkpoint
+        # Those of the last checkpoint; describe() replaces most digests.
+        kept = ("overrides", "started", "epochs", "history", "data", "digests", "start")
         result |= {key: earlier[key] for key in kept if key in earlier}
         result["resumed"] = [*earlier.get("resumed", []), now]
     return result
@@ -157,11 +158,13 @@ def describe(components: Components, result: dict[str, Any]) -> None:
     """Open the data; add network, hardware and data to the result."""
     trainer, network, data = components.trainer, components.classifier.network, components.data
     data.setup()
+    started = {key: value for key, value in result.get("digests", {}).items() if key == START}
+    result |= {"start": components.start} if components.start else {}
     result |= {
         "network": type(network).__name__,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "device": device_name(trainer.strategy.root_device, trainer.world_size),
-        "digests": components.digests,
+        "digests": started | components.digests,
         **{name: choice._asdict() for name, choice in components.hardware._asdict().items()},
         "data": {
             "name": data.name,

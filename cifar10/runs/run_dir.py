@@ -16,6 +16,7 @@ from cifar10.runs.result import RESULT_FILE, write_result
 
 LOCK = ".run.lock"
 LATEST = "latest"  # names the newest run, wherever a command takes a run or a model
+NAME_MODELS = ("teacher", "weights")  # settings that do
 
 
 def is_first_process() -> bool:

@@ -85,7 +85,7 @@ class ResumableSweeper(Sweeper):
         overrides = list({o.get_key_element(): o for o in parsed}.values())
         self.varied = {o.get_key_element() for o in overrides if o.is_sweep_override()}
         self.typed = {word.partition("=")[2] for o in overrides for word in listed_values(o)}
-        self.teacher: str | None = None  # the run that `latest` stands for, once it is needed
+        self.models: dict[str, str] = {}  # the runs that `latest` stands for, once needed, by key
         search = self.settings.trials
         try:
             failed = self.run_search(overrides) if search else self.run_grid(overrides)
@@ -99,21 +99,23 @@ class ResumableSweeper(Sweeper):
             advice = "a search does not retry them" if search else f"to retry: {self.command()}"
             raise UserError(f"{failed} run{'s' if failed > 1 else ''} failed; {advice}")
 
-    def name_teacher(self, word: str) -> str:
+    def name_model(self, word: str) -> str:
         """Replace `teacher=latest` by one run, the same for all jobs and when a sweep continues."""
         from cifar10.runs.result import RESULT_FILE, read_result
-        from cifar10.runs.run_dir import LATEST, latest_run
+        from cifar10.runs.run_dir import LATEST, NAME_MODELS, latest_run
 
         key, _, value = word.partition("=")
-        if key.lstrip("+") != "teacher" or value.strip("'\"") != LATEST:
+        key = key.lstrip("+")
+        if key not in NAME_MODELS or value.strip("'\"") != LATEST:
             return word
-        if self.teacher is None:
+        if key not in self.models:
             for file in sorted(self.folder.glob(f"*/{RESULT_FILE}")):
                 with contextlib.suppress(UserError):
-                    teacher = read_result(file).get("config", {}).get("teacher")
-                    self.teacher = self.teacher or (teacher if teacher not in self.typed else None)
-            self.teacher = self.teacher or str(latest_run().absolute())
-        return f"teacher={quote_override(self.teacher)}"
+                    model = read_result(file).get("config", {}).get(key)
+                    if model and model not in self.typed:
+                        self.models.setdefault(key, model)
+            self.models.setdefault(key, str(latest_run().absolute()))
+        return f"{key}={quote_override(self.models[key])}"
 
     def run_grid(self, overrides: Sequence[Override]) -> int:
         """Run every combination of values; returns the number of failed runs."""
@@ -181,7 +183,7 @@ class ResumableSweeper(Sweeper):
                 "++hydra.job_logging.handlers.console.level": "WARNING",
             }
             added = [f"{key}={quote_override(value)}" for key, value in extra.items()]
-            batch.append([*reset_sizes(map(self.name_teacher, job)), *added])
+            batch.append([*reset_sizes(map(self.name_model, job)), *added])
         returned: Sequence[JobReturn] = []
         try:
             returned = self.launcher.launch(batch, initial_job_idx=min(jobs))

@@ -16,7 +16,7 @@ from cifar10.data import CLASSES, MEAN, STD
 from cifar10.data.inputs import to_batch
 from cifar10.data.module import InMemoryDataModule
 from cifar10.training.hardware import autocast
-from cifar10.training.metrics import metrics
+from cifar10.training.metrics import metrics, restore_sums, sums
 from cifar10.training.muon import Fraction
 from cifar10.training.network_check import check_network
 from cifar10.training.normalisation import normalise
@@ -47,10 +47,9 @@ class Classifier(L.LightningModule):
     Args:
         network: from float (N, 3, 32, 32) to logits (N, classes): a module, the name of one
             (`convnet`, `airnet`, `resnet18`) or a specification (see `cifar10.core.instantiate`).
-            It may take `num_classes`, and have the methods `load_initial_weights()` and
-            `init_from_images(images)`, called in this order before training, the second with
-            normalised training images. A module is not saved in checkpoints: give one of the same
-            class to `load_from_checkpoint(PATH, network=...)`.
+            Its methods `load_initial_weights()` and `init_from_images(images)`, with normalised
+            images, are called before training. A module is not saved in checkpoints: give one of
+            the same class to `load_from_checkpoint(PATH, network=...)`.
         optimizer: specification of a torch optimizer, or a function that returns it, such as
             `functools.partial(torch.optim.SGD, lr=0.1)`; gets `parameter_groups(network)`.
         scheduler: specification of a learning-rate schedule, stepped after every batch, or a
@@ -58,9 +57,8 @@ class Classifier(L.LightningModule):
         label_smoothing: of the training loss; val and test losses have none.
         test_views: also log the test set's 6-view TTA as `test_views/`, at six times the cost.
         classes: class names in the order of the labels.
-        mean, std: of R, G and B in [0, 1], to normalise with; by default those of the data module,
-            or of CIFAR-10.
-        model: a network's specification, under the name that checkpoints have for it.
+        mean, std: of R, G and B, in [0, 1]; by default those of the data module or of CIFAR-10.
+        model: `network`, as checkpoints name it.
 
     Raises:
         SettingError: a specification or the network does not fit.
@@ -82,14 +80,16 @@ class Classifier(L.LightningModule):
         model: Specification | None = None,
     ):
         super().__init__()
-        network = network or model or "convnet"
+        network = (model or "convnet") if network is None else network
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         model, optimizer, scheduler = map(specification, (network, optimizer, scheduler))
         self.save_hyperparameters(ignore=("network", "mean", "std"), logger=False)
         self.classes = tuple(classes)
         self.network = build_network(network, len(classes))
         check_network(self.network, len(classes))
-        self.fixed_mean = mean is not None
+        self.fixed_mean, self.is_fresh = mean is not None, True
+        self.frozen: list[nn.Module] = []  # layers of the network
+        self.head_lr_factor = 1.0
         self.register_buffer("mean", torch.tensor(mean or MEAN).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std or STD).view(3, 1, 1))
         self.set_memory_format(channels_last=False)
@@ -128,12 +128,20 @@ class Classifier(L.LightningModule):
         trainer: Any = self.trainer
         if stage != "fit" or trainer.ckpt_path is not None:  # which holds all that is set here
             return
-        load_initial_weights(self.network)
         if isinstance(data := trainer.datamodule, InMemoryDataModule) and not self.fixed_mean:
             for buffer, values in zip((self.mean, self.std), data.normalisation(), strict=True):
                 buffer.copy_(torch.tensor(values).view(3, 1, 1))
+        if not self.is_fresh:
+            return
+        load_initial_weights(self.network)
         if init := getattr(self.network, "init_from_images", None):
             init(self.normalise(first_images(trainer)))
+
+    def train(self, mode: bool = True) -> "Classifier":
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
 
     def on_train_start(self) -> None:
         if added := self.state_dict().keys() - self.weight_names:
@@ -147,17 +155,11 @@ class Classifier(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the metrics of an unfinished epoch, summed over all ranks."""
-        sums = checkpoint["train_metrics"] = {}
-        for name, metric in self.train_metrics.items():
-            with metric.sync_context(should_unsync=True):
-                sums[name] = {key: getattr(metric, key).clone() for key in metric._defaults}
+        checkpoint["train_metrics"] = sums(self.train_metrics)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self._trainer is None or self.trainer.global_rank > 0:  # rank 0 holds the sums
-            return
-        for name, metric in self.train_metrics.items():
-            for key, value in checkpoint.get("train_metrics", {}).get(name, {}).items():
-                setattr(metric, key, value.to(self.device))
+        if self._trainer is not None and self.trainer.global_rank == 0:  # which holds the sums
+            restore_sums(self.train_metrics, checkpoint.get("train_metrics", {}))
 
     def on_train_epoch_start(self) -> None:
         self.train_metrics.reset()  # a checkpoint from the end of an epoch still holds its sums
@@ -243,5 +245,6 @@ class Classifier(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def build_optimizer(self, total_steps: int) -> tuple[Optimizer, LRScheduler]:
-        optimizer = build_optimizer(self.make_optimizer, self.network)
-        return optimizer, build_scheduler(self.make_scheduler, optimizer, total_steps)
+        factor = self.head_lr_factor
+        optimizer = build_optimizer(self.make_optimizer, self.network, factor)
+        return optimizer, build_scheduler(self.make_scheduler, optimizer, total_steps, factor)

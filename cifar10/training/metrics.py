@@ -48,6 +48,21 @@ def metrics(prefix: str, tops: tuple[int, ...], classes: int) -> MetricCollectio
     return MetricCollection(measured, prefix=prefix, compute_groups=False)
 
 
+def sums(collection: MetricCollection) -> dict[str, dict[str, Tensor]]:
+    """The state of metrics, summed over all ranks, by the metric's name."""
+    found = {}
+    for name, metric in collection.items():
+        with metric.sync_context(should_unsync=True):
+            found[name] = {key: getattr(metric, key).clone() for key in metric._defaults}
+    return found
+
+
+def restore_sums(collection: MetricCollection, saved: dict[str, dict[str, Tensor]]) -> None:
+    for name, metric in collection.items():
+        for key, value in saved.get(name, {}).items():
+            setattr(metric, key, value.to(metric.device))
+
+
 class Predictions(NamedTuple):
     """Logits and labels of some images."""
 

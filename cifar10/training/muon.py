@@ -28,14 +28,15 @@ def parameter_groups(network: nn.Module) -> list[Group]:
     the groups and ignores `kind`.
     """
     trainable = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+    head = [p for p in network.parameters() if p.ndim >= 2][-1:]  # which may be frozen
     weights = [p for _, p in trainable if p.ndim >= 2]
     biases: dict[str, list[Tensor]] = {"bias": [], "whiten": []}
     for name, p in trainable:
         if p.ndim < 2:
             biases["whiten" if name.startswith("whiten.") else "bias"].append(p)
     groups: list[Group] = [
-        {"kind": "hidden", "params": weights[:-1]},
-        {"kind": "head", "params": weights[-1:]},
+        {"kind": "hidden", "params": [p for p in weights if p is not head[0]]},
+        {"kind": "head", "params": [p for p in weights if p is head[0]]},
         *({"kind": kind, "params": ps, "weight_decay": 0.0} for kind, ps in biases.items()),
     ]
     return [group for group in groups if group["params"]]

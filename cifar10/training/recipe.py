@@ -15,6 +15,7 @@ from cifar10.core.errors import SettingError, one_line
 from cifar10.core.instantiate import instantiate
 from cifar10.data.module import InMemoryDataModule
 from cifar10.models import NETWORKS
+from cifar10.training.finetune import scale_head, split_head
 from cifar10.training.muon import parameter_groups
 
 Specification = dict[str, Any]
@@ -43,21 +44,36 @@ def build_network(given: nn.Module | str | Specification, classes: int) -> nn.Mo
 
 
 def build_optimizer(
-    make: Specification | Callable[..., Optimizer], network: nn.Module
+    make: Specification | Callable[..., Optimizer], network: nn.Module, head_lr_factor: float = 1
 ) -> Optimizer:
     groups = parameter_groups(network)
+    if head_lr_factor != 1:
+        groups = split_head(groups, network)
     if isinstance(make, dict):
-        return instantiate(make, "optimizer", Optimizer, params=groups)
-    return make(groups)
+        optimizer = instantiate(make, "optimizer", Optimizer, params=groups)
+    else:
+        optimizer = make(groups)
+    scale_head(optimizer, head_lr_factor)
+    return optimizer
 
 
 def build_scheduler(
-    make: Specification | Callable[..., LRScheduler], optimizer: Optimizer, total_steps: int
+    make: Specification | Callable[..., LRScheduler],
+    optimizer: Optimizer,
+    total_steps: int,
+    head_lr_factor: float = 1,
 ) -> LRScheduler:
+    rates = [group["lr"] for group in optimizer.param_groups]
     if isinstance(make, dict):
         given = dict(optimizer=optimizer, total_steps=total_steps)
-        return instantiate(make, "scheduler", LRScheduler, **given)
-    return make(optimizer)
+        scheduler = instantiate(make, "scheduler", LRScheduler, **given)
+    else:
+        scheduler = make(optimizer)
+    peaks = [group.get("max_lr", group["initial_lr"]) for group in optimizer.param_groups]
+    if head_lr_factor != 1 and peaks != rates:  # OneCycleLR, for example
+        reason = f"{type(scheduler).__name__} sets its own learning rates; choose another scheduler"
+        raise SettingError(f"head_lr_factor={head_lr_factor}: {reason}")
+    return scheduler
 
 
 def load_initial_weights(network: nn.Module) -> None:

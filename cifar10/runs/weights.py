@@ -1,0 +1,103 @@
+"""The weights that a training starts from: of a pretrained model, a run or any file of weights."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cifar10 import zoo
+from cifar10.core.errors import SettingError, UserError, one_line
+from cifar10.core.settings import expand_user
+from cifar10.data import CLASSES
+from cifar10.runs.checkpoint import read_checkpoint
+from cifar10.runs.file_kinds import OLD_TORCH, require_checkpoint_file
+from cifar10.runs.load import find_checkpoint
+from cifar10.training.classifier import Classifier
+from cifar10.training.finetune import transfer
+
+
+def read_weights(source: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights by name, and the arguments of their Classifier, empty for those of other projects.
+
+    Args:
+        source: a pretrained model's name, a run folder, a checkpoint of this project, or a file of
+            weights by torch or safetensors. Reading runs no code of it.
+
+    Raises:
+        SettingError: there is no such source, or it has no weights.
+    """
+    try:
+        if zoo.is_pretrained(source):
+            return zoo.read_pretrained(source)
+        path = find_checkpoint(source)
+        if path.suffix == ".safetensors":
+            return read_safetensors(path), {}
+        if expand_user(source).is_dir():
+            content: Any = read_checkpoint(path)
+        else:
+            content = read_torch_file(path)
+    except UserError as error:
+        raise SettingError(f"weights={source}: {error}") from error
+    arguments = content.get("hyper_parameters") if isinstance(content, dict) else None
+    if isinstance(arguments, dict) and "model" in arguments:
+        return content["state_dict"], arguments
+    if not (weights := find_tensors(content)):
+        raise SettingError(f"weights={source}: holds no weights, but {type(content).__name__}")
+    return weights, {}
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"not a valid safetensors file: {one_line(error)}") from error
+
+
+def read_torch_file(path: Path) -> Any:
+    try:
+        if path.is_file() and path.open("rb").read(len(OLD_TORCH)) != OLD_TORCH:
+            require_checkpoint_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # corrupted files raise anything
+        reason = one_line(error).partition(". ")[0]
+        raise UserError(f"cannot be read safely: {reason}") from error
+
+
+def find_tensors(content: Any) -> dict[str, Tensor]:
+    """The group with most tensors in nested groups: `{"net": {...}, "epoch": 3}`."""
+    if not isinstance(content, Mapping):
+        return {}
+    own = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    return max((own, *map(find_tensors, content.values())), key=len)
+
+
+def start_from(classifier: Classifier, source: str) -> str:
+    """Start a classifier from other weights; returns what was taken over, for the user.
+
+    The head is new if it does not fit or if the classes differ. This project's models bring their
+    normalisation with them.
+
+    Raises:
+        SettingError: the weights cannot be read, or are those of another network.
+    """
+    weights, arguments = read_weights(source)
+    if arguments:
+        for buffer, name in ((classifier.mean, "mean"), (classifier.std, "std")):
+            buffer.copy_(weights[name])
+        weights = {k: v for k, v in weights.items() if k.startswith("network.")}
+        classifier.fixed_mean = True
+    same = not arguments or tuple(arguments.get("classes", CLASSES)) == classifier.classes
+    try:
+        taken, new, unused = transfer(classifier.network, weights, same)
+    except SettingError as error:
+        raise SettingError(f"weights={source}: {error}; choose that network with model=") from error
+    classifier.is_fresh = False
+    total = len(taken) + len(new)
+    text = f"{source}: {len(taken)} of {total} tensors taken over"
+    text += f"; new: {', '.join(new)}" * bool(new)
+    return text + f"; not used: {', '.join(unused)}" * bool(unused)
