@@ -60,12 +60,20 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def read_torch_file(path: Path) -> Any:
     try:
-        if path.is_file() and path.open("rb").read(len(OLD_TORCH)) != OLD_TORCH:
+        if not is_old_torch(path):
             require_checkpoint_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # corrupted files raise anything
         reason = one_line(error).partition(". ")[0]
         raise UserError(f"cannot be read safely: {reason}") from error
+
+
+def is_old_torch(path: Path) -> bool:
+    """Whether torch before 1.6 saved a file; of a pipe, nothing is read."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(OLD_TORCH)) == OLD_TORCH
 
 
 def find_tensors(content: Any) -> dict[str, Tensor]:

@@ -1,0 +1,131 @@
+"""Trainings that start from a pretrained model, a run or a file of weights."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from cifar10 import AirNet, ConvNet
+from cifar10.core.errors import SettingError
+from cifar10.runs.checkpoint import read_checkpoint
+from cifar10.runs.components import START, build_components
+from cifar10.runs.load import load
+from cifar10.runs.result import read_result
+from cifar10.runs.resume import resolve_settings
+from cifar10.runs.run import run
+from cifar10.runs.weights import read_weights
+
+CHEAP = ("data=sample", "trainer.max_epochs=1", "+trainer.limit_train_batches=2", "report=false")
+SMALL = ("model._target_=tests.network.Small", "~model.dropout", "threads=1")
+
+
+def resolved(settings, folder, *words):
+    chosen = settings(*CHEAP, *words)
+    return resolve_settings(chosen, None, folder, words)[0]
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Files of a ConvNet's weights, as other projects save them, by their name."""
+    weights = ConvNet().state_dict()
+    prefixed = {f"module.{key}": value for key, value in weights.items()}
+    save_file(weights, tmp_path / "plain.safetensors")
+    torch.save(weights, tmp_path / "plain.pt")
+    torch.save({"net": prefixed, "acc": 93.1, "epoch": 7}, tmp_path / "nested.pth")
+    torch.save({"state_dict": prefixed, "best_prec1": 0.9}, tmp_path / "nested.ckpt")
+    old = {"state_dict": prefixed}
+    torch.save(old, tmp_path / "old.th", _use_new_zipfile_serialization=False)
+    return weights, sorted(set(tmp_path.iterdir()))
+
+
+def test_every_form_of_file_starts_the_network(files, settings, tmp_path):
+    weights, paths = files
+    assert len(paths) == 5
+    for path in paths:
+        chosen = resolved(settings, tmp_path / "run", f"weights={path}")
+        components = build_components(chosen, tmp_path / "run")
+        for name, value in components.classifier.network.state_dict().items():
+            assert torch.equal(value, weights[name]), (path, name)
+        assert components.start == f"{path}: 18 of 18 tensors taken over"
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists")
+def test_a_pretrained_model_brings_its_network_and_a_folder_its_classes(settings, photos, tmp_path):
+    words = ("weights=airnet", "data=folder", f"data.dir={photos}", "freeze=[whiten]")
+    chosen = resolved(settings, tmp_path / "run", *words)
+    assert chosen["model"]["widths"] == [128, 384, 384]
+    components = build_components(chosen, tmp_path / "run")
+    classifier, pretrained = components.classifier, load("airnet", "cpu")
+    components.trainer.fit(classifier, components.data)  # setup leaves the constants and whitening
+    assert torch.equal(classifier.mean, pretrained.mean)
+    assert torch.equal(classifier.network.whiten.bias, pretrained.network.whiten.bias)
+    assert "; new: head.weight" in components.start
+    typed = resolved(settings, tmp_path / "run", *words, "model=airnet")
+    with pytest.raises(SettingError, match="weights=airnet: these are weights of another network"):
+        build_components(typed, tmp_path / "run")
+
+
+def test_a_run_starts_where_another_ended_and_says_so(trained, settings, tmp_path, caplog):
+    chosen = resolved(settings, tmp_path / "run", f"weights={trained}", *SMALL)
+    if "tests.network" not in str(read_result(trained / "result.json")["config"]["model"]):
+        chosen["model"] = read_result(trained / "result.json")["config"]["model"]
+    chosen["optimizer"] = {"_target_": "torch.optim.SGD", "lr": 0.0}
+    caplog.set_level("INFO", "cifar10")
+    result = run(chosen, tmp_path / "run")
+    assert "tensors taken over" in result["start"]
+    assert f"weights     {trained}" in caplog.text
+    assert START in result["digests"]
+    before, after = (load(folder, "cpu") for folder in (trained, tmp_path / "run"))
+    for (name, value), (_, was) in zip(
+        after.network.named_parameters(), before.network.named_parameters(), strict=True
+    ):
+        assert torch.equal(value, was), name
+
+
+def test_a_resumed_run_does_not_need_the_weights_again(files, settings, tmp_path):
+    _, paths = files
+    folder = tmp_path / "run"
+    first = resolved(settings, folder, f"weights={paths[-1]}", "threads=1")
+    run(first, folder)
+    for path in paths:
+        path.unlink()
+    longer = settings(*CHEAP, f"weights={paths[-1]}", "trainer.max_epochs=2")
+    chosen, earlier, _ = resolve_settings(longer, str(folder), folder, ["trainer.max_epochs=2"])
+    components = build_components(chosen, folder, is_start=False)
+    result = run(chosen, folder, ["trainer.max_epochs=2"], earlier=earlier, components=components)
+    assert result["epochs"] == 2
+    assert result["digests"][START] == earlier["digests"][START]
+    assert result["start"] == earlier["start"]
+    assert read_checkpoint(folder / "last.ckpt")["run"]["digests"] == result["digests"]
+
+
+WRONG = {
+    "nothing": (None, "no such model"),
+    "empty": (b"", "cannot be read safely"),
+    "text": (b"hello", "cannot be read safely"),
+    "pickle": (b"cos\nsystem\n(S'touch ran'\ntR.", "cannot be read safely"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".ckpt"])
+def test_a_file_without_weights_is_named(case, suffix, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content, _ = WRONG[case]
+    if content is not None:
+        (tmp_path / f"x{suffix}").write_bytes(content)
+    with pytest.raises(SettingError, match=f"weights=x{suffix}: ") as error:
+        read_weights(f"x{suffix}")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_content_that_is_not_weights_is_named(tmp_path):
+    torch.save({"epoch": 3, "names": ["a"]}, tmp_path / "x.pt")
+    with pytest.raises(SettingError, match="holds no weights"):
+        read_weights(str(tmp_path / "x.pt"))
+    torch.save(AirNet(), tmp_path / "module.pt")  # a pickled module, which would run code
+    with pytest.raises(SettingError, match="cannot be read safely"):
+        read_weights(str(tmp_path / "module.pt"))
+    assert json.dumps(read_weights("convnet")[1])  # plain values
