@@ -7,22 +7,7 @@
 `python train.py --help` lists all settings; cifar10/launch.py does the work.
 """
 
-import hydra
-from omegaconf import DictConfig
-
-from cifar10.core.settings import CONFIGS
-from cifar10.launch import command_line, launch
-
-
-@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
-def main(cfg: DictConfig) -> float:
-    """Train with the composed settings; returns the validation loss, for sweeps."""
-    return launch(cfg)
-
-
-def cli() -> None:
-    command_line(main)
-
+from cifar10.train import cli
 
 if __name__ == "__main__":
     cli()

@@ -1,10 +1,7 @@
 """The command `cifar10`: use trained models. Commands import torch late, so `--help` is fast."""
 
-import io
 import logging
-import os
 import sys
-import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,8 +11,9 @@ from typer.exceptions import TyperException
 
 from cifar10.core.errors import UserError
 from cifar10.core.ranks import require_ranks
-from cifar10.core.secrets import SafeFormatter, print_safe, safe
-from cifar10.core.settings import compose_settings, expand_user
+from cifar10.core.secrets import print_safe, safe
+from cifar10.core.settings import default_folder, expand_user
+from cifar10.core.streams import set_up_streams
 from cifar10.runs.signals import Interrupted, signals
 
 MODEL = (
@@ -27,6 +25,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 app.pretty_exceptions_enable = False
 data = typer.Typer(help="Download, verify or locate the CIFAR-10 data set.", no_args_is_help=True)
 app.add_typer(data, name="data")
+
+ANY_WORDS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,16 @@ def options(
         typer.Option("--version", callback=print_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """Use CIFAR-10 classifiers. To train one, run `python train.py`."""
+    """Train and use CIFAR-10 classifiers."""
+
+
+@app.command(add_help_option=False, context_settings=ANY_WORDS)
+def train(context: typer.Context) -> None:
+    """Train a classifier, with the settings of `python train.py`; `--help` lists them."""
+    from cifar10 import train
+
+    sys.argv = [train.__file__, *context.args]
+    train.cli()
 
 
 @app.command()
@@ -185,9 +194,9 @@ def compare(
 @data.command()
 def fetch() -> None:
     """Download CIFAR-10 (170 MB) if needed and prepare it."""
-    from cifar10.inference.evaluate import open_split
+    from cifar10.data.module import CIFAR10DataModule
 
-    open_split(compose_settings()["data"], "test")
+    CIFAR10DataModule().setup()
     where()
 
 
@@ -212,22 +221,14 @@ def where() -> None:
 def prepared_file() -> Path:
     from cifar10.data.prepare import PREPARED_FILE
 
-    if not (folder := compose_settings()["data"]["dir"]):
+    if not (folder := default_folder()):
         raise UserError("CIFAR10_DATA_DIR is empty; set it to a folder or unset it")
     return expand_user(folder).absolute() / PREPARED_FILE
 
 
 def main() -> None:
     """Entry point; errors that users can fix end in one line on stderr and exit code 2."""
-    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - stdout was closed
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    logging.getLogger().handlers[0].setFormatter(SafeFormatter("%(message)s"))
-    logging.getLogger("cifar10").setLevel(logging.INFO)
-    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # unreadable images get one line of ours
-    warnings.filterwarnings("ignore", module="PIL")
+    set_up_streams()
     signals.listen()
     try:
         try:

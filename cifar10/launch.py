@@ -9,7 +9,6 @@ import math
 import os
 import shlex
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +25,14 @@ from cifar10.core.hydra_errors import refuse_options, report_errors
 from cifar10.core.hydra_guard import guard_hydra
 from cifar10.core.ranks import launched_rank, require_ranks
 from cifar10.core.secrets import print_safe
-from cifar10.core.settings import adapt_words, as_words, quote_override, referred, to_plain
+from cifar10.core.settings import (
+    adapt_words,
+    as_words,
+    program,
+    quote_override,
+    referred,
+    to_plain,
+)
 from cifar10.core.streams import guard_output
 from cifar10.runs.signals import Interrupted, preemption_signals, requeue, signals
 
@@ -212,18 +218,12 @@ def end_interrupted(stop: Interrupted, folder: Path) -> None:
     from cifar10.runs.run_dir import is_first_process
 
     if is_first_process():
-        command = ["python", "train.py", f"resume={quote_override(folder)}"]
+        command = [*program(), f"resume={quote_override(folder)}"]
         print(f"{stop}; resume with: {shlex.join(command)}", file=sys.stderr)
         if stop.number in preemption_signals():
             requeue()
     elif stop.all_ranks:  # another exit code makes Lightning kill the first rank at its work
         raise SystemExit(0) from None
-
-
-def report_thread_error(thread: threading.ExceptHookArgs) -> None:
-    """Print a thread's traceback, unless the main thread reports the error."""
-    if not isinstance(thread.exc_value, OSError):  # of TensorBoard's writer, which raises it again
-        threading.__excepthook__(thread)
 
 
 def command_line(main: Callable[[], Any]) -> None:
@@ -233,7 +233,6 @@ def command_line(main: Callable[[], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors and prints nothing
     for name in ("matplotlib", "httpx"):  # they log font caches and every request
         logging.getLogger(name).setLevel(logging.WARNING)
-    threading.excepthook = report_thread_error
     refuse_options()
     guard_hydra()
     signals.listen()

@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from cifar10.core.hydra_errors import options_of
-from cifar10.core.settings import CONFIGS, compose, flatten
+from cifar10.core.settings import CONFIGS, compose, flatten, program
 
 USAGE = """\
 Train a CIFAR-10 classifier, evaluate its best checkpoint on the test set and write result.json.
@@ -68,7 +68,8 @@ def help_text(words: Sequence[str]) -> str:
     composed, choices = compose(*single)
     settings: Any = OmegaConf.to_container(composed)
     meaning = comments(CONFIGS / "train.yaml")
-    lines = [USAGE, f"experiment ({', '.join(options_of('experiment'))})"]
+    usage = USAGE.replace("python train.py", " ".join(program()))
+    lines = [usage, f"experiment ({', '.join(options_of('experiment'))})"]
     for key, value in sorted(settings.items(), key=lambda item: isinstance(item[1], dict)):
         if isinstance(value, dict):
             lines.append(f"\n{key}={choices[key]} (choose from {', '.join(options_of(key))})")

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
@@ -49,6 +50,12 @@ def quote_override(text: object) -> str:
 def expand_user(path: str | Path) -> Path:
     """A path with `~` replaced by the home folder; `~NAME` of an unknown user is left alone."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises then
+
+
+def program() -> list[str]:
+    """The words of the training command, as it can be typed here."""
+    installed = CHECKOUT is None or Path(sys.argv[0]).resolve() == PACKAGE / "train.py"
+    return ["cifar10", "train"] if installed else ["python", "train.py"]
 
 
 def default_folder() -> str:

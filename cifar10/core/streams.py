@@ -1,10 +1,15 @@
-"""Standard output that never stops the program."""
+"""Standard output and logging: of a training they never stop it, of other commands they fail."""
 
 import io
+import logging
 import os
 import sys
+import threading
+import warnings
 from pathlib import Path
 from typing import Any
+
+from cifar10.core.secrets import SafeFormatter
 
 
 class TolerantStream(io.RawIOBase):
@@ -34,8 +39,28 @@ class TolerantStream(io.RawIOBase):
         return len(data)
 
 
+def report_thread_error(thread: threading.ExceptHookArgs) -> None:
+    """Print a thread's traceback, unless the main thread reports the error."""
+    if not isinstance(thread.exc_value, OSError):  # of TensorBoard's writer, which raises it again
+        threading.__excepthook__(thread)
+
+
+def set_up_streams() -> None:
+    """Print all that a terminal can show, and log to stderr, for commands other than training."""
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - stdout was closed
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger().handlers[0].setFormatter(SafeFormatter("%(message)s"))
+    logging.getLogger("cifar10").setLevel(logging.INFO)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # unreadable images get one line of ours
+    warnings.filterwarnings("ignore", module="PIL")
+
+
 def guard_output() -> None:
     """Have output that nobody can read, or that its encoding lacks, not end a training."""
+    threading.excepthook = report_thread_error
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed

@@ -23,7 +23,7 @@ from cifar10.core.errors import UserError, one_line
 from cifar10.core.files import atomic_write
 from cifar10.core.legacy import upgrade_config
 from cifar10.core.secrets import as_typed, hide, resolve_again
-from cifar10.core.settings import json_keys, restore_keys
+from cifar10.core.settings import json_keys, program, restore_keys
 
 log = logging.getLogger(__name__)
 
@@ -215,7 +215,7 @@ def repeat_command(result: Mapping[str, Any], folder: str = "RUN", with_seed: bo
     """The command that repeats a run; it resumes in `folder` if settings changed later."""
     first, *later = (recipe_overrides(part) for part in (result, *result.get("resumed", [])))
     lines = [first, *([f"resume={folder}", *words] for words in later if words)]
-    command = " && ".join(shlex.join(["python", "train.py", *words]) for words in lines)
+    command = " && ".join(shlex.join([*program(), *words]) for words in lines)
     return f"{command} seed={result['seed']}" if with_seed else command
 
 

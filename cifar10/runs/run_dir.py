@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from cifar10.core.errors import SettingError, UserError
 from cifar10.core.files import remove_temporary_files
 from cifar10.core.ranks import launched_rank
+from cifar10.core.settings import program
 from cifar10.runs.checkpoint import LAST, PREVIOUS
 from cifar10.runs.result import RESULT_FILE, write_result
 
@@ -28,7 +29,7 @@ def latest_run(root: Path = Path("outputs"), pattern: str = "**") -> Path:
     """The run below `root` whose result.json was written last; SettingError if there is none."""
     files = list(root.glob(f"{pattern}/{RESULT_FILE}"))
     if not files:
-        raise SettingError(f"{LATEST}: no run in {root}/; train one with `python train.py`")
+        raise SettingError(f"{LATEST}: no run in {root}/; train one with `{' '.join(program())}`")
     return max(files, key=lambda file: file.stat().st_mtime_ns).parent
 
 

@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar10.core.errors import SettingError, UserError, one_line
 from cifar10.core.secrets import hide
-from cifar10.core.settings import quote_override, reset_sizes, safe_filename
+from cifar10.core.settings import program, quote_override, reset_sizes, safe_filename
 from cifar10.runs.signals import Interrupted, preemption_signals, requeue
 
 log = logging.getLogger(__name__)
@@ -205,7 +205,7 @@ class ResumableSweeper(Sweeper):
         """The command that continues this sweep."""
         words = [word for word in sys.argv[1:] if not re.match(r"(hydra\.)?sweep\.dir=", word)]
         words.append(f"sweep.dir={quote_override(self.folder)}")
-        return shlex.join(["python", "train.py", *words])
+        return shlex.join([*program(), *words])
 
 
 def listed_values(override: Override) -> list[str]:
