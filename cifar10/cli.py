@@ -11,7 +11,7 @@ from typer.exceptions import TyperException
 
 from cifar10.core.errors import UserError
 from cifar10.core.ranks import require_ranks
-from cifar10.core.secrets import print_safe, safe
+from cifar10.core.secrets import print_safe, safe, safe_line
 from cifar10.core.settings import default_folder, expand_user
 from cifar10.core.streams import set_up_streams
 from cifar10.runs.signals import Interrupted, signals
@@ -240,11 +240,12 @@ def main() -> None:
     except TyperException as error:
         line, code = error.format_message().replace("\n\t", " "), 2
     except UserError as error:
+        print(safe(error.details), end="", file=sys.stderr)
         line, code = str(error), 2
     except OSError as error:
         line, code = f"{error.filename or 'standard output'}: {error.strerror or error}", 2
     except (Interrupted, typer.Abort) as stop:
         line, code = str(stop) or "interrupted", getattr(stop, "exit_code", 130)
     usage = line.startswith("Usage: ")  # the help of a command that got no arguments
-    print(line if usage else f"error: {safe(line)}", file=sys.stderr)
+    print(line if usage else f"error: {safe_line(line)}", file=sys.stderr)
     sys.exit(code)

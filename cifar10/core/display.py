@@ -1,12 +1,13 @@
 """Names of classes and files, made safe to show in terminals, figures and CSV."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # begin one in a spreadsheet, as full width too
 LONGEST = 40  # characters of a name in a table or figure
 
 
@@ -34,6 +35,18 @@ def short_names(names: Sequence[str]) -> list[str]:
     return [f"{s} ({i})" if shown.count(s) > 1 else s for i, s in enumerate(shown, 1)]
 
 
+def safe_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> "Table":
+    """A table for `as_text`, with each cell on its own line."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for header in headers:
+        table.add_column(printable(header), overflow="fold")
+    for row in rows:
+        table.add_row(*map(printable, row))
+    return table
+
+
 def as_text(table: "Table", width: int) -> str:
     """A table as printable lines of at most `width` characters."""
     from rich.console import Console
@@ -49,4 +62,4 @@ def csv_cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     shown = printable(value)
-    return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) else shown
+    return f"'{shown}" if shown.lstrip().startswith(FORMULA) else shown

@@ -1,9 +1,8 @@
 """User-facing errors, each printed as one line."""
 
 import difflib
-import sys
-from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from collections.abc import Iterable
+from typing import Any
 
 REMOVED = {  # settings of version 0.1
     "keep_hardest": "removed in 0.2: every epoch trains on all images",
@@ -16,7 +15,10 @@ class UserError(Exception):
     """Something the user can fix: the command line prints the message alone and exits."""
 
     exit_code = 1
-    details = ""  # lines to print before the message
+
+    def __init__(self, message: str = "", details: str = ""):
+        super().__init__(message)
+        self.details = details  # lines to print before the message
 
 
 class SettingError(UserError):
@@ -54,9 +56,3 @@ def unknown_setting(key: str, value: Any, known: Iterable[str]) -> UnknownSettin
 def one_line(error: BaseException) -> str:
     """An error's message on a single line, or the name of its class if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def exit_with(error: UserError, safe: Callable[[str], str]) -> NoReturn:
-    """Print an error's message, made `safe`, on stderr and exit with its code."""
-    print(safe(f"{error.details}error: {error}"), file=sys.stderr)
-    raise SystemExit(error.exit_code)

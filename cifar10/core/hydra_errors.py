@@ -22,12 +22,11 @@ from cifar10.core.errors import (
     SettingError,
     UnknownSetting,
     UserError,
-    exit_with,
     one_line,
     unknown_setting,
     why_removed,
 )
-from cifar10.core.secrets import safe
+from cifar10.core.secrets import exit_with
 from cifar10.core.settings import CONFIGS, compose, compose_config, flatten
 
 LONG = 160  # characters of an override or a reason that an error repeats
@@ -57,7 +56,7 @@ def report_errors(before: Callable[[], None] | None = None) -> Iterator[None]:
             raise
         if os.environ.get("CIFAR10_TRACEBACK"):
             traceback.print_exc()
-        exit_with(known, safe)
+        exit_with(known)
 
 
 def refuse_options() -> None:

@@ -1,9 +1,12 @@
 """What settings of Hydra may build, run and load; YAML files may come from strangers."""
 
+import itertools
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core import utils
@@ -36,15 +39,38 @@ PLUGINS: dict[str, tuple[str, ...]] = {
 }
 CHOICES = (None, "basic", "cifar10", "default")  # files of the groups hydra/… in configs/train.yaml
 
+MAX_VALUES = 10_000  # of a YAML file
+
+compose_node = yaml.SafeLoader.get_single_node
 compose, load = ConfigLoaderImpl.load_configuration, ConfigLoaderImpl._load_single_config
 append = ConfigSearchPathImpl.append
 
 
 def guard_hydra() -> None:
     """Have Hydra's settings checked when they are composed, before it builds anything from them."""
+    yaml.SafeLoader.get_single_node = compose_small  # type: ignore[method-assign, assignment]
     ConfigLoaderImpl.load_configuration = compose_checked  # type: ignore[method-assign]
     ConfigLoaderImpl._load_single_config = load_checked  # type: ignore[method-assign]
     ConfigSearchPathImpl.append = append_checked  # type: ignore[method-assign]
+
+
+def compose_small(self: Any) -> yaml.Node | None:
+    """Parse a YAML file whose aliases do not expand without end: OmegaConf copies each."""
+    sizes: dict[yaml.Node, float] = {}
+
+    def expanded(node: yaml.Node) -> float:
+        if node not in sizes:
+            sizes[node] = math.inf  # of a node within itself
+            parts = node.value if isinstance(node, yaml.CollectionNode) else []
+            if isinstance(node, yaml.MappingNode):
+                parts = list(itertools.chain.from_iterable(parts))
+            sizes[node] = 1 + sum(map(expanded, parts))
+        return sizes[node]
+
+    if (root := compose_node(self)) and expanded(root) > MAX_VALUES:
+        reason = f"its aliases expand to more than {MAX_VALUES:,} values"
+        raise yaml.composer.ComposerError(None, None, reason, root.start_mark)
+    return root
 
 
 def load_checked(self: ConfigLoaderImpl, default: Any, repo: Any) -> ConfigResult:

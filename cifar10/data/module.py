@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
@@ -182,6 +183,9 @@ class CIFAR10DataModule(InMemoryDataModule):
         super().__init__(**common)
         self.dir, self.download = expand_user(dir), download
         self.sources = os.environ.get("CIFAR10_SOURCES", "").split() or sources
+        for number, source in enumerate(self.sources, 1):
+            if not re.match(r"(https?://|npm:)[^/]", source):  # not shown: it may have a password
+                raise SettingError(f"data.sources: number {number} is no https:// or npm: address")
 
     def read_dataset(self) -> prepare.Dataset:
         if self.name == "sample":

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cifar10.core.display import printable
 from cifar10.core.errors import UserError
 from cifar10.core.files import atomic_write, make_once
 from cifar10.data import IMAGE_SIZE
@@ -88,11 +89,11 @@ def prepare_dataset(
         if batches := find_on_disk(directory, checksums, faults):
             log.warning("%s is not writable, so every start converts the data again", directory)
             return to_dataset(bytearray().join(batches), checksums)
-    lines = "".join(f"\n  {fault}" for fault in faults)
     raise UserError(
-        f"CIFAR-10 is not in {directory} and could not be downloaded:{lines}\n"
-        f"Put one of {', '.join(checksums.archives)} into {directory}, set data.dir or "
-        f"CIFAR10_DATA_DIR to another folder, or train on the bundled sample: data=sample"
+        f"CIFAR-10 is not in {directory} and could not be downloaded; put one of "
+        f"{', '.join(checksums.archives)} into {directory}, set data.dir or CIFAR10_DATA_DIR to "
+        f"another folder, or train on the bundled sample: data=sample",
+        details="".join(f"{printable(fault)}\n" for fault in faults),
     )
 
 

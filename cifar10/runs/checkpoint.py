@@ -2,11 +2,12 @@
 
 import contextlib
 import io
+import itertools
 import logging
 import os
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from cifar10.runs.file_kinds import require_checkpoint_file
 log = logging.getLogger(__name__)
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+MAX_VALUES = 100_000  # of what a checkpoint records of a run
 # What training resumes from; a file of weights alone lacks it.
 TRAINING_STATE = ("optimizer_states", "lr_schedulers", "loops", "callbacks", "global_step")
 
@@ -97,6 +99,15 @@ def count_tensors(value: Any) -> int:
     return isinstance(value, torch.Tensor)
 
 
+def leaves(value: Any) -> Iterator[Any]:
+    """The values in nested plain ones; an empty group is one."""
+    if isinstance(value, dict | list | tuple) and value:
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from leaves(item)
+    else:
+        yield value
+
+
 def link_previous(folder: Path) -> None:
     """Keep the last checkpoint as previous.ckpt when the next one replaces it."""
     temporary = folder / f".{PREVIOUS}.tmp"
@@ -125,6 +136,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not a valid checkpoint: {reason}") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise UserError(f"{path}: not a checkpoint of a run")
+    for key in ("hyper_parameters", "run"):  # a shared list in lists would be copied without end
+        if sum(1 for _ in itertools.islice(leaves(checkpoint.get(key)), MAX_VALUES)) == MAX_VALUES:
+            raise UserError(f"{path}: {key} has more than {MAX_VALUES:,} values")
     try:
         for key, kind in (("global_step", int), ("run", dict)):
             if not isinstance(checkpoint.get(key, kind()), kind):

@@ -13,8 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
-    NonNegativeInt,
-    PositiveInt,
+    Field,
     ValidationError,
     model_validator,
 )
@@ -39,7 +38,8 @@ def check_accuracies(figures: dict[str, float | None]) -> dict[str, float | None
     return figures
 
 
-Figures = Annotated[dict[str, float | None], AfterValidator(check_accuracies)]
+Figure = Annotated[float, Field(gt=-1e30, lt=1e30)]  # beyond, its square would overflow
+Figures = Annotated[dict[str, Figure | None], AfterValidator(check_accuracies)]
 
 
 class Part(BaseModel, extra="allow", strict=True, allow_inf_nan=False):
@@ -51,14 +51,17 @@ class Config(Part):
     callbacks: Group | None = None
 
 
+Images = Annotated[int, Field(ge=0, lt=10**12)]
+
+
 class Data(Part):
     """Numbers of images: of each split, and of those that the figures are of."""
 
-    train: NonNegativeInt
-    val: NonNegativeInt
-    test: PositiveInt
-    validated: PositiveInt | None = None
-    tested: PositiveInt | None = None
+    train: Images
+    val: Images
+    test: Annotated[Images, Field(gt=0)]
+    validated: Annotated[Images, Field(gt=0)] | None = None
+    tested: Annotated[Images, Field(gt=0)] | None = None
     digest: str | None = None
 
 

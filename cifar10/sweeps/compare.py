@@ -5,9 +5,7 @@ import string
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.table import Table
-
-from cifar10.core.display import as_text, printable
+from cifar10.core.display import as_text, printable, safe_table
 from cifar10.core.errors import SettingError
 from cifar10.runs.result import RESULT_FILE, image_count, read_result
 from cifar10.sweeps.grouping import Run, describe_hardware, differing_settings
@@ -32,26 +30,25 @@ def compare(paths: Sequence[Path]) -> str:
     for path, run in zip(paths, runs, strict=True):
         if run["status"] != "ok":
             raise SettingError(f"{path}: has no results, its status is {run['status']}")
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     letters = string.ascii_uppercase[: len(runs)]
-    for name in ("", *letters, *(["B - A"] if len(runs) == 2 else [])):
-        table.add_column(name, overflow="fold")
+    rows: list[list[str]] = []
     settings = differing_settings(runs)
     for key in sorted({key for each in settings for key in each}):
-        table.add_row(key, *(str(each.get(key, "-")) for each in settings))
-    table.add_row("seed", *(str(run["seed"]) for run in runs))
+        rows.append([key, *(str(each.get(key, "-")) for each in settings)])
+    rows.append(["seed", *(str(run["seed"]) for run in runs)])
     if len(set(map(describe_hardware, runs))) > 1:
-        table.add_row("hardware", *map(describe_hardware, runs))
+        rows.append(["hardware", *map(describe_hardware, runs)])
     if any(run.get("partial") for run in runs):
-        table.add_row("part of data", *(", ".join(run.get("partial") or {}) or "-" for run in runs))
+        rows.append(["part of data", *(", ".join(run.get("partial") or ["-"]) for run in runs)])
     for split in FIGURES:
         for key in runs[0].get(split, {}):
             if all(run.get(split, {}).get(key) is not None for run in runs):
-                table.add_row(f"{split}/{key}", *figure_cells(runs, split, key))
+                rows.append([f"{split}/{key}", *figure_cells(runs, split, key)])
     times = [f"{run['seconds'].get('training', math.nan):,.1f} s" for run in runs]
-    table.add_row("training", *times)
+    rows.append(["training", *times])
+    difference = ["B - A"] * (len(runs) == 2)
     legend = [printable(f"{a}  {path}") for a, path in zip(letters, paths, strict=True)]
-    return "\n".join([*legend, "", as_text(table, 100)])
+    return "\n".join([*legend, "", as_text(safe_table(["", *letters, *difference], rows), 100)])
 
 
 def figure_cells(runs: Sequence[Run], split: str, key: str) -> list[str]:

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
-from cifar10.core.display import as_text, csv_cell, printable
+from cifar10.core.display import as_text, csv_cell, printable, safe_table
 from cifar10.core.errors import UserError, one_line
 from cifar10.core.files import atomic_write
 from cifar10.runs.result import RESULT_FILE, repeat_command
@@ -99,22 +97,22 @@ def describe_unfinished(runs: Sequence[Run]) -> list[str]:
 
 def as_table(groups: Sequence[Group], keys: Sequence[str]) -> str:
     """Groups as text of 80 columns."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for key in keys:
-        table.add_column(short_name(key).replace("_", " "), overflow="fold")
     fitting = METRICS[:3] if len(keys) <= 2 else METRICS[:2]
     shown = [pair for pair in fitting if any(group.values(*pair) for group in groups)]
-    for split, metric in shown:
-        name = metric.replace("top", "top-")
-        table.add_column(f"{split} {name}", justify="right", no_wrap=True)
-    table.add_column("runs", justify="right")
+    headers = [short_name(key).replace("_", " ") for key in keys]
+    rows = []
     for group in groups:
         settings = [group.settings.get(key, "-") for key in keys]
         cells = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in settings]
         for split, metric in shown:
             form = "{:.4f}" if metric == "loss" else "{:.2%}"
             cells.append(format_mean(group.values(split, metric), form))
-        table.add_row(*cells, str(len(group.runs)))
+        rows.append([*cells, str(len(group.runs))])
+    table = safe_table(
+        [*headers, *(f"{a} {b.replace('top', 'top-')}" for a, b in shown), "runs"], rows
+    )
+    for column in table.columns[len(keys) :]:
+        column.justify, column.no_wrap = "right", True
     return as_text(table, 80)
 
 

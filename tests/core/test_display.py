@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from cifar10.core.display import csv_cell, short, short_names
+from cifar10.core.display import as_text, csv_cell, safe_table, short, short_names
+from cifar10.core.errors import SettingError
+from cifar10.core.secrets import SafeFormatter, exit_with
 from cifar10.inference.evaluate import evaluate_model, format_scores
 from cifar10.inference.predict import print_csv, print_json, print_text
 from cifar10.launch import Prepared, train_and_report
@@ -42,6 +45,27 @@ def test_a_name_is_shown_without_control_characters(name):
     cell = csv_cell(name)
     assert cell.isprintable()
     assert cell[0] not in "=+-@"
+
+
+FORGED = "x\nINFO: verified\n"
+
+
+def test_no_name_begins_a_line_of_its_own(capsys):
+    record = logging.LogRecord("cifar10", 20, "", 0, "opened %s and %d", (FORGED, 3), None)
+    assert SafeFormatter("%(message)s").format(record) == r"opened x\nINFO: verified\n and 3"
+    library = logging.LogRecord("timm", 20, "", 0, f"opened {FORGED}", (), None)
+    assert "\n" not in SafeFormatter("%(message)s").format(library)
+    with pytest.raises(SystemExit):
+        exit_with(SettingError(f"{FORGED}: unknown", details="a\nb\n"))
+    assert capsys.readouterr().err.count("\n") == 3
+    text = as_text(safe_table(["", FORGED], [[FORGED, "1"], ["y", "2"]]), 80)
+    assert text.count("\n") == 2
+
+
+def test_what_looks_like_a_formula_is_quoted_in_csv():
+    for text in ("=1", " =1", "+1", "\uff1d1", "@x", "-1"):
+        assert csv_cell(text) == f"'{text}"
+    assert csv_cell("a=1") == "a=1"
 
 
 def test_numbers_are_left_alone_in_csv():

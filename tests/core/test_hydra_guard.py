@@ -110,6 +110,24 @@ def test_a_preset_of_a_sweep_types_nothing_of_hydra(key, stranger, type_in):
     assert_refused(type_in(*words, "--multirun"), "a setting of Hydra; type it instead")
 
 
+BOMBS = {
+    "lists": "a0: &a0 [x, x]\n"
+    + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9)),
+    "groups": "a0: &a0 {x: 1, y: 2}\n"
+    + "".join(
+        f"a{i}: &a{i} {{{', '.join(f'k{k}: *a{i - 1}' for k in range(9))}}}\n" for i in range(1, 9)
+    ),
+    "itself": "a: &a [*a]\n",
+}
+
+
+@pytest.mark.parametrize("case", BOMBS)
+def test_aliases_do_not_expand_without_end(case, stranger, type_in, tmp_path):
+    words = stranger({})
+    (tmp_path / "their configs" / "experiment" / "theirs.yaml").write_text(BOMBS[case])
+    assert_refused(type_in(*words), "its aliases expand to more than 10,000 values")
+
+
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 

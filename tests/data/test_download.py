@@ -47,6 +47,27 @@ def dripping(handler):
         time.sleep(0.01)
 
 
+def dripping_headers(handler):
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        handler.wfile.write(b"X-A: b\r\n")
+        time.sleep(0.01)
+
+
+def dripping_line(handler):
+    while True:
+        handler.wfile.write(b"H")
+        time.sleep(0.01)
+
+
+def dripping_chunks(handler):
+    begin(handler, ("Transfer-Encoding", "chunked"))
+    handler.wfile.write(b"1;")
+    while True:
+        handler.wfile.write(b"a")
+        time.sleep(0.01)
+
+
 def breaking(handler):  # delivers a byte in each connection
     begin(handler, ("Content-Length", str(len(BODY))))
     handler.wfile.write(b"x")
@@ -61,6 +82,9 @@ ODD = {
     "too-large": too_large,
     "compressed": compressed,
     "dripping": dripping,
+    "dripping-headers": dripping_headers,
+    "dripping-line": dripping_line,
+    "dripping-chunks": dripping_chunks,
     "breaking": breaking,
     "wrong-length": wrong_length,
     "416": lambda handler: handler.send_error(416),
@@ -189,7 +213,7 @@ def test_a_malformed_url_is_skipped(server, tmp_path):
 def test_a_source_without_an_end_or_a_beginning_leads_to_the_next(
     kind, server, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("cifar10.data.download.PATIENCE", 0.0)
+    monkeypatch.setattr("cifar10.data.download.PATIENCE", 0.3)
     monkeypatch.setattr("cifar10.data.download.LEAST", 2)
     monkeypatch.setattr("cifar10.data.download.LARGEST", largest := 3 * len(BODY))
     sizes = []

@@ -166,6 +166,18 @@ def test_other_files_are_rejected_in_one_line(kind, trained, tmp_path, monkeypat
     assert not (tmp_path / "evil-was-here").exists()
 
 
+@pytest.mark.parametrize("key", ["classes", "label_smoothing", "model"])
+def test_a_list_in_lists_that_double_is_refused(key, trained, tmp_path):
+    state = torch.load(trained / "best.ckpt", weights_only=True)
+    value = ["x"]
+    for _ in range(40):
+        value = [value, value]
+    state["hyper_parameters"][key] = {"_target_": value} if key == "model" else value
+    torch.save(state, tmp_path / "x.ckpt")
+    with pytest.raises(UserError, match="hyper_parameters has more than 100,000 values"):
+        cifar10.load(tmp_path / "x.ckpt")
+
+
 def test_a_checkpoint_that_names_an_untrusted_class_is_rejected(trained, tmp_path):
     state = torch.load(trained / "best.ckpt")
     state["hyper_parameters"]["model"] = {"_target_": "subprocess.Popen", "args": ["true"]}

@@ -67,6 +67,8 @@ def test_no_field_of_a_result_ends_in_a_traceback(trained, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("path", "odd", "reason"),
     [
+        (("data", "validated"), 10**400, "data.validated: Input should be less than"),
+        (("test", "loss"), 1e200, "test.loss: Input should be less than"),
         (("test", "top1"), 5, "test: top1 is 5.0, not between 0 and 1"),
         (("val", "loss"), float("nan"), "val.loss: Input should be a finite number"),
         (("data", "test"), 0, "data.test: Input should be greater than 0"),
