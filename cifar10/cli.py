@@ -85,9 +85,7 @@ def evaluate(
     model: ModelArgument,
     split: Annotated[Literal["test", "val"], typer.Option(help="Images to evaluate on.")] = "test",
     views: Annotated[bool, typer.Option("--views", help="Add flip TTA and 6-view TTA.")] = False,
-    out: Annotated[
-        Path | None, typer.Option(help="Output folder; by default in the run or current folder.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Output folder; default: the run, or .")] = None,
 ) -> None:
     """Evaluate a model and plot its errors.
 
@@ -197,7 +195,7 @@ def fetch() -> None:
     from cifar10.data.module import CIFAR10DataModule
 
     CIFAR10DataModule().setup()
-    where()
+    print_safe(str(prepared_file()))
 
 
 @data.command()
@@ -246,6 +244,6 @@ def main() -> None:
         line, code = f"{error.filename or 'standard output'}: {error.strerror or error}", 2
     except (Interrupted, typer.Abort) as stop:
         line, code = str(stop) or "interrupted", getattr(stop, "exit_code", 130)
-    usage = line.startswith("Usage: ")  # the help of a command that got no arguments
-    print(line if usage else f"error: {safe_line(line)}", file=sys.stderr)
+    is_help = line.startswith("Usage: ")  # of a command without arguments
+    print(line if is_help else f"error: {safe_line(line)}", file=sys.stderr)
     sys.exit(code)

@@ -229,8 +229,7 @@ def check_types(function: Callable, arguments: Mapping[str, Any], prefix: str) -
                 except ValidationError as second:
                     errors = (*error.errors(), *second.errors())  # as a list, as a tuple
                     details = [e for e in errors if e["loc"] or e["type"] not in WHOLE]
-                    given = shown(arguments[key])
-                    needed = requirement(details or error.errors())
+                    given, needed = shown(arguments[key]), requirement(details or error.errors())
                     raise SettingError(f"{prefix}{key}={given}: {needed}") from error
     return checked
 
