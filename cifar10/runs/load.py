@@ -76,6 +76,7 @@ def restore_classifier(
     with torch.random.fork_rng(devices=[]):  # building draws initial weights, which are replaced
         classifier = call_checked(Classifier, upgrade_hyperparameters(hyperparameters), "")
     classifier.load_state_dict(weights)
+    classifier.is_fresh, classifier.fixed_mean = False, True
     return classifier
 
 

@@ -106,6 +106,6 @@ def start_from(classifier: Classifier, source: str) -> str:
         raise SettingError(f"weights={source}: {error}; choose that network with model=") from error
     classifier.is_fresh = False
     total = len(taken) + len(new)
-    text = f"{source}: {len(taken)} of {total} tensors taken over"
+    text = f"{source}: {len(taken)} of {total} tensors loaded"
     text += f"; new: {', '.join(new)}" * bool(new)
     return text + f"; not used: {', '.join(unused)}" * bool(unused)

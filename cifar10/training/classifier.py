@@ -52,8 +52,7 @@ class Classifier(L.LightningModule):
             the same class to `load_from_checkpoint(PATH, network=...)`.
         optimizer: specification of a torch optimizer, or a function that returns it, such as
             `functools.partial(torch.optim.SGD, lr=0.1)`; gets `parameter_groups(network)`.
-        scheduler: specification of a learning-rate schedule, stepped after every batch, or a
-            function that returns it for the optimizer.
+        scheduler: the same of a learning-rate schedule for the optimizer, stepped per batch.
         label_smoothing: of the training loss; val and test losses have none.
         test_views: also log the test set's 6-view TTA as `test_views/`, at six times the cost.
         classes: class names in the order of the labels.
@@ -128,6 +127,7 @@ class Classifier(L.LightningModule):
         trainer: Any = self.trainer
         if stage != "fit" or trainer.ckpt_path is not None:  # which holds all that is set here
             return
+        self.train()  # `load` returns it in eval mode
         if isinstance(data := trainer.datamodule, InMemoryDataModule) and not self.fixed_mean:
             for buffer, values in zip((self.mean, self.std), data.normalisation(), strict=True):
                 buffer.copy_(torch.tensor(values).view(3, 1, 1))
@@ -154,10 +154,10 @@ class Classifier(L.LightningModule):
         self.network.to(memory_format=self.memory_format)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the metrics of an unfinished epoch, summed over all ranks."""
-        checkpoint["train_metrics"] = sums(self.train_metrics)
+        checkpoint["train_metrics"] = sums(self.train_metrics)  # of an unfinished epoch
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.is_fresh, self.fixed_mean = False, True
         if self._trainer is not None and self.trainer.global_rank == 0:  # which holds the sums
             restore_sums(self.train_metrics, checkpoint.get("train_metrics", {}))
 

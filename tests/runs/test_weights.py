@@ -47,7 +47,7 @@ def test_every_form_of_file_starts_the_network(files, settings, tmp_path):
         components = build_components(chosen, tmp_path / "run")
         for name, value in components.classifier.network.state_dict().items():
             assert torch.equal(value, weights[name]), (path, name)
-        assert components.start == f"{path}: 18 of 18 tensors taken over"
+        assert components.start == f"{path}: 18 of 18 tensors loaded"
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists")
@@ -73,7 +73,7 @@ def test_a_run_starts_where_another_ended_and_says_so(trained, settings, tmp_pat
     chosen["optimizer"] = {"_target_": "torch.optim.SGD", "lr": 0.0}
     caplog.set_level("INFO", "cifar10")
     result = run(chosen, tmp_path / "run")
-    assert "tensors taken over" in result["start"]
+    assert "tensors loaded" in result["start"]
     assert f"weights     {trained}" in caplog.text
     assert START in result["digests"]
     before, after = (load(folder, "cpu") for folder in (trained, tmp_path / "run"))
