@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+import cifar10
 from cifar10 import CIFAR10DataModule, Classifier, ConvNet
 from cifar10.core.errors import SettingError, UserError
 from cifar10.data import MEAN
@@ -119,3 +120,23 @@ def test_batches_of_another_type_are_refused(dtype):
     images = torch.zeros(2, 3, 32, 32, dtype=dtype)
     with pytest.raises(UserError, match=r"must be uint8, 0 to 255"):
         Classifier(Small())(images)
+
+
+@pytest.mark.filterwarnings(*EXPECTED)
+@pytest.mark.parametrize("source", ["load", "load_from_checkpoint"])
+def test_a_loaded_model_goes_on_from_its_weights(source, trainer, tmp_path):
+    data = CIFAR10DataModule("sample")
+    if source == "load":
+        classifier = cifar10.load("airnet", device="cpu")
+    else:
+        first = trainer()
+        first.fit(Classifier("airnet", mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0)), data)
+        path = first.checkpoint_callback.best_model_path
+        classifier = Classifier.load_from_checkpoint(path)
+    kept = {
+        name: classifier.state_dict()[name].clone() for name in ("mean", "network.whiten.weight")
+    }
+    trainer().fit(classifier, data)
+    assert classifier.training
+    for name, value in kept.items():
+        assert torch.equal(classifier.state_dict()[name], value), name
