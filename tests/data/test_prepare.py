@@ -67,7 +67,7 @@ def test_a_flipped_bit_anywhere_is_detected(form, forms, tmp_path_factory, data)
     file.write_bytes(content)
     with pytest.raises(UserError, match="no source was tried") as error:
         prepare(folder, forms, allow_download=False)
-    assert file.name in str(error.value) or file.stem in str(error.value)
+    assert file.name in error.value.details or file.stem in error.value.details
     assert not (folder / PREPARED_FILE).exists()
 
 
