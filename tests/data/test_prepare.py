@@ -99,7 +99,7 @@ def test_without_a_working_source_the_error_lists_the_alternatives(forms, tmp_pa
     with pytest.raises(UserError) as failure:
         prepare(tmp_path / "new folder", forms, fetch)
     for part in ("one: HTTP 503", "two: no connection", "cifar-10-binary.tar.gz", "data=sample"):
-        assert part in str(failure.value)
+        assert part in failure.value.details + str(failure.value)
     assert [p.name for p in (tmp_path / "new folder").iterdir()] == [".prepare.lock"]
 
 
