@@ -186,7 +186,7 @@ def run_job(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str, An
         result, _ = train_and_report(prepared, folder, overrides, started)
     except Exception as error:
         signals.raise_again()
-        print_safe(f"{name}: failed: {one_line(error)}")
+        print_safe(f"{getattr(error, 'details', '')}{name}: failed: {one_line(error)}")
         log.debug("failed", exc_info=True)  # the traceback goes to train.log only
         record_failure(folder, overrides, error)  # for the sweep's summary
         raise error.with_traceback(None) from None  # frames would keep the run's data alive

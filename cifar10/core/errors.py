@@ -19,6 +19,8 @@ class UserError(Exception):
     def __init__(self, message: str = "", details: str = ""):
         super().__init__(message)
         self.details = details  # lines to print before the message
+        if details:
+            self.add_note(details)  # where Python prints the error
 
 
 class SettingError(UserError):

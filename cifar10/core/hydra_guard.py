@@ -67,7 +67,7 @@ def compose_small(self: Any) -> yaml.Node | None:
             sizes[node] = 1 + sum(map(expanded, parts))
         return sizes[node]
 
-    if (root := compose_node(self)) and expanded(root) > MAX_VALUES:
+    if (root := compose_node(self)) and expanded(root) > MAX_VALUES + len(sizes):
         reason = f"its aliases expand to more than {MAX_VALUES:,} values"
         raise yaml.composer.ComposerError(None, None, reason, root.start_mark)
     return root

@@ -22,7 +22,7 @@ from pydantic_core import ErrorDetails
 
 from cifar10.core.display import short
 from cifar10.core.errors import SettingError, UserError, one_line, unknown_setting
-from cifar10.core.secrets import as_plain, map_text
+from cifar10.core.secrets import as_plain, hide, map_text
 
 T = TypeVar("T")
 LONGEST = 160  # characters of a value in a message
@@ -103,7 +103,7 @@ def instantiate(spec: Mapping[str, Any], where: str, kind: type[T], **given: Any
 
 def shown(value: Any) -> str:
     """A value as a message shows it."""
-    return short(repr(value), LONGEST)
+    return short(hide(repr(value)), LONGEST)
 
 
 def refuse_chain(text: str, where: str) -> str:
@@ -111,7 +111,9 @@ def refuse_chain(text: str, where: str) -> str:
 
     Lightning opens any text that is a folder or file with fsspec, which knows such addresses.
     """
-    if "::" in re.sub(r"//\[[\da-fA-F:.]+\]", "//", text):  # but not in the address of a machine
+    if "::" in re.sub(
+        r"//([^/\s]*@)?\[[\da-fA-F:.]+\]", "//", text
+    ):  # but not in the address of a machine
         raise SettingError(f"{where}: {text}: addresses with :: are not allowed; name a folder")
     return text
 

@@ -46,10 +46,10 @@ class SafeFormatter(logging.Formatter):
         if isinstance(record.args, tuple):  # names in it may contain line ends
             texts = (str, Path, Exception)
             record.args = tuple(
-                printable(str(a)) if isinstance(a, texts) else a for a in record.args
+                safe_line(str(a)) if isinstance(a, texts) else a for a in record.args
             )
         if not record.name.startswith(("cifar10", "lightning")):
-            record.msg, record.args = printable(record.getMessage()), None
+            record.msg, record.args = safe_line(record.getMessage()), None
         return safe(super().format(record))
 
 

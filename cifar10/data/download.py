@@ -100,9 +100,6 @@ def stream(url: str, part: Path) -> None:
                 return stream_once(url, part, before, deadline)
         # The last two: the environment names an unusable proxy.
         except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError) as error:
-            if deadline.cut:
-                slow = f"less than {LEAST:,} bytes in {PATIENCE:g} s"
-                raise SourceFailed(slow) from error
             if not part.exists() or part.stat().st_size < before + LEAST:
                 raise SourceFailed(f"{type(error).__name__}: {one_line(error)}") from error
 
@@ -123,9 +120,11 @@ class Deadline(threading.Thread):
         self.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self.ended.set()
         self.join()
+        if self.cut and (error is None or isinstance(error, Exception)):
+            raise SourceFailed(f"less than {LEAST:,} bytes in {PATIENCE:g} s") from error
 
     def trace(self, event: str, details: dict[str, Any]) -> None:
         if event.endswith((".connect_tcp.complete", ".start_tls.complete")):

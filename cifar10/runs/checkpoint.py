@@ -99,6 +99,14 @@ def count_tensors(value: Any) -> int:
     return isinstance(value, torch.Tensor)
 
 
+def is_small(value: Any) -> bool:
+    """Whether a nested value has at most `MAX_VALUES`, counting shared ones each time."""
+    try:
+        return sum(1 for _ in itertools.islice(leaves(value), MAX_VALUES + 1)) <= MAX_VALUES
+    except RecursionError:
+        return False
+
+
 def leaves(value: Any) -> Iterator[Any]:
     """The values in nested plain ones; an empty group is one."""
     if isinstance(value, dict | list | tuple) and value:
@@ -137,8 +145,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise UserError(f"{path}: not a checkpoint of a run")
     for key in ("hyper_parameters", "run"):  # a shared list in lists would be copied without end
-        if sum(1 for _ in itertools.islice(leaves(checkpoint.get(key)), MAX_VALUES)) == MAX_VALUES:
-            raise UserError(f"{path}: {key} has more than {MAX_VALUES:,} values")
+        if not is_small(checkpoint.get(key)):
+            raise UserError(f"{path}: {key} has more than {MAX_VALUES:,} values, or is too deep")
     try:
         for key, kind in (("global_step", int), ("run", dict)):
             if not isinstance(checkpoint.get(key, kind()), kind):

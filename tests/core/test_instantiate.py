@@ -67,7 +67,8 @@ def test_no_address_leads_to_a_file_that_runs_code(text, given):
         spec, given = {"_target_": "torch.nn.Linear", "in_features": 1}, {"bias": text}
     with pytest.raises(SettingError, match="addresses with :: are not allowed"):
         instantiate(spec, "layer", nn.Module, **given)
-    assert refuse_chain("http://[::1]:8080/x", "logger") == "http://[::1]:8080/x"
+    for address in ("http://[::1]:8080/x", "http://user:pw@[fe80::1]:5000"):
+        assert refuse_chain(address, "logger") == address
 
 
 def test_another_package_can_be_trusted(monkeypatch):

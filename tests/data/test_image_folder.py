@@ -130,7 +130,7 @@ def test_unreadable_images_are_reported_and_skipped_on_request(module, photos, c
     (photos / "test" / "wasp" / "test1.png").write_bytes(b"")
     for _ in range(2):  # the second time from the cache
         with pytest.raises(
-            UserError, match=r"(?s)2 of 48.*train3\.png.*empty file.*unreadable=skip"
+            UserError, match=r"(?s)2 of 48.*unreadable=skip.*train3\.png.*empty file"
         ):
             module().setup()
     data = set_up(module("data.unreadable=skip"))

@@ -14,6 +14,7 @@ def result(seed, top1, overrides=(), status="ok", training=60.0, **more):
         "epochs": 4,
         "commit": "0123456789" * 4,
         "precision": {"value": "32-true"},
+        "data": {"train": 45000, "val": 5000, "test": 10000},
         "versions": {"torch": "2.14.1"},
         "device": "A CPU, 2 threads",
         "settings": {"seed": seed, **dict(o.split("=") for o in overrides if "hydra" not in o)},

@@ -13,7 +13,7 @@ def finish(folder, name, started, seconds, status="ok"):
     result = {"status": status, "overrides": [], "started": f"2026-01-01T00:{started}+00:00"}
     if status == "ok":
         result |= dict(seed=0, settings={}, epochs=1, test={}, device="x", precision={"value": "x"})
-        result["versions"] = {"torch": "2"}
+        result |= {"versions": {"torch": "2"}, "data": {"train": 1, "val": 1, "test": 1}}
     result["seconds"] = {"total": seconds, "training": seconds}
     (folder / name / "result.json").write_text(json.dumps(result))
 
