@@ -5,6 +5,7 @@ from typing import Any
 
 MODULES = {
     "CIFAR10DataModule": "cifar10.data.module",
+    "FolderDataModule": "cifar10.data.image_folder",
     "Classifier": "cifar10.training.classifier",
     "AirNet": "cifar10.models.airnet",
     "ConvNet": "cifar10.models.convnet",

@@ -1,5 +1,7 @@
 """The training command: `python train.py` in a checkout, `cifar10 train` everywhere."""
 
+import sys
+
 import hydra
 from omegaconf import DictConfig
 
@@ -18,4 +20,5 @@ def cli() -> None:
 
 
 if __name__ == "__main__":  # Lightning starts the other processes of `cifar10 train` so
+    sys.path.pop(0)  # this folder: a user's module may be called `data` or `models`
     cli()

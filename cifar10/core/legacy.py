@@ -19,7 +19,8 @@ MOVED = {
     "cifar10.last.LastCheckpoint": "cifar10.runs.last_checkpoint.LastCheckpoint",
 }
 # The value, which changes nothing, of each setting that was added later.
-ADDED = {"teacher": None, "teacher_weight": 0.9, "deterministic": False}
+ADDED: dict[str, Any] = {"teacher": None, "teacher_weight": 0.9, "deterministic": False}
+ADDED |= {"weights": None, "freeze": "[]", "head_lr_factor": 1.0}
 # The value of each removed setting, for every epoch, that changes nothing.
 NEUTRAL = {"keep_hardest": 1, "data.crops": 32}
 

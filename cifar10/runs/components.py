@@ -36,7 +36,7 @@ from cifar10.runs.identity import weights_digest
 from cifar10.runs.last_checkpoint import LastCheckpoint, RandomStates
 from cifar10.runs.load import load
 from cifar10.runs.trainer_settings import build_profiler, check_trainer
-from cifar10.runs.weights import start_from
+from cifar10.runs.weights import Start, start_from
 from cifar10.training.classifier import Classifier
 from cifar10.training.finetune import freeze as freeze_layers
 from cifar10.training.hardware import Hardware
@@ -64,7 +64,7 @@ class Components:
     test_logits: TestLogits
     hardware: Hardware
     named: dict[str, Any]  # the objects that settings name, by dotted key
-    start: str | None  # what was taken over of other weights
+    start: Start | None  # what was taken over of other weights
     # SHA-256 of what settings only name: the user's own modules, a teacher's weights.
     digests: dict[str, str] = field(default_factory=dict)
 
@@ -83,9 +83,9 @@ def build_components(
     sources = source_digests(fixed_settings(settings))
     components.digests = {f"module {name}": digest for name, digest in sources.items()}
     for teacher, _ in components.classifier.teachers:
-        components.digests["teacher's weights"] = weights_digest(teacher)
+        components.digests["teacher's weights"] = weights_digest(teacher.state_dict())
     if components.start:
-        components.digests[START] = weights_digest(components.classifier)
+        components.digests[START] = components.start.digest
     return components
 
 

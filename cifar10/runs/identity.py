@@ -18,10 +18,10 @@ MAX_LISTED = 3  # differing settings named in an error
 NEWER = "newer than last.ckpt, since the run was killed between two saves"
 
 
-def weights_digest(classifier: Classifier) -> str:
-    """SHA-256 of a classifier's weights and their names."""
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of weights and their names."""
     digest = hashlib.sha256()
-    for name, value in sorted(classifier.state_dict().items()):
+    for name, value in sorted(weights.items()):
         digest.update(name.encode())
         digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -61,21 +61,19 @@ def resolve_settings(
     for key in (key for key in NAME_MODELS if settings.get(key) == LATEST):
         known = read_result(folder / RESULT_FILE).get("config", {}) if exists else {}
         settings[key] = known.get(key) or str(latest_run().absolute())  # for all processes, once
-    if settings.get("weights") and not exists:
-        settings["model"] = model_of(settings["weights"], settings["model"], overrides)
     for spec in (settings.get("callbacks") or {}).values():
         if saves_checkpoints(spec) and isinstance(spec.get("dirpath"), str):  # typed in this folder
             path = Path(spec["dirpath"]).expanduser().absolute()
             within = path.is_relative_to(folder.absolute())  # then it moves with the run
             spec["dirpath"] = os.path.relpath(path, folder) if within else str(path)
     if resume is None or (resume == "auto" and not exists):
-        return settings, None, False
+        return with_model(settings, overrides), None, False
     if not exists:
         raise SettingError(f"resume={resume}: no run to resume; {RESULT_FILE} not found")
     earlier = read_result(folder / RESULT_FILE)
     if earlier["status"] == "failed" and "config_digest" not in earlier:  # by `record_failure`
         (folder / RESULT_FILE).unlink()
-        return settings, None, False
+        return with_model(settings, overrides), None, False
     recorded = recorded_settings(earlier, folder)
     settings = merge(recorded, settings, overrides, earlier["overrides"])
     require_recordable(settings)
@@ -100,13 +98,15 @@ def resolve_settings(
     return settings, earlier, False
 
 
-def model_of(weights: str, model: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """The settings of the network that weights are of, unless another was chosen than usual."""
-    _, arguments = read_weights(weights)
+def with_model(settings: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Settings with the network that `weights` are of, unless another was chosen than usual."""
+    if not settings.get("weights"):
+        return settings
+    _, arguments = read_weights(settings["weights"])
     typed = any(is_within(key, ["model"]) for key in overridden_keys(overrides))
-    chosen = typed or model != compose_settings()["model"]
+    chosen = typed or settings["model"] != compose_settings()["model"]
     spec = upgrade_hyperparameters(arguments).get("model", {})
-    return model if chosen or "_target_" not in spec else spec
+    return settings if chosen or "_target_" not in spec else settings | {"model": spec}
 
 
 def saves_checkpoints(spec: Any) -> bool:

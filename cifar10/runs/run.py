@@ -79,7 +79,7 @@ def run(
     warnings.filterwarnings("ignore", module="PIL")  # a corrupted image is reported in one line
     record = Record(folder, result, bool(lock), begun=earlier is None)
     try:
-        components = components or build_components(settings, folder)
+        components = components or build_components(settings, folder, is_start=earlier is None)
         with user_errors(components, folder):
             describe(components, result)
             checkpoint = resume_point(components, folder, result, earlier) if earlier else None
@@ -159,7 +159,7 @@ def describe(components: Components, result: dict[str, Any]) -> None:
     trainer, network, data = components.trainer, components.classifier.network, components.data
     data.setup()
     started = {key: value for key, value in result.get("digests", {}).items() if key == START}
-    result |= {"start": components.start} if components.start else {}
+    result |= {"start": components.start.text} if components.start else {}
     result |= {
         "network": type(network).__name__,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
@@ -206,6 +206,7 @@ def train(
             path = record.folder / RESULT_FILE
             log.warning("Warning: %s not updated: %s; training continues", path, error.strerror)
 
+    model.is_fresh &= checkpoint is None
     trainer.strategy.checkpoint_io.identity = run_identity(result)
     if last is None and trainer.is_global_zero:
         log.warning("Warning: without callbacks.last, this run cannot be resumed")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,8 +11,9 @@ from cifar10 import zoo
 from cifar10.core.errors import SettingError, UserError, one_line
 from cifar10.core.settings import expand_user
 from cifar10.data import CLASSES
-from cifar10.runs.checkpoint import read_checkpoint
+from cifar10.runs.checkpoint import is_small, read_checkpoint
 from cifar10.runs.file_kinds import OLD_TORCH, require_checkpoint_file
+from cifar10.runs.identity import weights_digest
 from cifar10.runs.load import find_checkpoint
 from cifar10.training.classifier import Classifier
 from cifar10.training.finetune import transfer
@@ -40,9 +41,8 @@ def read_weights(source: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
             content = read_torch_file(path)
     except UserError as error:
         raise SettingError(f"weights={source}: {error}") from error
-    arguments = content.get("hyper_parameters") if isinstance(content, dict) else None
-    if isinstance(arguments, dict) and "model" in arguments:
-        return content["state_dict"], arguments
+    if is_ours(content):
+        return content["state_dict"], content["hyper_parameters"]
     if not (weights := find_tensors(content)):
         raise SettingError(f"weights={source}: holds no weights, but {type(content).__name__}")
     return weights, {}
@@ -62,10 +62,23 @@ def read_torch_file(path: Path) -> Any:
     try:
         if not is_old_torch(path):
             require_checkpoint_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # corrupted files raise anything
         reason = one_line(error).partition(". ")[0]
         raise UserError(f"cannot be read safely: {reason}") from error
+    if not is_small(content):
+        raise UserError("holds too many values, or too deep")
+    return content
+
+
+def is_ours(content: Any) -> bool:
+    """Whether a file's content is a checkpoint of this project's `Classifier`."""
+    state, arguments = (
+        content.get(key) if isinstance(content, dict) else None
+        for key in ("state_dict", "hyper_parameters")
+    )
+    has_model = isinstance(arguments, dict) and isinstance(arguments.get("model"), dict)
+    return has_model and isinstance(state, dict) and {"mean", "std"} <= state.keys()
 
 
 def is_old_torch(path: Path) -> bool:
@@ -84,8 +97,15 @@ def find_tensors(content: Any) -> dict[str, Tensor]:
     return max((own, *map(find_tensors, content.values())), key=len)
 
 
-def start_from(classifier: Classifier, source: str) -> str:
-    """Start a classifier from other weights; returns what was taken over, for the user.
+class Start(NamedTuple):
+    """What a training started from."""
+
+    text: str  # for the user
+    digest: str  # SHA-256 of the source's weights
+
+
+def start_from(classifier: Classifier, source: str) -> Start:
+    """Start a classifier from other weights.
 
     The head is new if it does not fit or if the classes differ. This project's models bring their
     normalisation with them.
@@ -108,4 +128,5 @@ def start_from(classifier: Classifier, source: str) -> str:
     total = len(taken) + len(new)
     text = f"{source}: {len(taken)} of {total} tensors loaded"
     text += f"; new: {', '.join(new)}" * bool(new)
-    return text + f"; not used: {', '.join(unused)}" * bool(unused)
+    text += f"; not used: {', '.join(unused)}" * bool(unused)
+    return Start(text, weights_digest(weights))

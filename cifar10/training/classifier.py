@@ -17,6 +17,7 @@ from cifar10.data.inputs import to_batch
 from cifar10.data.module import InMemoryDataModule
 from cifar10.training.hardware import autocast
 from cifar10.training.metrics import metrics, restore_sums, sums
+from cifar10.training.modes import evaluating
 from cifar10.training.muon import Fraction
 from cifar10.training.network_check import check_network
 from cifar10.training.normalisation import normalise
@@ -86,11 +87,12 @@ class Classifier(L.LightningModule):
         self.classes = tuple(classes)
         self.network = build_network(network, len(classes))
         check_network(self.network, len(classes))
-        self.fixed_mean, self.is_fresh = mean is not None, True
+        self.fixed_mean, self.is_fresh = not (mean is std is None), True
         self.frozen: list[nn.Module] = []  # layers of the network
         self.head_lr_factor = 1.0
-        self.register_buffer("mean", torch.tensor(mean or MEAN).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(std or STD).view(3, 1, 1))
+        for name, given, default in (("mean", mean, MEAN), ("std", std, STD)):
+            values = torch.tensor(default) if given is None else torch.as_tensor(given).float()
+            self.register_buffer(name, values.clone().view(3, 1, 1))
         self.set_memory_format(channels_last=False)
         tops, count = (1, 3, 5), len(classes)
         self.train_metrics = metrics("train/", (1,), count)
@@ -109,12 +111,10 @@ class Classifier(L.LightningModule):
 
     def predict(self, images: Any, batch_size: int = 500) -> Tensor:
         """Return single-view probabilities, float (N, classes), of images as for `to_batch`."""
-        images, was_training = to_batch(images), self.training
-        self.eval()
-        with torch.inference_mode(), autocast(self.device.type):
+        images = to_batch(images)
+        with evaluating(self), torch.inference_mode(), autocast(self.device.type):
             logits = [self(batch.to(self.device)) for batch in images.split(batch_size)]
             probabilities = torch.cat(logits).float().softmax(1).cpu()
-        self.train(was_training)
         if not probabilities.isfinite().all():
             raise NonFiniteError("the network outputs NaN or infinity; its weights are corrupted")
         return probabilities.clone()  # an ordinary tensor, which can be changed in place
@@ -125,25 +125,25 @@ class Classifier(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         trainer: Any = self.trainer
-        if stage != "fit" or trainer.ckpt_path is not None:  # which holds all that is set here
+        data = trainer.datamodule if isinstance(trainer.datamodule, InMemoryDataModule) else None
+        if data and tuple(data.classes) != self.classes:
+            raise SettingError("classes: differ from those of the data; give classes=data.classes")
+        if stage != "fit":
             return
-        self.train()  # `load` returns it in eval mode
-        if isinstance(data := trainer.datamodule, InMemoryDataModule) and not self.fixed_mean:
+        if not self.training:  # `load` returns it in eval mode
+            self.train()
+        if data and not self.fixed_mean:
             for buffer, values in zip((self.mean, self.std), data.normalisation(), strict=True):
                 buffer.copy_(torch.tensor(values).view(3, 1, 1))
-        if not self.is_fresh:
-            return
-        load_initial_weights(self.network)
-        if init := getattr(self.network, "init_from_images", None):
-            init(self.normalise(first_images(trainer)))
-
-    def train(self, mode: bool = True) -> "Classifier":
-        super().train(mode)
-        for module in self.frozen:
-            module.eval()
-        return self
+        if self.is_fresh:  # Lightning loads a checkpoint after this hook, which replaces all this
+            load_initial_weights(self.network)
+            if init := getattr(self.network, "init_from_images", None):
+                init(self.normalise(first_images(trainer).to(self.mean.device)))
+        self.is_fresh, self.fixed_mean = False, True
 
     def on_train_start(self) -> None:
+        for module in self.frozen:  # running statistics do not change, no dropout
+            module.eval()
         if added := self.state_dict().keys() - self.weight_names:
             reason = "to the model, so its checkpoints could not be loaded; keep it in the callback"
             raise SettingError(f"callbacks: one of them adds the weight {min(added)} {reason}")

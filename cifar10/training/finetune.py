@@ -39,19 +39,20 @@ def transfer(network: nn.Module, weights: Mapping[str, Tensor], same_classes: bo
     own = network.state_dict()
     prefix, head = common_prefix(own), head_name(network)
     found = aligned(weights, {name.removeprefix(prefix) for name in own})
-    new, faults = [], []
+    taken, new, faults = [], [], []
     for name, value in own.items():
         given = found.get(name.removeprefix(prefix))
-        fits = given is not None and given.shape == value.shape
-        if name.startswith(f"{head}."):
-            new += [] if fits and same_classes else [name]
-        elif not fits and not name.endswith(".num_batches_tracked"):
+        is_head = name.startswith(f"{head}.")
+        if given is not None and given.shape == value.shape and (same_classes or not is_head):
+            taken.append(name)
+        elif is_head:
+            new.append(name)
+        elif not name.endswith(".num_batches_tracked"):
             has = "none" if given is None else tuple(given.shape)
             faults.append(f"{name} has shape {tuple(value.shape)}, there {has}")
     if faults:
         more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
         raise SettingError(f"these are weights of another network: {faults[0]}{more}")
-    taken = [name for name in own if name not in new and name.removeprefix(prefix) in found]
     for name in taken:
         own[name].copy_(found[name.removeprefix(prefix)])
     return Transfer(
@@ -74,11 +75,12 @@ def aligned(weights: Mapping[str, Tensor], names: set[str]) -> dict[str, Tensor]
     """The weights, or those below one prefix, without what their names share: the best fit."""
     firsts = dict.fromkeys(name.partition(".")[0] for name in weights)
     parts = [{k: v for k, v in weights.items() if k.startswith(f"{first}.")} for first in firsts]
-    stripped = (
-        {name.removeprefix(common_prefix(part)): value for name, value in part.items()}
-        for part in (weights, *parts)
-    )
-    return max(stripped, key=lambda part: len(names & part.keys()))
+    candidates = []
+    for part in (weights, *parts):
+        depth = common_prefix(part).count(".")
+        for count in range(depth + 1):
+            candidates.append({name.split(".", count)[-1]: value for name, value in part.items()})
+    return max(candidates, key=lambda part: len(names & part.keys()))
 
 
 def freeze(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:
@@ -116,10 +118,12 @@ def split_head(groups: list[dict[str, Any]], network: nn.Module) -> list[dict[st
         own = [p for p in group["params"] if id(p) in head]
         divided += [group | {"params": others}] * bool(others)
         divided += [group | {"params": own, HEAD: True}] * bool(own)
+    if not any(HEAD in group for group in divided):
+        raise SettingError("head_lr_factor: the last layer is frozen")
     return divided
 
 
 def scale_head(optimizer: Optimizer, factor: float) -> None:
     """Multiply the learning rates of the groups that `split_head` has marked."""
     for group in optimizer.param_groups:
-        group["lr"] *= factor if group.pop(HEAD, False) else 1
+        group["lr"] = group["lr"] * (factor if group.pop(HEAD, False) else 1)

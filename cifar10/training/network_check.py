@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cifar10.core.errors import SettingError, one_line
 from cifar10.data import IMAGE_SIZE
+from cifar10.training.modes import evaluating
 
 
 @torch.no_grad()
@@ -17,10 +18,10 @@ def check_network(
 ) -> None:
     """Raise a SettingError unless a new network turns blank images of each side into logits."""
     name = type(network).__name__
-    network.eval()  # so that nothing in it changes
     for side in sides:
         try:
-            output = network(torch.zeros(2, 3, side, side))
+            with evaluating(network):  # so that nothing in it changes
+                output = network(torch.zeros(2, 3, side, side))
         except Exception as error:  # user code may raise anything
             setting = "model" if side == IMAGE_SIZE else "data.sizes"
             raise SettingError(
@@ -35,7 +36,6 @@ def check_network(
         raise SettingError(
             f"model: {name} must return one logit per class, float (N, {num_classes}), not {got}"
         )
-    network.train()
     for key, value in network.state_dict().items():
         if not isinstance(value, Tensor):
             reason = "use a buffer, or return a tensor from get_extra_state()"

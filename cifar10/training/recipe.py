@@ -46,6 +46,7 @@ def build_network(given: nn.Module | str | Specification, classes: int) -> nn.Mo
 def build_optimizer(
     make: Specification | Callable[..., Optimizer], network: nn.Module, head_lr_factor: float = 1
 ) -> Optimizer:
+    require_given(make, "optimizer")
     groups = parameter_groups(network)
     if head_lr_factor != 1:
         groups = split_head(groups, network)
@@ -63,17 +64,25 @@ def build_scheduler(
     total_steps: int,
     head_lr_factor: float = 1,
 ) -> LRScheduler:
+    require_given(make, "scheduler")
     rates = [group["lr"] for group in optimizer.param_groups]
     if isinstance(make, dict):
         given = dict(optimizer=optimizer, total_steps=total_steps)
         scheduler = instantiate(make, "scheduler", LRScheduler, **given)
     else:
         scheduler = make(optimizer)
-    peaks = [group.get("max_lr", group["initial_lr"]) for group in optimizer.param_groups]
+    peaks = [group.get("max_lr", group.get("initial_lr")) for group in optimizer.param_groups]
     if head_lr_factor != 1 and peaks != rates:  # OneCycleLR, for example
         reason = f"{type(scheduler).__name__} sets its own learning rates; choose another scheduler"
         raise SettingError(f"head_lr_factor={head_lr_factor}: {reason}")
     return scheduler
+
+
+def require_given(make: Any, name: str) -> None:
+    """Raise a SettingError for an optimizer or scheduler of which a checkpoint has only a name."""
+    if isinstance(make, dict) and OBJECT in make:
+        advice = f"give it with load_from_checkpoint(PATH, {name}=...)"
+        raise SettingError(f"{name}: was given as an object, {make[OBJECT]}; {advice}")
 
 
 def load_initial_weights(network: nn.Module) -> None:
@@ -90,9 +99,8 @@ def first_images(trainer: Any, count: int = 5000) -> Tensor:
     """The first training images of a trainer, uint8 (N, 3, 32, 32), for a network's start."""
     if isinstance(data := trainer.datamodule, InMemoryDataModule):
         return data.images(data.train_indices[:count])
-    trainer.fit_loop.setup_data()
     images: list[Tensor] = []
-    for batch in trainer.train_dataloader:
+    for batch in trainer.fit_loop._data_source.dataloader():  # as given, for no rank in particular
         images.append(batch[0])
         if sum(map(len, images)) >= count:
             break
