@@ -21,6 +21,7 @@ from cifar10 import cli
 from cifar10.core.instantiate import instantiate
 from cifar10.core.settings import CONFIGS, ROOT, flatten
 from cifar10.runs.components import build_components
+from cifar10.runs.resume import with_model
 
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("cifar10/zoo/*.md")]
 TEXT = {path: path.read_text(encoding="utf-8") for path in sorted(PAGES)}
@@ -123,7 +124,7 @@ def folder_with_photos(tmp_path_factory):
     for number in range(80):
         path = folder / "my photos" / "train" / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (40, 40)).save(path)
+        Image.effect_noise((40, 40), 50 + number).convert("RGB").save(path)
     Image.new("RGB", (300, 200)).save(folder / "photo.jpg")
     return folder
 
@@ -132,7 +133,8 @@ def folder_with_photos(tmp_path_factory):
 def test_settings_in_commands_build_a_run(command, settings, folder_with_photos, monkeypatch):
     monkeypatch.chdir(folder_with_photos)
     words = [word for word in shlex.split(command, comments=True)[2:] if word[0] != "-"]
-    build_components(settings(*map(first_value, words)), folder_with_photos)
+    chosen = list(map(first_value, words))
+    build_components(with_model(settings(*chosen), chosen), folder_with_photos)
 
 
 def first_value(word: str) -> str:

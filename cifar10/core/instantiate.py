@@ -107,13 +107,10 @@ def shown(value: Any) -> str:
 
 
 def refuse_chain(text: str, where: str) -> str:
-    """Raise a SettingError for an address like `reference::FILE`, whose file can run code.
-
-    Lightning opens any text that is a folder or file with fsspec, which knows such addresses.
+    """Refuse an address such as `reference::FILE`: Lightning opens paths with fsspec, which would
+    run code of that file. The address of a machine may be `[::1]`.
     """
-    if "::" in re.sub(
-        r"//([^/\s]*@)?\[[\da-fA-F:.]+\]", "//", text
-    ):  # but not in the address of a machine
+    if "::" in re.sub(r"//([^/\s]*@)?\[[\da-fA-F:.]+\]", "//", text):
         raise SettingError(f"{where}: {text}: addresses with :: are not allowed; name a folder")
     return text
 

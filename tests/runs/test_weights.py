@@ -47,10 +47,12 @@ def test_every_form_of_file_starts_the_network(files, settings, tmp_path):
         components = build_components(chosen, tmp_path / "run")
         for name, value in components.classifier.network.state_dict().items():
             assert torch.equal(value, weights[name]), (path, name)
-        assert components.start == f"{path}: 18 of 18 tensors loaded"
+        assert components.start.text == f"{path}: 18 of 18 tensors loaded"
 
 
-@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists")
+@pytest.mark.filterwarnings(
+    "ignore:Checkpoint directory .* exists", "ignore:The number of training"
+)
 def test_a_pretrained_model_brings_its_network_and_a_folder_its_classes(settings, photos, tmp_path):
     words = ("weights=airnet", "data=folder", f"data.dir={photos}", "freeze=[whiten]")
     chosen = resolved(settings, tmp_path / "run", *words)
@@ -60,7 +62,7 @@ def test_a_pretrained_model_brings_its_network_and_a_folder_its_classes(settings
     components.trainer.fit(classifier, components.data)  # setup leaves the constants and whitening
     assert torch.equal(classifier.mean, pretrained.mean)
     assert torch.equal(classifier.network.whiten.bias, pretrained.network.whiten.bias)
-    assert "; new: head.weight" in components.start
+    assert "; new: head.weight" in components.start.text
     typed = resolved(settings, tmp_path / "run", *words, "model=airnet")
     with pytest.raises(SettingError, match="weights=airnet: these are weights of another network"):
         build_components(typed, tmp_path / "run")
@@ -129,3 +131,39 @@ def test_content_that_is_not_weights_is_named(tmp_path):
     with pytest.raises(SettingError, match="cannot be read safely"):
         read_weights(str(tmp_path / "module.pt"))
     assert json.dumps(read_weights("convnet")[1])  # plain values
+
+
+def test_checkpoints_of_other_lightning_projects_are_files_of_weights(tmp_path):
+    state = {f"model.{key}": value for key, value in ConvNet().state_dict().items()}
+    for number, arguments in enumerate(({"model": "resnet18"}, {"model": None}, {})):
+        path = tmp_path / f"{number}.ckpt"
+        torch.save({"state_dict": state, "hyper_parameters": arguments}, path)
+        weights, found = read_weights(str(path))
+        assert found == {}
+        assert weights.keys() == state.keys()
+
+
+def test_content_that_expands_without_end_is_refused(tmp_path):
+    value = [torch.ones(1)]
+    for _ in range(40):
+        value = [value, value]
+    torch.save({"state_dict": {}, "x": value}, tmp_path / "x.pt")
+    with pytest.raises(SettingError, match="holds too many values"):
+        read_weights(str(tmp_path / "x.pt"))
+
+
+def test_seeds_of_fine_tuning_share_the_digest_of_the_start(files, settings, tmp_path):
+    _, paths = files
+    digests = set()
+    for seed in (0, 1):
+        chosen = resolved(settings, tmp_path / "run", f"weights={paths[0]}", f"seed={seed}")
+        digests.add(build_components(chosen, tmp_path / "run").digests[START])
+    assert len(digests) == 1
+
+
+def test_every_process_of_a_start_finds_the_network_of_the_weights(settings, tmp_path):
+    """The first has written result.json when Lightning starts the others."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "result.json").write_text('{"status": "running", "overrides": []}')
+    chosen = resolved(settings, tmp_path / "run", "weights=airnet")
+    assert chosen["model"]["_target_"] == "cifar10.models.airnet.AirNet"

@@ -74,7 +74,7 @@ def test_weights_of_another_network_are_refused(source, target):
 def test_frozen_layers_do_not_change_in_training(network, names):
     classifier = Classifier(NETWORKS[network](), {"_target_": "torch.optim.SGD", "lr": 0.1})
     classifier.frozen = freeze(classifier.network, names)
-    classifier.train()
+    classifier.on_train_start()
     before = {name: value.clone() for name, value in classifier.network.state_dict().items()}
     optimizer, _ = classifier.build_optimizer(total_steps=2)
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
@@ -136,3 +136,29 @@ def test_a_schedule_that_sets_its_own_rates_is_refused_with_a_factor():
     classifier.head_lr_factor = 2.0
     with pytest.raises(SettingError, match=r"head_lr_factor=2\.0: OneCycleLR sets its own"):
         classifier.build_optimizer(total_steps=10)
+
+
+def test_weights_of_the_layers_before_the_head_are_found():
+    source, target = Small(), Small()
+    body = {key: value for key, value in source.state_dict().items() if not key.startswith("5.")}
+    _, new, _ = transfer(target, body, same_classes=True)
+    assert new == ["5.weight", "5.bias"]
+    assert torch.equal(target[0].weight, source[0].weight)
+
+    class Features(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.features, self.head = torch.nn.Conv2d(3, 8, 3), torch.nn.Linear(8, 10)
+
+    source, target = Features(), Features()
+    body = {k: v for k, v in source.state_dict().items() if k.startswith("features")}
+    assert transfer(target, body, same_classes=True).new == ["head.weight", "head.bias"]
+    assert torch.equal(target.features.weight, source.features.weight)
+
+
+def test_a_factor_for_a_frozen_head_is_refused():
+    classifier = Classifier(Small())
+    classifier.frozen = freeze(classifier.network, ["5"])
+    classifier.head_lr_factor = 2.0
+    with pytest.raises(SettingError, match="head_lr_factor: the last layer is frozen"):
+        classifier.build_optimizer(total_steps=2)

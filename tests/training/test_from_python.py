@@ -8,9 +8,10 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import cifar10
-from cifar10 import CIFAR10DataModule, Classifier, ConvNet
+from cifar10 import CIFAR10DataModule, Classifier, ConvNet, FolderDataModule
 from cifar10.core.errors import SettingError, UserError
 from cifar10.data import MEAN
+from cifar10.training.finetune import freeze
 from tests.network import Small
 
 SGD = functools.partial(torch.optim.SGD, lr=0.1)
@@ -140,3 +141,57 @@ def test_a_loaded_model_goes_on_from_its_weights(source, trainer, tmp_path):
     assert classifier.training
     for name, value in kept.items():
         assert torch.equal(classifier.state_dict()[name], value), name
+
+
+@pytest.mark.filterwarnings(*EXPECTED)
+def test_frozen_layers_keep_their_statistics_in_a_fit_and_in_a_resumed_one(trainer):
+    def frozen():
+        classifier = Classifier(Small(), SGD)
+        classifier.frozen = freeze(classifier.network, ["1"])
+        return classifier
+
+    data, first, classifier = CIFAR10DataModule("sample"), trainer(), frozen()
+    before = {key: value.clone() for key, value in classifier.network[1].state_dict().items()}
+    first.fit(classifier, data)
+    again = frozen()
+    trainer(max_epochs=2).fit(again, data, ckpt_path=first.checkpoint_callback.best_model_path)
+    for key, value in before.items():
+        assert torch.equal(classifier.network[1].state_dict()[key], value), key
+        assert torch.equal(again.network[1].state_dict()[key], value), key
+    assert again.network[3].training  # dropout
+
+
+@pytest.mark.filterwarnings(*EXPECTED)
+def test_a_second_fit_does_not_start_anew(trainer):
+    data, classifier = CIFAR10DataModule("sample"), Classifier("airnet")
+    trainer().fit(classifier, data)
+    filters = classifier.network.whiten.weight.clone()
+    classifier.network.whiten.weight.data += 1
+    trainer().fit(classifier, data)
+    assert torch.equal(classifier.network.whiten.weight, filters + 1)
+
+
+def test_classes_of_the_data_and_the_classifier_are_the_same(trainer, photos):
+    with pytest.raises(SettingError, match=r"give classes=data\.classes"):
+        trainer().fit(Classifier(Small()), FolderDataModule(str(photos)))
+
+
+@pytest.mark.filterwarnings(*EXPECTED)
+@pytest.mark.parametrize("name", ["optimizer", "scheduler"])
+def test_an_optimizer_given_as_an_object_is_given_again(name, trainer, loader):
+    fit = trainer()
+    given = {"optimizer": SGD, "scheduler": HALVING}
+    fit.fit(Classifier("convnet", **given), loader)
+    del given[name]
+    path = fit.checkpoint_callback.best_model_path
+    loaded = Classifier.load_from_checkpoint(path, **given)
+    with pytest.raises(SettingError, match=f"{name}: was given as an object"):
+        trainer().fit(loaded, loader)
+
+
+def test_modes_of_a_given_network_are_kept():
+    network = Small()
+    network[1].eval()
+    classifier = Classifier(network)
+    classifier.predict(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    assert (network[1].training, network[3].training) == (False, True)
