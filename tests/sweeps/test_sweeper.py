@@ -9,6 +9,7 @@ from hydra.experimental.callback import Callback
 
 from cifar10.core.settings import safe_filename
 from cifar10.runs.result import write_result
+from cifar10.runs.run_dir import NAME_MODELS
 from cifar10.sweeps.sweeper import ResumableSweeper
 from tests.sweeps.conftest import TINY, read, read_csv, start
 
@@ -138,9 +139,8 @@ def test_launchers_run_jobs_in_parallel(launcher, tmp_path, sweep):
     assert max(begun) < min(ended) + 1  # `started` is in whole seconds
 
 
-def test_the_latest_teacher_is_one_run_for_all_jobs_also_of_a_continued_sweep(
-    tmp_path, monkeypatch
-):
+@pytest.mark.parametrize("key", NAME_MODELS)
+def test_the_latest_run_is_one_for_all_jobs_also_of_a_continued_sweep(key, tmp_path, monkeypatch):
     def finish(folder, **config):
         result = {"status": "interrupted", "overrides": [], "config": {"data": {}} | config}
         (tmp_path / folder).mkdir(parents=True)
@@ -148,24 +148,24 @@ def test_the_latest_teacher_is_one_run_for_all_jobs_also_of_a_continued_sweep(
 
     def begin() -> ResumableSweeper:
         sweeper = ResumableSweeper()
-        sweeper.folder, sweeper.typed, sweeper.teacher = tmp_path / "sweep", {"airnet"}, None
+        sweeper.folder, sweeper.typed, sweeper.models = tmp_path / "sweep", {"airnet"}, {}
         return sweeper
 
     monkeypatch.chdir(tmp_path)
     finish("outputs/first")
-    first = f"teacher={tmp_path / 'outputs' / 'first'}"
+    first = f"{key}={tmp_path / 'outputs' / 'first'}"
     sweeper = begin()
-    words = ("teacher=latest", "++teacher=latest", "teacher='latest'", 'teacher="latest"')
-    assert {sweeper.name_teacher(word) for word in words} == {first}
+    words = (f"{key}=latest", f"++{key}=latest", f"{key}='latest'", f'{key}="latest"')
+    assert {sweeper.name_model(word) for word in words} == {first}
     finish("outputs/second")
-    assert sweeper.name_teacher("teacher=latest") == first
-    assert sweeper.name_teacher("teacher=null") == "teacher=null"
-    assert begin().name_teacher("teacher=latest").endswith("/second")
+    assert sweeper.name_model(f"{key}=latest") == first
+    assert sweeper.name_model(f"{key}=null") == f"{key}=null"
+    assert begin().name_model(f"{key}=latest").endswith("/second")
     (tmp_path / "sweep" / "0").mkdir(parents=True)
     (tmp_path / "sweep" / "0" / "result.json").write_text("damaged")
-    finish("sweep/1", teacher="airnet")
-    finish("sweep/2", teacher=first.partition("=")[2])
-    assert begin().name_teacher("teacher=latest") == first
+    finish("sweep/1", **{key: "airnet"})
+    finish("sweep/2", **{key: first.partition("=")[2]})
+    assert begin().name_model(f"{key}=latest") == first
 
 
 def test_values_that_differ_only_in_special_characters_have_different_folders():
