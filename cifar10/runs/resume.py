@@ -10,13 +10,14 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from omegaconf import OmegaConf
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from cifar10.core.errors import SettingError, UserError
 from cifar10.core.instantiate import import_class, signature_parameters
 from cifar10.core.legacy import upgrade_hyperparameters
 from cifar10.core.secrets import MASKED
-from cifar10.core.settings import compose_settings
+from cifar10.core.settings import CONFIGS
 from cifar10.runs.callback_settings import OWN_STOP
 from cifar10.runs.changes import (
     duration,
@@ -104,7 +105,8 @@ def with_model(settings: dict[str, Any], overrides: Sequence[str]) -> dict[str, 
         return settings
     _, arguments = read_weights(settings["weights"])
     typed = any(is_within(key, ["model"]) for key in overridden_keys(overrides))
-    chosen = typed or settings["model"] != compose_settings()["model"]
+    usual = OmegaConf.to_container(OmegaConf.load(CONFIGS / "model" / "convnet.yaml"))
+    chosen = typed or settings["model"] != usual
     spec = upgrade_hyperparameters(arguments).get("model", {})
     return settings if chosen or "_target_" not in spec else settings | {"model": spec}
 

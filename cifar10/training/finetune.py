@@ -48,8 +48,8 @@ def transfer(network: nn.Module, weights: Mapping[str, Tensor], same_classes: bo
         elif is_head:
             new.append(name)
         elif not name.endswith(".num_batches_tracked"):
-            has = "none" if given is None else tuple(given.shape)
-            faults.append(f"{name} has shape {tuple(value.shape)}, there {has}")
+            shape = f"has shape {tuple(given.shape)}" if given is not None else "is missing"
+            faults.append(f"{name}, {tuple(value.shape)}, {shape}")
     if faults:
         more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
         raise SettingError(f"these are weights of another network: {faults[0]}{more}")

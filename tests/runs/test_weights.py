@@ -15,6 +15,7 @@ from cifar10.runs.result import read_result
 from cifar10.runs.resume import resolve_settings
 from cifar10.runs.run import run
 from cifar10.runs.weights import read_weights
+from tests.processes import train
 
 CHEAP = ("data=sample", "trainer.max_epochs=1", "+trainer.limit_train_batches=2", "report=false")
 SMALL = ("model._target_=tests.network.Small", "~model.dropout", "threads=1")
@@ -167,3 +168,17 @@ def test_every_process_of_a_start_finds_the_network_of_the_weights(settings, tmp
     (tmp_path / "run" / "result.json").write_text('{"status": "running", "overrides": []}')
     chosen = resolved(settings, tmp_path / "run", "weights=airnet")
     assert chosen["model"]["_target_"] == "cifar10.models.airnet.AirNet"
+
+
+@pytest.mark.slow
+def test_the_command_fine_tunes_a_pretrained_model_on_a_folder(photos, tmp_path):
+    words = ("weights=airnet", "data=folder", f"data.dir={photos}", "hydra.run.dir=run")
+    quick = ("trainer.max_epochs=1", "report=false", "threads=1", "freeze=[whiten,blocks.1]")
+    output = train(tmp_path, *words, *quick, "head_lr_factor=10").out
+    assert "weights     airnet: " in output and "; new: head.weight" in output
+    result = read_result(tmp_path / "run" / "result.json")
+    assert result["config"]["model"]["widths"] == [128, 384, 384]
+    before, after = (load(model, "cpu").network for model in ("airnet", tmp_path / "run"))
+    assert torch.equal(before.blocks[1][0].weight, after.blocks[1][0].weight)
+    assert torch.equal(before.blocks[1][2].running_mean, after.blocks[1][2].running_mean)
+    assert not torch.equal(before.blocks[2][0].weight, after.blocks[2][0].weight)
