@@ -33,6 +33,8 @@ def read_weights(source: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if zoo.is_pretrained(source):
             return zoo.read_pretrained(source)
         path = find_checkpoint(source)
+        if not path.is_file():  # reading a pipe would block
+            raise UserError("not a regular file")
         if path.suffix == ".safetensors":
             return read_safetensors(path), {}
         if expand_user(source).is_dir():
@@ -82,9 +84,7 @@ def is_ours(content: Any) -> bool:
 
 
 def is_old_torch(path: Path) -> bool:
-    """Whether torch before 1.6 saved a file; of a pipe, nothing is read."""
-    if not path.is_file():
-        return False
+    """Whether torch before 1.6 saved a file."""
     with path.open("rb") as file:
         return file.read(len(OLD_TORCH)) == OLD_TORCH
 

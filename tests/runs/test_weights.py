@@ -1,6 +1,7 @@
 """Trainings that start from a pretrained model, a run or a file of weights."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -122,6 +123,13 @@ def test_a_file_without_weights_is_named(case, suffix, tmp_path, monkeypatch):
         read_weights(f"x{suffix}")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".ckpt"])
+def test_a_pipe_is_refused_without_waiting(suffix, tmp_path):
+    os.mkfifo(tmp_path / f"x{suffix}")
+    with pytest.raises(SettingError, match="not a regular file"):
+        read_weights(str(tmp_path / f"x{suffix}"))
 
 
 def test_content_that_is_not_weights_is_named(tmp_path):
