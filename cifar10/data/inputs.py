@@ -34,7 +34,7 @@ def to_batch(images: Any) -> Tensor:
         return to_32x32(images.copy())[None]  # it is turned in place
     if isinstance(images, np.ndarray):
         require(images, "array", (*PIXELS, 3))
-        channels_first = np.moveaxis(images, -1, -3)
+        channels_first = np.ascontiguousarray(np.moveaxis(images, -1, -3))
         return torch.tensor(channels_first).reshape(-1, 3, *PIXELS)
     if isinstance(images, Tensor):
         require(images, "tensor", (3, *PIXELS))
@@ -52,6 +52,8 @@ def require(images: np.ndarray | Tensor, kind: str, shape: Sequence[int]) -> Non
     text = ", ".join(map(str, shape))
     needed = f"must be uint8 ({text}) or (N, {text})"
     given = f"images: {dtype} {kind} of shape {tuple(images.shape)}"
+    if isinstance(images, Tensor) and (images.layout != torch.strided or images.is_meta):
+        raise UserError(f"{given}: must be a plain tensor")
     if dtype != "uint8":
         is_float = dtype.startswith(("float", "bfloat"))
         advice = "; scale floats to 0 to 255 and round them" if is_float else ""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import lightning as L
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from pydantic import StringConstraints
@@ -112,7 +112,7 @@ def build(
     callbacks: Group | None = None,
     weights: str | None = None,
     freeze: Sequence[str] = (),
-    head_lr_factor: Annotated[float, Gt(0)] = 1.0,
+    head_lr_factor: Annotated[float, Gt(0), Le(1e6)] = 1.0,
     is_start: bool = True,
 ) -> Components:
     if deterministic:  # cuBLAS reads it when CUDA starts, which the next line may do

@@ -101,7 +101,7 @@ def resolve_settings(
 
 def with_model(settings: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Settings with the network that `weights` are of, unless another was chosen than usual."""
-    if not settings.get("weights"):
+    if not isinstance(settings.get("weights"), str):  # checked with the other types
         return settings
     _, arguments = read_weights(settings["weights"])
     typed = any(is_within(key, ["model"]) for key in overridden_keys(overrides))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cifar10 import zoo
+from cifar10.core.display import short
 from cifar10.core.errors import SettingError, UserError, one_line
 from cifar10.core.settings import expand_user
 from cifar10.data import CLASSES
@@ -36,27 +37,26 @@ def read_weights(source: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if not path.is_file():  # reading a pipe would block
             raise UserError("not a regular file")
         if path.suffix == ".safetensors":
-            return read_safetensors(path), {}
+            return require_plain(read_safetensors(path)), {}
         if expand_user(source).is_dir():
             content: Any = read_checkpoint(path)
         else:
             content = read_torch_file(path)
+        if is_ours(content):
+            return require_plain(content["state_dict"]), content["hyper_parameters"]
+        if not (weights := find_tensors(content)):
+            raise UserError(f"holds no weights, but {type(content).__name__}")
+        return require_plain(weights), {}
     except UserError as error:
         raise SettingError(f"weights={source}: {error}") from error
-    if is_ours(content):
-        return content["state_dict"], content["hyper_parameters"]
-    if not (weights := find_tensors(content)):
-        raise SettingError(f"weights={source}: holds no weights, but {type(content).__name__}")
-    return weights, {}
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         return load_file(path)
-    except (OSError, SafetensorError) as error:
+    except Exception as error:  # a wrong shape raises others than SafetensorError
         raise UserError(f"not a valid safetensors file: {one_line(error)}") from error
 
 
@@ -89,12 +89,33 @@ def is_old_torch(path: Path) -> bool:
         return file.read(len(OLD_TORCH)) == OLD_TORCH
 
 
+def require_plain(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights, or raise a UserError for names or tensors that no network has."""
+    if len(weights) > MAX_TENSORS:
+        raise UserError(f"has {len(weights):,} tensors; at most {MAX_TENSORS:,} are read")
+    for name, value in weights.items():
+        is_odd = value.is_nested or value.is_quantized or value.is_meta or value.is_conj()
+        is_odd = is_odd or value.layout is not torch.strided or value.dtype not in DTYPES
+        if is_odd or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise UserError(f"{short(name)}: is not a plain tensor")
+        if len(name) > MAX_NAME or not name.isprintable():
+            raise UserError(f"{short(name)}: a name that is too long or not printable")
+    return weights
+
+
 def find_tensors(content: Any) -> dict[str, Tensor]:
     """The group with most tensors in nested groups: `{"net": {...}, "epoch": 3}`."""
     if not isinstance(content, Mapping):
         return {}
     own = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     return max((own, *map(find_tensors, content.values())), key=len)
+
+
+MAX_TENSORS, MAX_NAME = 10_000, 500
+DTYPES = (
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+)
 
 
 class Start(NamedTuple):
@@ -127,6 +148,6 @@ def start_from(classifier: Classifier, source: str) -> Start:
     classifier.is_fresh = False
     total = len(taken) + len(new)
     text = f"{source}: {len(taken)} of {total} tensors loaded"
-    text += f"; new: {', '.join(new)}" * bool(new)
-    text += f"; not used: {', '.join(unused)}" * bool(unused)
+    text += f"; new: {short(', '.join(new), 80)}" * bool(new)
+    text += f"; not used: {short(', '.join(unused), 80)}" * bool(unused)
     return Start(text, weights_digest(weights))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from cifar10.core.display import short
 from cifar10.core.errors import SettingError
 
 HEAD = "is_head"  # key of a parameter group
@@ -48,7 +49,7 @@ def transfer(network: nn.Module, weights: Mapping[str, Tensor], same_classes: bo
         elif is_head:
             new.append(name)
         elif not name.endswith(".num_batches_tracked"):
-            shape = f"has shape {tuple(given.shape)}" if given is not None else "is missing"
+            shape = "is missing" if given is None else f"has shape {short(str(list(given.shape)))}"
             faults.append(f"{name}, {tuple(value.shape)}, {shape}")
     if faults:
         more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
@@ -73,10 +74,12 @@ def common_prefix(names: Mapping[str, Any]) -> str:
 
 def aligned(weights: Mapping[str, Tensor], names: set[str]) -> dict[str, Tensor]:
     """The weights, or those below one prefix, without what their names share: the best fit."""
-    firsts = dict.fromkeys(name.partition(".")[0] for name in weights)
-    parts = [{k: v for k, v in weights.items() if k.startswith(f"{first}.")} for first in firsts]
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, value in weights.items():
+        if "." in name:
+            parts.setdefault(name.partition(".")[0], {})[name] = value
     candidates = []
-    for part in (weights, *parts):
+    for part in (weights, *parts.values()):
         depth = common_prefix(part).count(".")
         for count in range(depth + 1):
             candidates.append({name.split(".", count)[-1]: value for name, value in part.items()})

@@ -152,6 +152,42 @@ def test_checkpoints_of_other_lightning_projects_are_files_of_weights(tmp_path):
         assert weights.keys() == state.keys()
 
 
+ODD = {
+    "sparse": torch.ones(8).to_sparse(),
+    "meta": torch.empty(8, device="meta"),
+    "complex": torch.ones(8, dtype=torch.complex64),
+    "expanded": torch.ones(1).expand(2**40),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch, about its old kinds of tensors
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("name", ["conv1.bias", "surplus"])
+def test_tensors_that_no_network_has_are_refused(kind, name, tmp_path):
+    torch.save(ConvNet().state_dict() | {name: ODD[kind]}, tmp_path / "x.pt")
+    with pytest.raises(SettingError, match=f"{name}: is not a plain tensor|cannot be read safely"):
+        read_weights(str(tmp_path / "x.pt"))
+
+
+@pytest.mark.parametrize("name", ["." * 100_000, "x" * 501, "a\nb", "\ud800"])
+def test_names_that_no_network_has_are_refused(name, tmp_path):
+    torch.save({name: torch.ones(1)}, tmp_path / "x.pt")
+    with pytest.raises(SettingError, match="a name that is too long or not printable"):
+        read_weights(str(tmp_path / "x.pt"))
+
+
+def test_too_many_tensors_are_refused(tmp_path):
+    save_file({f"a{n}": torch.ones(0) for n in range(10_001)}, tmp_path / "x.safetensors")
+    with pytest.raises(SettingError, match="has 10,001 tensors; at most 10,000"):
+        read_weights(str(tmp_path / "x.safetensors"))
+
+
+@pytest.mark.parametrize("value", ["[1]", "{a:1}", "3"])
+def test_weights_that_are_no_text_are_refused(value, settings, tmp_path):
+    with pytest.raises(SettingError, match=r"weights=.*must be text"):
+        build_components(resolved(settings, tmp_path, f"weights={value}"), tmp_path / "run")
+
+
 def test_content_that_expands_without_end_is_refused(tmp_path):
     value = [torch.ones(1)]
     for _ in range(40):
