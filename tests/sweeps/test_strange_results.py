@@ -50,7 +50,7 @@ def test_no_field_of_a_result_ends_in_a_traceback(trained, tmp_path, monkeypatch
     odd_values = itertools.cycle((..., *ODD))
     refused = []
     for path in fields(result):
-        for odd in (..., *itertools.islice(odd_values, 2)):
+        for odd in (..., *itertools.islice(odd_values, 1)):
             text = json.dumps(changed(result, path, odd))
             (tmp_path / "b" / "result.json").write_text(text)
             try:

@@ -57,8 +57,10 @@ EXPECTED = (
 
 
 @pytest.mark.filterwarnings(*EXPECTED)
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("own_loader", [False, True])
+@pytest.mark.parametrize(
+    ("name", "own_loader"),
+    [*((name, False) for name in NETWORKS), ("own", True), ("by name", True)],
+)
 def test_any_network_trains_with_any_data_and_is_loaded(name, own_loader, trainer, loader):
     classifier, fit = NETWORKS[name](), trainer()
     data = {} if own_loader else {"datamodule": CIFAR10DataModule("sample")}
