@@ -229,6 +229,14 @@ def test_a_source_without_an_end_or_a_beginning_leads_to_the_next(
     assert max(sizes, default=0) <= largest
 
 
+@pytest.mark.parametrize("kind", [kind for kind in ODD if kind.startswith("dripping")])
+def test_a_source_that_was_cut_is_called_slow(kind, server, tmp_path, monkeypatch):
+    monkeypatch.setattr("cifar10.data.download.PATIENCE", 0.3)
+    monkeypatch.setattr("cifar10.data.download.LEAST", 1000)
+    with pytest.raises(SourceFailed, match=r"less than 1,000 bytes in 0\.3 s"):
+        download(urls(server, kind), tmp_path, ARCHIVES)
+
+
 def test_a_url_may_be_longer_than_a_file_name(server, tmp_path):
     sources = [url + "x" * 300 for url in urls(server, "good")]
     assert download(sources, tmp_path, ARCHIVES).read_bytes() == BODY
