@@ -12,8 +12,9 @@ from typer.exceptions import TyperException
 from cifar10.core.errors import UserError
 from cifar10.core.ranks import require_ranks
 from cifar10.core.secrets import print_safe, safe, safe_line
-from cifar10.core.settings import default_folder, expand_user
+from cifar10.core.settings import expand_user
 from cifar10.core.streams import set_up_streams
+from cifar10.data.commands import data
 from cifar10.runs.signals import Interrupted, signals
 
 MODEL = (
@@ -23,7 +24,6 @@ MODEL = (
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 app.pretty_exceptions_enable = False
-data = typer.Typer(help="Download, verify or locate the CIFAR-10 data set.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
 ANY_WORDS = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -65,18 +65,21 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="Classes to show per image.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one line per class.")] = False,
+    kaggle: Annotated[
+        bool, typer.Option("--kaggle", help="Print CSV of id and label, as Kaggle's CIFAR-10 asks.")
+    ] = False,
 ) -> None:
     """Classify images.
 
     Accepts all formats and sizes that Pillow reads. Images are resized to 32 px on the shorter
     side, then centre-cropped. Unreadable files are reported and skipped; the exit code is then 1.
     """
-    if as_json and as_csv:
-        raise UserError("--json and --csv: choose one of them")
+    if as_json + as_csv + kaggle > 1:
+        raise UserError("--json, --csv and --kaggle: choose one of them")
     from cifar10.inference import predict
 
-    show = predict.print_json if as_json else predict.print_csv if as_csv else predict.print_text
-    if not predict.predict(paths, model, top, show):
+    form = "json" if as_json else "csv" if as_csv else "kaggle" if kaggle else "text"
+    if not predict.predict(paths, model, top, form):
         raise typer.Exit(1)
 
 
@@ -84,18 +87,39 @@ def predict(
 def evaluate(
     model: ModelArgument,
     split: Annotated[Literal["test", "val"], typer.Option(help="Images to evaluate on.")] = "test",
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="IMAGES",
+            help="Evaluate on other images: a folder of class folders, a CSV file with the columns "
+            "path and label, cifar10.1 or cifar10-c.",
+        ),
+    ] = None,
     views: Annotated[bool, typer.Option("--views", help="Add flip TTA and 6-view TTA.")] = False,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Also write a CSV file with the prediction of each image.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Output folder; default: the run, or .")] = None,
 ) -> None:
     """Evaluate a model and plot its errors.
 
-    Recomputes the metrics of result.json and adds per-class accuracy, calibration and a confusion
-    matrix. Saves evaluation.json and figures.
+    Recomputes the metrics of result.json and adds precision, recall and F1 of each class,
+    calibration and a confusion matrix. Saves evaluation.json and figures.
     """
+    if source is not None and split != "test":
+        raise UserError("--split and --data: choose one of them")
     log.info("Loading %s …", model)
     from cifar10.inference import evaluate
 
-    scores, folder = evaluate.evaluate_model(model, split, views, out and expand_user(out))
+    scores, folder = evaluate.evaluate_model(
+        model,
+        split,
+        source,
+        views=views,
+        out=out and expand_user(out),
+        table=predictions and expand_user(predictions),
+    )
     print_safe(f"{evaluate.format_scores(scores)}\n\nsaved to {folder}")
 
 
@@ -187,41 +211,6 @@ def compare(
     from cifar10.sweeps.compare import compare
 
     print(compare([latest_run() if run == LATEST else expand_user(run) for run in runs]))
-
-
-@data.command()
-def fetch() -> None:
-    """Download CIFAR-10 (170 MB) if needed and prepare it."""
-    from cifar10.data.module import CIFAR10DataModule
-
-    CIFAR10DataModule().setup()
-    print_safe(str(prepared_file()))
-
-
-@data.command()
-def verify() -> None:
-    """Verify the SHA-256 of the prepared data."""
-    from cifar10.data.checksums import CIFAR10
-    from cifar10.data.prepare import read_prepared
-
-    if read_prepared(path := prepared_file(), CIFAR10) is None:
-        fault = "corrupted" if path.exists() else "not found"
-        raise UserError(f"{path}: {fault}; prepare the data with `cifar10 data fetch`")
-    print_safe(f"{path}: all six batches have their published SHA-256")
-
-
-@data.command()
-def where() -> None:
-    """Print the path of the prepared data."""
-    print_safe(str(prepared_file()))
-
-
-def prepared_file() -> Path:
-    from cifar10.data.prepare import PREPARED_FILE
-
-    if not (folder := default_folder()):
-        raise UserError("CIFAR10_DATA_DIR is empty; set it to a folder or unset it")
-    return expand_user(folder).absolute() / PREPARED_FILE
 
 
 def main() -> None:

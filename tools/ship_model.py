@@ -17,7 +17,8 @@ from torch import Tensor
 from cifar10 import zoo
 from cifar10.core.errors import UserError
 from cifar10.core.files import atomic_write
-from cifar10.inference.evaluate import PRECISION, evaluate, evaluation_settings, open_split
+from cifar10.inference.evaluate import evaluate
+from cifar10.inference.splits import PRECISION, how_tested, open_data
 from cifar10.runs.checkpoint import read_checkpoint
 from cifar10.runs.load import find_checkpoint, load, restore_classifier
 from cifar10.runs.result import (
@@ -52,8 +53,7 @@ def ship(run: Path, name: str) -> str:
     teacher = teacher_result(result)
     state = read_checkpoint(find_checkpoint(run))
     weights = to_half(state["state_dict"])
-    settings, _, _ = evaluation_settings(run)
-    _, batches = open_split(settings, "test")
+    batches = open_data(how_tested(run)).test_dataloader()
 
     original = load(run, "cpu")
     half = restore_classifier(state["hyper_parameters"], weights)
@@ -119,7 +119,8 @@ def markdown_card(name: str, card: dict[str, Any]) -> str:
         tops = " | ".join(f"{view[f'top{k}']:.2%}" for k in (1, 3, 5))
         lines.append(f"| {label} | {view['loss']:.4f} | {tops} |")
     classes = list(scores["per_class"])
-    weakest = sorted(classes, key=lambda label: scores["per_class"][label])[:2]
+    recalls = {label: own["recall"] for label, own in scores["per_class"].items() if own["images"]}
+    weakest = sorted(recalls, key=lambda label: recalls[label])[:2]
     errors = sorted(
         (
             (count, row, column)
@@ -139,7 +140,7 @@ def markdown_card(name: str, card: dict[str, Any]) -> str:
         "",
         "| class | top-1 |",
         "| --- | --- |",
-        *(f"| {label} | {top1:.2%} |" for label, top1 in scores["per_class"].items()),
+        *(f"| {label} | {top1:.2%} |" for label, top1 in recalls.items()),
         "",
         f"Weakest classes: {' and '.join(weakest)}. Most frequent errors: {', '.join(pairs)}.",
         f"The model always predicts one of these {len(classes)} classes, "

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,35 +65,45 @@ class FolderDataModule(InMemoryDataModule):
         images, readable = load_images(self.root, self.files)
         self.report_unreadable(readable)
         self.digest = content_digest(images[readable], self.all_labels[readable])
-        splits = (part.split(self.counts) for part in (images, self.all_labels, readable))
-        train, val, test = ((own[ok], labels[ok]) for own, labels, ok in zip(*splits, strict=True))
+        parts = torch.arange(len(self.files)).split(self.counts)
+        train, val, test = (part[readable[part]] for part in parts)
         for label, name in enumerate(self.classes):
-            if not (train[1] == label).any():
+            if not (self.all_labels[train] == label).any():
                 raise UserError(f"{self.root}: class {name} has no readable training image")
         if self.test_size:
-            halves = hold_out(train[1], self.test_size, self.val_seed)
-            train, test = ((train[0][half], train[1][half]) for half in halves)
-        return Dataset(*train, *test, *val)
+            halves = hold_out(self.all_labels[train], self.test_size, self.val_seed)
+            train, test = (train[half] for half in halves)
+        self.order = torch.cat([train, test, val])
+        split = ((images[own], self.all_labels[own]) for own in (train, test, val))
+        return Dataset(*chain.from_iterable(split))
+
+    def names(self, indices: Tensor) -> list[str | int]:
+        files = (self.files[index] for index in self.order[indices].tolist())
+        return [str(file.relative_to(self.root)) for file in files]
 
     def normalisation(self) -> tuple[Sequence[float], Sequence[float]]:
         return channel_moments(self.images(self.train_indices))
 
     def report_unreadable(self, readable: Tensor) -> None:
         """List the unreadable images, if any; raise a UserError unless they are to be skipped."""
-        missing = (~readable).nonzero()[:, 0].tolist()
-        if not missing:
+        if not (lines := unreadable_lines(self.files, readable)):
             return
-        fault = f"{len(missing)} of {len(readable)} images cannot be read"
-        listed = [self.files[index] for index in missing[:MAX_LISTED]]
-        errors = (result for _, result in next(read_ahead(listed, MAX_LISTED)))
-        lines = [printable(str(error)) for error in errors if isinstance(error, UserError)]
-        if len(missing) > MAX_LISTED:
-            lines.append(f"and {len(missing) - MAX_LISTED} more")
+        fault = f"{int((~readable).sum())} of {len(readable)} images cannot be read"
         if self.unreadable == "refuse":
             advice = f"{fault}; remove them, or set data.unreadable=skip"
-            raise UserError(advice, details="".join(f"{line}\n" for line in lines))
+            raise UserError(advice, details="".join(lines))
         for line in (f"{fault}:", *lines):
-            log.warning("%s", line)
+            log.warning("%s", line.rstrip())
+
+
+def unreadable_lines(files: Sequence[Path], readable: Tensor) -> list[str]:
+    """Why the first of the files that are not readable, bool (N,), are not, a line each."""
+    missing = (~readable).nonzero()[:, 0].tolist()
+    listed = [files[index] for index in missing[:MAX_LISTED]]
+    errors = (result for _, result in next(read_ahead(listed, MAX_LISTED), ()))
+    lines = [f"{printable(str(error))}\n" for error in errors if isinstance(error, UserError)]
+    more = len(missing) - MAX_LISTED
+    return [*lines, f"and {more} more\n"] if more > 0 else lines
 
 
 def scan(root: Path) -> tuple[tuple[str, ...], list[Path], Tensor, list[int]]:

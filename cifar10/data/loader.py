@@ -1,8 +1,9 @@
 """One epoch of in-memory batches."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +12,19 @@ from torch.nn import functional as F
 from cifar10.core.errors import SettingError
 from cifar10.data import IMAGE_SIZE
 from cifar10.data.augment import Augment, Draw, generator, unpack
+
+
+class Labelled(NamedTuple):
+    """Images to evaluate on, with their labels and names."""
+
+    images: Any  # uint8 (N, 3, 32, 32): a tensor, or what reads the indexed ones
+    labels: Tensor  # int64 (N,)
+    names: Sequence[str | int]  # paths, or indices in the data set
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, len(self.labels), size):
+            part = slice(start, start + size)
+            yield self.images[part], self.labels[part]
 
 
 @dataclass(eq=False)

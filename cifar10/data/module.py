@@ -20,7 +20,7 @@ from cifar10.data import CLASSES, IMAGE_SIZE, MEAN, STD, prepare, sample
 from cifar10.data.augment import Augment, pack, unpack
 from cifar10.data.checksums import CIFAR10
 from cifar10.data.download import SOURCES
-from cifar10.data.loader import Loader, transform_each
+from cifar10.data.loader import Labelled, Loader, transform_each
 
 # Numbers of training images, so that settings are checked before any download.
 TRAIN_SIZES = {"cifar10": 50_000, "sample": sample.TRAIN * 10}
@@ -128,6 +128,15 @@ class InMemoryDataModule(L.LightningDataModule, ABC):
     def images(self, indices: Tensor) -> Tensor:
         """Images without augmentation, uint8 (len(indices), 3, 32, 32)."""
         return unpack(self.pixels[indices])
+
+    def names(self, indices: Tensor) -> list[str | int]:
+        """Paths of images or, as here, their indices in the official training or test set."""
+        return torch.where(indices < self.total, indices, indices - self.total).tolist()
+
+    def labelled(self, split: Literal["val", "test"]) -> Labelled:
+        """The images, labels and names of a split, in their order."""
+        indices = self.test_indices if split == "test" else self.val_indices
+        return Labelled(self.images(indices), self.labels[indices].cpu(), self.names(indices))
 
     def train_dataloader(self) -> Loader:
         settings = dict(augment=self.augment, sizes=self.sizes, transform=self.transform)

@@ -1,26 +1,26 @@
-"""Evaluate a trained classifier on the data it was trained for."""
+"""Evaluate a trained classifier on the data it was trained for, or on other images."""
 
+import csv
+import io
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import track
 
 from cifar10 import zoo
-from cifar10.core.display import short_names
-from cifar10.core.errors import SettingError
+from cifar10.core.display import csv_cell, short_names
+from cifar10.core.errors import SettingError, UserError
 from cifar10.core.files import atomic_write
-from cifar10.core.instantiate import instantiate
-from cifar10.core.legacy import upgrade_config
-from cifar10.core.settings import compose_settings, expand_user
-from cifar10.data.module import InMemoryDataModule
+from cifar10.core.settings import expand_user
+from cifar10.data.labelled import CIFAR10_1, CIFAR10_C, CORRUPTIONS, SEVERITIES, read_labelled
+from cifar10.inference.splits import Split, how_tested, read_split
 from cifar10.reports.run_report import prediction_figures, save_figures
-from cifar10.runs.changes import merge
-from cifar10.runs.load import find_checkpoint, load
-from cifar10.runs.result import RESULT_FILE, read_result, to_json
+from cifar10.runs.load import load
+from cifar10.runs.result import to_json
 from cifar10.runs.run_dir import LATEST, latest_run
 from cifar10.training.classifier import Classifier, NonFiniteError
 from cifar10.training.hardware import autocast
@@ -29,44 +29,99 @@ from cifar10.training.tta import flip_tta, six_view_tta
 
 log = logging.getLogger(__name__)
 
-PRECISION = "32-true"  # of pretrained models' published scores; the same on every machine
 # Of weights and images, where Lightning's precision does not mix types.
 WEIGHTS = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
-Split = Literal["test", "val"]
 
 
 def evaluate_model(
-    model: str | Path, split: Split, views: bool, out: Path | None
+    model: str | Path,
+    split: Split = "test",
+    source: str | None = None,
+    views: bool = False,
+    out: Path | None = None,
+    table: Path | None = None,
 ) -> tuple[dict[str, Any], Path]:
-    """Evaluate a model (as for `load`); save evaluation.json and figures to `out`, by default
-    beside the checkpoint, or here for a pretrained model. Returns the scores and the folder.
+    """Evaluate a model (as for `load`); save evaluation.json and figures.
+
+    Args:
+        split: of the model's own data.
+        source: evaluate on these images instead, as for `read_labelled`.
+        views: see `evaluate`.
+        out: folder, by default beside the checkpoint, or here for a pretrained model.
+        table: a CSV file to write with the prediction of each image.
+
+    Returns:
+        The scores and the folder.
     """
+    if table and table.exists():
+        raise UserError(f"{table}: already exists; remove it or choose another file")
     if model == LATEST:  # resolved once, since another run may start meanwhile
         model = latest_run()
     classifier = load(model)
-    settings, precision, digest = evaluation_settings(model, split)
-    if out is None and zoo.is_pretrained(model):
-        out = Path(f"{model}-evaluation-{split}")
-    elif out is None:
-        path = expand_user(model)
-        out = path / f"evaluation-{split}"
-        if not path.is_dir():
-            out = path.with_name(f"evaluation-{path.stem}-{split}")
-        if out.is_symlink():  # in a run of a stranger, to files of the user
-            raise SettingError(f"{out}: is a symbolic link; name a folder with --out")
+    tested = how_tested(model, split)
+    name = split if source is None else source
+    if name not in (split, CIFAR10_C, *CIFAR10_1):
+        name = f"data-{expand_user(name).resolve().stem}"
+    out = out or default_folder(model, name)
     out.mkdir(parents=True, exist_ok=True)  # fail before the work if it cannot be written
-    module, batches = open_split(settings, split, digest)
-    indices = module.test_indices if split == "test" else module.val_indices
-    log.info("Evaluating %s on %s %s images …", model, f"{len(indices):,}", split)
-    console = Console(stderr=True)
-    bar = track(batches, "", console=console, transient=True, disable=not console.is_terminal)
-    scores, predictions = evaluate(classifier, bar, precision, views)
-    record = {"model": str(model), "split": split, "data": module.digest, "precision": precision}
+    if source is None:
+        images, digest = read_split(tested, split)
+    else:
+        images, digest = read_labelled(source, classifier.classes), None
+    log.info("Evaluating %s on %s %s images …", model, f"{len(images.labels):,}", source or split)
+    console, size = Console(stderr=True), tested.data["batch_size"]
+    total, hidden = -(-len(images.labels) // size), not console.is_terminal
+    look: dict[str, Any] = dict(console=console, transient=True, disable=hidden)
+    bar = track(images.batches(size), "", total, **look)
+    scores, predictions = evaluate(classifier, bar, tested.precision, views)
+    if source == CIFAR10_C:
+        scores["corruptions"] = corruption_scores(predictions)
+    origin = {"split": split, "data": digest} if source is None else {"source": source}
+    record = {"model": str(model)} | origin | {"precision": tested.precision}
     with atomic_write(out / "evaluation.json") as file:
         file.write(to_json(record | scores).encode())
+    if table:
+        write_table(table, images.names, predictions, classifier.classes)
     log.info("Drawing figures …")
-    save_figures(prediction_figures(scores, predictions, module.images(indices)), out)
+    save_figures(prediction_figures(scores, predictions, images.images), out)
     return scores, out
+
+
+def default_folder(model: str | Path, name: str) -> Path:
+    """Where the evaluation of a model goes: into its run, or here for a pretrained model."""
+    if zoo.is_pretrained(model):
+        return Path(f"{model}-evaluation-{name}")
+    path = expand_user(model)
+    out = path / f"evaluation-{name}"
+    if not path.is_dir():
+        out = path.with_name(f"evaluation-{path.stem}-{name}")
+    if out.is_symlink():  # in a run of a stranger, to files of the user
+        raise SettingError(f"{out}: is a symbolic link; name a folder with --out")
+    return out
+
+
+def corruption_scores(predictions: Predictions) -> dict[str, list[float]]:
+    """Top-1 for each corruption of CIFAR-10-C, from the lowest severity to the highest."""
+    right = (predictions.logits.argmax(1) == predictions.labels).double()
+    means = right.view(len(CORRUPTIONS), SEVERITIES, -1).mean(-1)
+    rows = [[round(mean, 6) for mean in row] for row in means.tolist()]
+    return dict(zip(CORRUPTIONS, rows, strict=True))
+
+
+def write_table(
+    path: Path, names: Sequence[str | int], predictions: Predictions, classes: Sequence[str]
+) -> None:
+    """Write the prediction of each image as CSV: its path or index, label and probabilities."""
+    probabilities = predictions.logits.softmax(1)
+    shown = list(map(csv_cell, classes))
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["path" if isinstance(names[0], str) else "index", "label", "prediction", *shown])
+    for name, label, row in zip(names, predictions.labels.tolist(), probabilities, strict=True):
+        values = (f"{value:.6f}" for value in row.tolist())
+        rows.writerow([csv_cell(name), shown[label], shown[int(row.argmax())], *values])
+    with atomic_write(path) as file:
+        file.write(text.getvalue().encode())
 
 
 @torch.inference_mode()
@@ -118,55 +173,22 @@ def format_scores(scores: dict[str, Any]) -> str:
     lines = [*(f"{name:<18} {value:>8}" for name, value in rows), ""]
     names = short_names(list(scores["per_class"]))
     width = max(map(len, names))
-    shares = zip(names, scores["per_class"].values(), strict=True)
-    table = [f"{'class':<{width}} {'top-1':>7}"]
-    table += [f"{name:<{width}} {share:>7.2%}" for name, share in shares]
-    if len(table[0]) + 6 * len(names) <= 80:
-        lines.append(f"{'':{len(table[0])}} predicted as (images)")
-        for i, cells in enumerate([[name[:5] for name in names], *scores["confusion"]]):
-            table[i] += "".join(f" {cell:>5}" for cell in cells)
-    return "\n".join([*lines, *table])
+    lines.append(f"{'class':<{width}} {'images':>7} {'precision':>9} {'recall':>7} {'F1':>7}")
+    for name, own in zip(names, scores["per_class"].values(), strict=True):
+        cells = [percent(own["precision"], 9), percent(own["recall"], 7), percent(own["f1"], 7)]
+        images = f"{own['images']:,}" if own["images"] else "none"
+        lines.append(f"{name:<{width}} {images:>7} {' '.join(cells)}")
+    if width + 6 * len(names) <= 80:
+        lines += ["", f"{'':{width}} predicted as (images)"]
+        table = [[name[:5] for name in names], *scores["confusion"]]
+        for name, cells in zip(["true class", *names], table, strict=True):
+            lines.append(f"{name:<{width}}" + "".join(f" {cell:>5}" for cell in cells))
+    if "corruptions" in scores:
+        lines += ["", f"{'top-1 by severity':<18}" + "".join(f" {n:>7}" for n in "12345")]
+        for name, row in scores["corruptions"].items():
+            lines.append(f"{name:<18}" + "".join(f" {value:7.2%}" for value in row))
+    return "\n".join(lines)
 
 
-def evaluation_settings(
-    model: str | Path, split: Split = "test"
-) -> tuple[dict[str, Any], str, str | None]:
-    """Settings of the data, precision and SHA-256 of the data that a model was tested with.
-
-    Without its run's result.json, CIFAR-10 is assumed, unless the validation images are asked for.
-    """
-    result: dict[str, Any] = {}
-    if zoo.is_pretrained(model):
-        result = zoo.model_card(str(model))["result"] | {"precision": {"value": PRECISION}}
-    elif (path := find_run(model) / RESULT_FILE).exists():
-        result = read_result(path)
-    elif split == "val":
-        raise SettingError(f"--split val: needs {path}, which records the validation images")
-    else:
-        log.warning("%s is missing: assuming a CIFAR-10 model and automatic precision", path)
-    current = compose_settings()
-    recorded = upgrade_config(result["config"], to_resume=False) if "config" in result else current
-    settings = merge(recorded, current, [], result.get("overrides", []))
-    local = ("sources", "download")  # of this machine: the run may come from a stranger
-    settings["data"] |= {key: current["data"][key] for key in local if key in settings["data"]}
-    precision = result.get("precision", {}).get("value", "auto")
-    return settings["data"], precision, result.get("data", {}).get("digest")
-
-
-def find_run(model: str | Path) -> Path:
-    """The folder of a model's run: its checkpoint may be elsewhere."""
-    path = latest_run() if model == LATEST else expand_user(model)
-    return path if path.is_dir() else find_checkpoint(model).parent
-
-
-def open_split(
-    data: dict[str, Any], split: Split, digest: str | None = None
-) -> tuple[InMemoryDataModule, Any]:
-    """Open a data module whose SHA-256 must be `digest`; return it and the loader of one split."""
-    module = instantiate(data, "data", InMemoryDataModule)
-    if split == "val" and not module.has_validation:
-        raise SettingError("--split val: this model was trained on all training images")
-    module.setup()
-    if digest not in (None, module.digest):
-        raise SettingError(f"data: {data['dir']} differs from the data set that the run used")
-    return module, module.test_dataloader() if split == "test" else module.val_dataloader()
+def percent(value: float | None, width: int) -> str:
+    return f"{'-' if value is None else f'{value:.2%}':>{width}}"

@@ -16,7 +16,7 @@ from cifar10 import zoo
 from cifar10.core.errors import SettingError, UserError
 from cifar10.core.files import atomic_write
 from cifar10.core.settings import expand_user
-from cifar10.inference.evaluate import evaluation_settings, open_split
+from cifar10.inference.splits import how_tested, read_split
 from cifar10.runs.load import load
 from cifar10.runs.run_dir import LATEST, latest_run
 from cifar10.training.classifier import Classifier
@@ -68,9 +68,8 @@ def export_model(
     path = out or Path(name + SUFFIXES[form])
     if path.exists():
         raise UserError(f"{path}: already exists; remove it or choose another file with --out")
-    settings, _, digest = evaluation_settings(model)
-    data, _ = open_split(settings, "test", digest)
-    images = data.images(data.test_indices[:CHECK_IMAGES])
+    labelled, _ = read_split(how_tested(model), "test")
+    images = labelled.images[:CHECK_IMAGES]
 
     log.info("Exporting %s, which can take a minute …", model)
     classifier.set_memory_format(channels_last=False)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from cifar10.core.display import csv_cell, printable, short
-from cifar10.core.errors import UserError
+from cifar10.core.errors import SettingError, UserError
 from cifar10.data.images import find_images, read_ahead
 from cifar10.runs.load import load
 from cifar10.training.classifier import Classifier
@@ -23,21 +23,25 @@ BAR_WIDTH = 20  # characters for a probability of 1
 Prediction = tuple[Path, list[tuple[str, float]]]  # an image's classes and their probabilities
 
 
-def predict(
-    paths: Sequence[str], model: str, top: int, show: Callable[[Iterable[Prediction]], None]
-) -> bool:
-    """Classify the images that paths, folders and globs name, and `show` the predictions.
+def predict(paths: Sequence[str], model: str, top: int, form: str) -> bool:
+    """Classify the images that paths, folders and globs name, and print the predictions.
+
+    `form` is one of `FORMS`.
 
     Unreadable files are reported on stderr and skipped; returns whether there were none.
     """
     files, skipped, errors = find_images(paths)
     if not files:
         raise UserError("; ".join(map(str, errors)))
+    if form == "kaggle":
+        files = sorted(files, key=kaggle_id)
+        if len(set(map(kaggle_id, files))) < len(files):
+            raise SettingError("--kaggle: two images have the same number")
     classifier = load(model)
     for error in errors:
         print_error(error)
     failed: list[Path] = []
-    show(predict_files(files, classifier, top, failed))
+    FORMS[form](predict_files(files, classifier, top, failed))
     if skipped:
         kind = "file that is not an image" if skipped == 1 else "files that are not images"
         print(f"skipped {skipped:,} {kind}", file=sys.stderr)
@@ -101,3 +105,25 @@ def print_csv(predictions: Iterable[Prediction]) -> None:
     for path, classes in predictions:
         for rank, (name, p) in enumerate(classes, 1):
             writer.writerow([csv_cell(str(path)), rank, csv_cell(name), f"{p:.6f}"])
+
+
+def print_kaggle(predictions: Iterable[Prediction]) -> None:
+    """Print CSV of id and label, as https://www.kaggle.com/c/cifar-10 asks."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["id", "label"])
+    writer.writerows((kaggle_id(path), csv_cell(classes[0][0])) for path, classes in predictions)
+
+
+def kaggle_id(path: Path) -> int:
+    """The number that an image's name consists of, so that 2.png is before 10.png."""
+    if not (path.stem.isascii() and path.stem.isdecimal()):
+        raise SettingError(f"{path}: --kaggle needs images named by a number, as 1.png")
+    return int(path.stem)
+
+
+FORMS: dict[str, Callable[[Iterable[Prediction]], None]] = {
+    "text": print_text,
+    "json": print_json,
+    "csv": print_csv,
+    "kaggle": print_kaggle,
+}

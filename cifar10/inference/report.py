@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from cifar10.core.errors import SettingError, UserError
-from cifar10.inference.evaluate import evaluate, evaluation_settings, open_split
+from cifar10.inference.evaluate import evaluate
+from cifar10.inference.splits import how_tested, open_data
 from cifar10.reports.run_report import PAGE, write_report
 from cifar10.runs.load import load
 from cifar10.runs.result import RESULT_FILE, image_count, read_result, repeat_command
@@ -27,12 +28,13 @@ def draw_report(folder: Path, data_settings: dict[str, Any] | None = None) -> Pa
     if result["status"] != "ok":
         raise SettingError(f"{folder}: has no results yet, its status is {result['status']}")
     classifier = load(folder)
-    data_settings = data_settings or evaluation_settings(folder)[0]
-    data, batches = open_split(data_settings, "test", result["data"].get("digest"))
-    _, predictions = evaluate(classifier, batches, result["precision"]["value"], views=False)
+    tested = how_tested(folder)
+    data = open_data(tested._replace(data=data_settings or tested.data))
+    batches = data.test_dataloader()
+    _, predictions = evaluate(classifier, batches, tested.precision, views=False)
     command = repeat_command(result, str(folder), with_seed=True)
-    tested = [predictions.logits[: image_count(result["data"], "test")]]
-    page = write_report(folder, result, command, classifier, data, tested)
+    logits = [predictions.logits[: image_count(result["data"], "test")]]
+    page = write_report(folder, result, command, classifier, data, logits)
     if page is None:
         raise UserError(f"{folder}: the report could not be drawn")
     return page

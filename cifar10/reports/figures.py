@@ -140,15 +140,20 @@ def confusion_matrix(counts: Tensor, names: Sequence[str]) -> Figure:
 
 
 @styled
-def class_accuracy(accuracies: dict[str, float]) -> Figure:
-    """Accuracy per class, the lowest at the top; the lowest `MAX_CLASSES` of many classes."""
-    order = sorted(accuracies, key=lambda name: -accuracies[name])[-MAX_CLASSES:]
-    values = [accuracies[name] for name in order]
+def class_accuracy(accuracies: dict[str, float | None]) -> Figure:
+    """Accuracy per class, the lowest at the top; the lowest `MAX_CLASSES` of many classes.
+
+    None is the accuracy of a class without images.
+    """
+    measured = {name: -1 if value is None else value for name, value in accuracies.items()}
+    order = sorted(measured, key=lambda name: -measured[name])[-MAX_CLASSES:]
+    values = [max(0, measured[name]) for name in order]
+    texts = [f"{v:.1%}" if (v := measured[name]) >= 0 else "no images" for name in order]
     figure = Figure(figsize=(6, 1 + 0.26 * len(order)))
     axes = figure.add_subplot()
     bars = axes.barh(range(len(order)), values, color=BLUE)
     axes.set_yticks(range(len(order)), list(map(short, order)))
-    axes.bar_label(bars, [f"{value:.1%}" for value in values], padding=3, fontsize=9)
+    axes.bar_label(bars, texts, padding=3, fontsize=9)
     axes.set(title="Accuracy per class", xlim=(0, 1.12))
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.xaxis.set_major_formatter(PercentFormatter(1))

@@ -99,16 +99,18 @@ def run_figures(
 
 
 def prediction_figures(
-    scores: Mapping[str, Any], predictions: Predictions, images: Tensor
+    scores: Mapping[str, Any], predictions: Predictions, images: Any
 ) -> dict[str, Figure]:
-    """The figures of `detailed_scores` for uint8 (N, 3, 32, 32) images, by file name."""
+    """The figures of `detailed_scores` for images (see `Labelled`), by file name."""
     names = list(scores["per_class"])
     probabilities = predictions.logits.softmax(1)
     confidence, predicted = probabilities.max(1)
     correct = predicted == predictions.labels
     drawn = {
         "confusion": figures.confusion_matrix(torch.tensor(scores["confusion"]), names),
-        "per_class": figures.class_accuracy(scores["per_class"]),
+        "per_class": figures.class_accuracy(
+            {name: own["recall"] for name, own in scores["per_class"].items()}
+        ),
         "reliability": figures.calibration(confidence, correct, scores["calibration_error"]),
     }
     if not correct.all():

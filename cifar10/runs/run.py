@@ -21,16 +21,12 @@ from cifar10.runs.components import START, Components, Group, build_components, 
 from cifar10.runs.console import announce
 from cifar10.runs.environment import device_name, environment
 from cifar10.runs.last_checkpoint import LastCheckpoint
-from cifar10.runs.result import (
-    RESULT_FILE,
-    settings_digest,
-    write_final_result,
-    write_result,
-)
+from cifar10.runs.result import RESULT_FILE, settings_digest, write_final_result, write_result
 from cifar10.runs.resume import resume_point, run_identity
 from cifar10.runs.run_dir import claim_run_dir, is_first_process
 from cifar10.runs.scores import figures, test
 from cifar10.runs.signals import Interrupted, signals
+from cifar10.runs.test_images import keep_test_images
 from cifar10.runs.trainer_settings import partial_data
 
 log = logging.getLogger(__name__)
@@ -86,6 +82,8 @@ def run(
             record.write()  # only now: a refused resume leaves the earlier result
             train(components, record, started, earlier, checkpoint)
             test(components, folder, result)
+        if lock:
+            keep_test_images(components.data, folder)
         result["status"] = "ok"
     except Pruned as stop:
         epochs = components.history.epochs if components else []  # there is nothing to resume

@@ -1,5 +1,6 @@
 """Loss, top-k accuracy, calibration and confusion over a whole split."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -71,20 +72,40 @@ class Predictions(NamedTuple):
 
 
 def detailed_scores(predictions: Predictions, classes: Sequence[str]) -> dict[str, Any]:
-    """Return `per_class` accuracies in [0, 1], `calibration_error` and `confusion`.
+    """Return `per_class`, `calibration_error`, `confusion` and `confusion_normalized`.
 
-    The calibration error (Guo et al. 2017, https://arxiv.org/abs/1706.04599) is the mean distance
-    between confidence and accuracy over 15 bins; rows of `confusion` are true classes.
+    `per_class` has `images`, `precision`, `recall` and `f1`, in [0, 1] or None where they divide by
+    zero. The calibration error (Guo et al. 2017, https://arxiv.org/abs/1706.04599) is the mean
+    distance between confidence and accuracy over 15 bins. Rows of `confusion` are true classes;
+    normalized, each is divided by its sum.
     """
     scored = predictions.logits.float().softmax(1), predictions.labels, len(classes)
     confusion = multiclass_confusion_matrix(*scored)
-    accuracy = confusion.diagonal() / confusion.sum(1).clamp(min=1)
+    right, images, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    columns = {
+        "precision": right / predicted,
+        "recall": right / images,
+        "f1": 2 * right / (images + predicted).where(images > 0, torch.nan),
+    }
+    shares = {key: [share(value) for value in column.tolist()] for key, column in columns.items()}
+    per_class: dict[str, Any] = {
+        name: {"images": count, **{key: column[label] for key, column in shares.items()}}
+        for label, (name, count) in enumerate(zip(classes, images.tolist(), strict=True))
+    }
     error = multiclass_calibration_error(*scored, n_bins=15)
     return {
-        "per_class": {name: round(float(a), 6) for name, a in zip(classes, accuracy, strict=True)},
+        "per_class": per_class,
         "calibration_error": round(float(error), 6),
         "confusion": confusion.tolist(),
+        "confusion_normalized": [
+            [share(value) for value in row] for row in (confusion / images[:, None]).tolist()
+        ],
     }
+
+
+def share(value: float) -> float | None:
+    """A share, rounded; None where it is of nothing."""
+    return None if math.isnan(value) else round(value, 6)
 
 
 def wilson_interval(share: float, count: int, z: float = 1.96) -> tuple[float, float]:

@@ -99,10 +99,10 @@ def test_classes_with_any_name_are_trained_reported_and_evaluated(
     assert not [warning for warning in recwarn if "matplotlib" in str(warning.filename)]
     classifier = load(folder)
     assert sorted(classifier.classes) == sorted(NAMES)
-    scores, saved = evaluate_model(folder, "test", False, None)
+    scores, saved = evaluate_model(folder)
     assert list(json.loads((saved / "evaluation.json").read_text())["per_class"]) == sorted(NAMES)
     lines = format_scores(scores).splitlines()[-len(NAMES) :]
-    assert [line.rpartition(" ")[0].rstrip() for line in lines] == short_names(sorted(NAMES))
+    assert [line.rsplit(maxsplit=4)[0] for line in lines] == short_names(sorted(NAMES))
 
     predictions = [(tmp_path / "x.png", list(zip(sorted(NAMES), [1 / 15] * 15, strict=True)))]
     print_csv(predictions)

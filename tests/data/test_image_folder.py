@@ -244,7 +244,7 @@ def test_an_image_folder_trains_predicts_and_evaluates(photos, tmp_path, cifar, 
     assert scores["top1"] == pytest.approx(result["test"]["top1"])
     assert list(scores["per_class"]) == list(CLASSES)
     next((photos / "test" / "wasp").iterdir()).unlink()
-    code, _, error = cifar("evaluate", out)
+    code, _, error = cifar("evaluate", out, "--split", "val")
     assert (code, "differs from the data set" in error) == (2, True)
     with pytest.raises(SettingError, match="have changed"):
         run(settings(*typed, "trainer.max_epochs=4"), out, [], earlier=result)

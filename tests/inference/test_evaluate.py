@@ -9,18 +9,30 @@ import torch
 import cifar10
 from cifar10.core.errors import SettingError
 from cifar10.data import CLASSES
-from cifar10.inference.evaluate import evaluate, evaluation_settings, format_scores, open_split
+from cifar10.inference.evaluate import evaluate, format_scores
+from cifar10.inference.splits import how_tested, read_split
 from cifar10.runs.result import RESULT_FILE, read_result, write_result
 from cifar10.training.metrics import Predictions, detailed_scores
 
 
-def test_per_class_accuracy_and_confusion_match_hand_counts():
+def test_scores_per_class_and_confusion_match_hand_counts():
     labels = torch.tensor([0, 0, 0, 1, 1, 2])
     predicted = torch.tensor([0, 0, 3, 1, 0, 2])
     scores = detailed_scores(Predictions(torch.eye(10)[predicted] * 9, labels), CLASSES)
-    assert scores["per_class"]["airplane"] == pytest.approx(2 / 3, abs=1e-6)
-    assert scores["per_class"]["automobile"] == 0.5
-    assert scores["per_class"]["bird"] == 1
+    assert {name: scores["per_class"][name] for name in CLASSES[:5]} == {
+        "airplane": {"images": 3, "precision": 0.666667, "recall": 0.666667, "f1": 0.666667},
+        "automobile": {"images": 2, "precision": 1, "recall": 0.5, "f1": 0.666667},
+        "bird": {"images": 1, "precision": 1, "recall": 1, "f1": 1},
+        "cat": {"images": 0, "precision": 0, "recall": None, "f1": None},
+        "deer": {"images": 0, "precision": None, "recall": None, "f1": None},
+    }
+    assert scores["confusion_normalized"][0][:4] == [0.666667, 0, 0, 0.333333]
+    assert scores["confusion_normalized"][3] == [None] * 10
+    top = {"images": 6, "loss": 0.0, "top1": 0.66, "top3": 1.0, "top5": 1.0}
+    printed = format_scores(top | scores).splitlines()
+    assert next(line.split() for line in printed if line.startswith("cat")) == [
+        *("cat", "none", "0.00%", "-", "-")
+    ]
     assert scores["confusion"][0][3] == 1
     assert scores["confusion"][1][0] == 1
     assert sum(map(sum, scores["confusion"])) == 6
@@ -53,16 +65,21 @@ def test_scores_equal_those_of_the_run_and_are_printed_and_saved(cifar, trained,
     assert printed["top-1"] == f"{expected['top1']:.2%}"
     assert printed["top-1, flip TTA"] == f"{saved['mirrored']['top1']:.2%}"
     assert printed["top-1, 6-view TTA"] == f"{saved['six_views']['top1']:.2%}"
-    cat = next(line.split()[1:] for line in lines if line.startswith("cat "))
-    assert cat == [f"{saved['per_class']['cat']:.2%}", *map(str, saved["confusion"][3])]
+    shares, counts = (line.split()[1:] for line in lines if line.startswith("cat "))
+    cat = saved["per_class"]["cat"]
+    figures = (cat[key] for key in ("precision", "recall", "f1"))
+    assert shares == ["50", *("-" if value is None else f"{value:.2%}" for value in figures)]
+    assert counts == [*map(str, saved["confusion"][3])]
     figures = {path.stem for path in (tmp_path / "scores").glob("*.png")}
     assert figures == {"confusion", "per_class", "reliability", "mistakes"}
 
 
 def test_val_scores_equal_those_of_the_best_epoch(trained):
-    settings, precision, _ = evaluation_settings(trained, "val")
-    _, batches = open_split(settings, "val")
-    scores, _ = evaluate(cifar10.load(trained / "best.ckpt"), batches, precision, views=False)
+    tested = how_tested(trained, "val")
+    images, _ = read_split(tested, "val")
+    batches = images.batches(tested.data["batch_size"])
+    model = cifar10.load(trained / "best.ckpt")
+    scores, _ = evaluate(model, batches, tested.precision, views=False)
     expected = read_result(trained / RESULT_FILE)["val"]
     assert {key: scores[key] for key in expected if key != "epoch"} == {
         key: value for key, value in expected.items() if key != "epoch"
@@ -75,12 +92,13 @@ def test_a_confusion_matrix_wider_than_the_terminal_is_not_printed():
     top = {"images": 40, "loss": 0.0, "top1": 1.0, "top3": 1.0, "top5": 1.0}
     lines = format_scores(top | detailed_scores(Predictions(logits, labels), names)).splitlines()
     assert max(map(len, lines)) <= 80
-    assert lines[-1].split() == ["class", "39", "100.00%"]
+    assert lines[-1].split() == ["class", "39", "1", "100.00%", "100.00%", "100.00%"]
 
 
-def test_a_model_without_validation_images_has_no_val_scores(settings):
+def test_a_model_without_validation_images_has_no_val_scores(trained, settings):
+    data = settings("data=sample", "data.val_size=0")["data"]
     with pytest.raises(SettingError, match="trained on all training images"):
-        open_split(settings("data=sample", "data.val_size=0")["data"], "val")
+        read_split(how_tested(trained)._replace(data=data), "val")
 
 
 @pytest.mark.parametrize("overrides", [[], ["data.dir=/big"]])
@@ -88,9 +106,9 @@ def test_the_data_folder_is_the_local_one_unless_the_run_set_it(overrides, tmp_p
     config = settings("data.dir=/big", "data.val_size=100")
     write_result(tmp_path, {"status": "running", "overrides": overrides, "config": config})
     (tmp_path / "best.ckpt").touch()
-    data, precision, _ = evaluation_settings(tmp_path)
-    assert data["dir"] == ("/big" if overrides else settings()["data"]["dir"])
-    assert (data["val_size"], precision) == (100, "auto")
+    tested = how_tested(tmp_path)
+    assert tested.data["dir"] == ("/big" if overrides else settings()["data"]["dir"])
+    assert (tested.data["val_size"], tested.precision) == (100, "auto")
 
 
 def test_a_checkpoint_without_its_result_has_no_val_scores(cifar, trained, tmp_path):
@@ -112,6 +130,18 @@ def test_a_link_in_a_run_is_not_written_through(cifar, trained, tmp_path):
     code, _, err = cifar("report", copy)
     assert (code, "the report could not be drawn" in err) == (2, True), err
     assert [*victim.iterdir()] == []
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_predictions_have_the_official_index(split, cifar, trained, sample, tmp_path):
+    table = tmp_path / "each.csv"
+    out = ("--out", tmp_path / "out", "--predictions", table)
+    assert cifar("evaluate", trained, "--split", split, *out)[0] == 0
+    labels = sample.test_labels if split == "test" else sample.train_labels
+    rows = [line.split(",")[:2] for line in table.read_text().splitlines()]
+    assert rows[0] == ["index", "label"]
+    assert all(CLASSES[labels[int(index)]] == label for index, label in rows[1:])
+    assert len({index for index, _ in rows[1:]}) == (500 if split == "test" else 200)
 
 
 def test_a_network_that_outputs_nan_is_an_error(cifar, broken_run):

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -91,3 +92,19 @@ def test_a_network_that_outputs_nan_is_an_error(cifar, photos, broken_run):
     code, _, err = cifar("predict", photos, "-m", broken_run)
     assert code == 2
     assert err.startswith("error: the network ") and err.count("\n") == 1
+
+
+def test_kaggle_rows_are_in_the_order_of_numbers(cifar, trained, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in (10, 2, 1, 300):
+        Image.new("RGB", (32, 32), (number % 256, 0, 0)).save(images / f"{number}.png")
+    code, out, _ = cifar("predict", "images", "-m", trained, "--kaggle")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert (code, [row["id"] for row in rows]) == (0, ["1", "2", "10", "300"])
+    assert {row["label"] for row in rows} <= set(CLASSES)
+    shutil.copy(images / "1.png", images / "01.png")
+    assert "two images have the same number" in cifar("predict", "images", "--kaggle")[2]
+    (images / "01.png").rename(images / "cat.png")
+    code, _, err = cifar("predict", "images", "--kaggle")
+    assert (code, "cat.png: --kaggle needs images named by a number" in err) == (2, True)

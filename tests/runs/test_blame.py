@@ -99,7 +99,8 @@ def test_an_error_of_the_users_code_shows_it_from_their_file_on(
 def test_a_callback_that_changes_the_weights_is_named_and_the_figures_are_those_of_the_file(
     own, tiny, tmp_path, caplog
 ):
-    from cifar10.inference.evaluate import evaluate, evaluation_settings, open_split
+    from cifar10.inference.evaluate import evaluate
+    from cifar10.inference.splits import how_tested, read_split
     from cifar10.runs.load import load
 
     settings = tiny("trainer.max_epochs=2", "optimizer.lr=0.2")
@@ -107,10 +108,10 @@ def test_a_callback_that_changes_the_weights_is_named_and_the_figures_are_those_
     result = run(settings, tmp_path / "run")
     assert "a callback changes them" in caplog.text
     assert "a callback changes the weights for the test" in caplog.text
-    data, precision, digest = evaluation_settings(tmp_path / "run")
+    tested = how_tested(tmp_path / "run")
     for split in ("test", "val"):
-        _, batches = open_split(data, split, digest)
-        scores, _ = evaluate(load(tmp_path / "run"), batches, precision, views=False)
+        batches = read_split(tested, split)[0].batches(tested.data["batch_size"])
+        scores, _ = evaluate(load(tmp_path / "run"), batches, tested.precision, views=False)
         assert {key: scores[key] for key in result[split]} == result[split]
 
 

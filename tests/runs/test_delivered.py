@@ -6,7 +6,8 @@ import pytest
 from lightning.pytorch import callbacks as lightning
 
 from cifar10.core.errors import SettingError
-from cifar10.inference.evaluate import evaluate, evaluation_settings, open_split
+from cifar10.inference.evaluate import evaluate
+from cifar10.inference.splits import how_tested, read_split
 from cifar10.runs.components import build_components
 from cifar10.runs.load import load
 from cifar10.runs.run import run
@@ -106,9 +107,9 @@ def test_a_run_is_refused_before_training_or_its_figures_are_those_of_its_file(
         return
     assert name not in REFUSED
     result = run(chosen, folder, components=components)
-    data, precision, digest = evaluation_settings(folder)
+    tested = how_tested(folder)
     for split in ("test", "val") if val_size else ("test",):
-        _, batches = open_split(data, split, digest)
-        scores, _ = evaluate(load(folder), batches, precision, views=False)
+        batches = read_split(tested, split)[0].batches(tested.data["batch_size"])
+        scores, _ = evaluate(load(folder), batches, tested.precision, views=False)
         assert {key: scores[key] for key in result[split]} == result[split]
     assert "Warning" not in caplog.text

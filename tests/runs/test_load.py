@@ -195,13 +195,15 @@ def test_a_pretrained_model_reproduces_the_scores_on_its_cards(pretrained, cifar
     assert code == 0
     scores = json.loads(Path("little-evaluation-test/evaluation.json").read_text())
     card = zoo.model_card("little")
-    assert card["scores"].pop("confusion") == scores["confusion"]
+    for key in ("confusion", "confusion_normalized", "per_class"):
+        assert card["scores"].pop(key) == scores[key]
     for key, value in card["scores"].items():  # the memory layout may change the last digit
         assert scores[key] == pytest.approx(value, abs=2e-6)
     text = (pretrained / "little.md").read_text()
     for kind in (scores, scores["mirrored"], scores["six_views"]):
         assert f"| {kind['loss']:.4f} | {kind['top1']:.2%} | {kind['top3']:.2%} |" in text
-    assert f"| cat | {scores['per_class']['cat']:.2%} |" in text
+    cat = scores["per_class"]["cat"]["recall"]  # None: the test images are few
+    assert cat is None or f"| cat | {cat:.2%} |" in text
     assert card["sha256"] in text
     assert "python train.py data=sample trainer.max_epochs=2" in text
     assert "teacher" not in text
