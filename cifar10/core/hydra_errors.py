@@ -71,7 +71,14 @@ def refuse_options() -> None:
         raise SettingError(f"{unknown}: unknown option; {hint}")
 
     def get_args_parser() -> argparse.ArgumentParser:
-        parser = hydra_parser()
+        container: Any = argparse._ActionsContainer
+        # From Python 3.14 on, this refuses one of Hydra 1.3's help texts, which is no text.
+        check = getattr(container, "_check_help", None)
+        container._check_help = lambda *_: None
+        try:
+            parser = hydra_parser()
+        finally:
+            container._check_help = check
         parser.error = error  # type: ignore[method-assign]
         parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
         return parser
