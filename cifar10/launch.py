@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TextIO
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
@@ -44,17 +44,6 @@ log = logging.getLogger(__name__)
 STARTED = time.perf_counter()
 
 
-class StdoutHandler(logging.StreamHandler):
-    """Logs to the present sys.stdout, which a progress bar replaces while it is shown."""
-
-    @property
-    def stream(self) -> TextIO:
-        return sys.stdout
-
-    @stream.setter
-    def stream(self, _: TextIO) -> None: ...
-
-
 @dataclass
 class Prepared:
     """A run whose settings are checked and whose objects are built."""
@@ -78,7 +67,10 @@ def prepare(cfg: DictConfig, folder: Path, overrides: list[str]) -> Prepared:
         callbacks = [TrialReporter(cfg.sweep)]
     settings, earlier, finished = resolve_settings(to_plain(cfg), cfg.resume, folder, overrides)
     is_start = earlier is None or not any((folder / name).exists() for name in (LAST, PREVIOUS))
-    components = build_components(settings, folder, callbacks, is_start)
+    typed = [*(earlier or {}).get("overrides", ()), *overrides]
+    label = cfg.sweep.get("label")  # set by the sweeper
+    trial = f"{folder.absolute().parent.name}/{label}" if label else ""
+    components = build_components(settings, folder, callbacks, is_start, typed, trial)
     if earlier is None:
         refuse_existing(components.trainer)
     return Prepared(settings, earlier, finished, components)
@@ -146,6 +138,7 @@ def launch(cfg: DictConfig) -> float:
 
 def run_single(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str, Any]:
     from cifar10.inference.report import finish_report
+    from cifar10.reports.loggers import where_to_look
     from cifar10.runs.console import already_finished, summary
     from cifar10.runs.run_dir import is_first_process
     from cifar10.runs.trainer_settings import profile_files
@@ -157,10 +150,11 @@ def run_single(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str,
         if is_first_process():
             finish_report(prepared.settings, prepared.earlier, folder)
         return prepared.earlier
-    profiler = getattr(prepared.components.trainer, "profiler")  # noqa: B009 - unknown to mypy
+    trainer: Any = prepared.components.trainer
     result, page = train_and_report(prepared, folder, overrides, STARTED)
     if is_first_process():
-        print_safe(f"\n{summary(result, folder, page, profile_files(profiler))}")
+        curves = where_to_look(trainer.loggers, folder)
+        print_safe(f"\n{summary(result, folder, page, curves, profile_files(trainer.profiler))}")
     return result
 
 
@@ -198,19 +192,25 @@ def train_and_report(
     prepared: Prepared, folder: Path, overrides: list[str], started: float
 ) -> tuple[dict[str, Any], Path | None]:
     """Run; then draw the report. Returns the result and the report's page, if any."""
+    from cifar10.reports.loggers import end_loggers
     from cifar10.reports.run_report import write_report
     from cifar10.runs.result import repeat_command
     from cifar10.runs.run import run
 
     parts, trainer = prepared.components, prepared.components.trainer
-    result = run(prepared.settings, folder, overrides, started, prepared.earlier, parts)
-    if not (prepared.settings["report"] and result["status"] == "ok" and trainer.is_global_zero):
-        return result, None
-    log.info("drawing the report …")
-    command = repeat_command(result, str(folder), with_seed=True)
-    classifier, data, logits = parts.classifier, parts.data, parts.test_logits.batches
-    written = (folder, result, command, classifier, data, logits)
-    return result, write_report(*written, trainer.loggers, trainer.global_step)
+    result: dict[str, Any] = {"status": "failed"}
+    try:
+        result = run(prepared.settings, folder, overrides, started, prepared.earlier, parts)
+        wanted = prepared.settings["report"] and result["status"] == "ok"
+        if not (wanted and trainer.is_global_zero):
+            return result, None
+        log.info("drawing the report …")
+        command = repeat_command(result, str(folder), with_seed=True)
+        classifier, data, logits = parts.classifier, parts.data, parts.test_logits.batches
+        written = (folder, result, command, classifier, data, logits)
+        return result, write_report(*written, trainer.loggers, trainer.global_step)
+    finally:
+        end_loggers(trainer.loggers, failed=result["status"] == "failed")
 
 
 def end_interrupted(stop: Interrupted, folder: Path) -> None:

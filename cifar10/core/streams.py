@@ -7,9 +7,20 @@ import sys
 import threading
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from cifar10.core.secrets import SafeFormatter
+
+
+class StdoutHandler(logging.StreamHandler):
+    """Logs to the present sys.stdout, which a progress bar replaces while it is shown."""
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stdout
+
+    @stream.setter
+    def stream(self, _: TextIO) -> None: ...
 
 
 class TolerantStream(io.RawIOBase):

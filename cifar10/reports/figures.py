@@ -48,38 +48,43 @@ def to_png(figure: Figure) -> bytes:
 
 
 @styled
-def training_curves(history: Sequence[dict[str, Any]]) -> Figure:
-    """Loss, accuracy and learning rate over epochs; `history` as in result.json, with any gaps."""
-    panels = {
-        "Loss": {"train/loss": (ORANGE, "--"), "val/loss": (BLUE, "-")},
-        "Accuracy": {
-            "train/top1": (ORANGE, "--"),
-            "val/top1": (BLUE, "-"),
-            "val/top3": (GREEN, "-."),
-            "val/top5": (GREY, ":"),
-        },
-        "Learning rate": {"train/lr": (GREY, "-")},
+def training_curves(
+    history: Sequence[dict[str, Any]], rates: Sequence[Sequence[float]] = ()
+) -> Figure:
+    """Loss and accuracy of each epoch, learning rate of each step; as in result.json, with gaps."""
+    looks = {
+        "train/loss": (ORANGE, "--", "train, during the epoch, augmented"),
+        "val/loss": (BLUE, "-", "val, after the epoch"),
+        "train/top1": (ORANGE, "--", "train top-1"),
+        "val/top1": (BLUE, "-", "val top-1"),
+        "val/top3": (GREEN, "-.", "val top-3"),
+        "val/top5": (GREY, ":", "val top-5"),
     }
     recorded = {key for epoch in history for key in epoch}
-    panels = {
-        title: {key: look for key, look in lines.items() if key in recorded}
-        for title, lines in panels.items()
-        if recorded & lines.keys()
-    }
-    figure = Figure(figsize=(4 * max(1, len(panels)), 3.8))
-    for index, (title, lines) in enumerate(panels.items(), 1):
-        axes = figure.add_subplot(1, len(panels), index)
-        for key, (colour, dashes) in lines.items():
+    panels = [
+        (title, [key for key in looks if key in recorded and (key[-4:] == "loss") == is_loss])
+        for title, is_loss in (("Loss", True), ("Accuracy", False))
+    ]
+    panels = [panel for panel in panels if panel[1]]
+    count = max(1, len(panels) + bool(rates))
+    figure = Figure(figsize=(4 * count, 3.8))
+    all_axes = list(figure.subplots(1, count, squeeze=False)[0])
+    for axes, (title, keys) in zip(all_axes, panels, strict=False):
+        for key in keys:
+            colour, dashes, label = looks[key]
             points = [(epoch["epoch"], epoch[key]) for epoch in history if key in epoch]
             marker = "o" if len(points) < 10 else None
-            axes.plot(*np.transpose(points), dashes, color=colour, label=key, marker=marker)
-        axes.set(title=title, xlabel="epoch")
-        axes.set_xlim(history[0]["epoch"] - 0.5, history[-1]["epoch"] + 0.5)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            axes.plot(*np.transpose(points), dashes, color=colour, label=label, marker=marker)
+        axes.set(title=title)
         if title == "Accuracy":
             axes.yaxis.set_major_formatter(PercentFormatter(1))
-        if len(lines) > 1:
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)  # below the panel
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)  # below the panel
+    if rates:
+        all_axes[-1].plot(*np.transpose(rates), color=GREY)
+        all_axes[-1].set(title="Learning rate of each step")
+    for axes in all_axes:
+        axes.set(xlabel="epoch", xlim=(0, history[-1]["epoch"] + 0.5))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
 

@@ -1,19 +1,15 @@
 """The figures and the report page of a run."""
 
 import base64
-import io
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 import torch
 import yaml
-from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor, nn
 
 from cifar10.core.display import printable_lines
@@ -21,6 +17,7 @@ from cifar10.core.errors import UserError, one_line
 from cifar10.core.files import atomic_write
 from cifar10.data.module import InMemoryDataModule
 from cifar10.reports import figures
+from cifar10.reports.loggers import log_figures
 from cifar10.training.classifier import Classifier
 from cifar10.training.metrics import Predictions, detailed_scores
 
@@ -50,7 +47,7 @@ def write_report(
     loggers: Iterable[Any] = (),
     step: int = 0,
 ) -> Path | None:
-    """Draw a run's figures, write its page, and add the figures to TensorBoard.
+    """Draw a run's figures, write its page, and log the figures.
 
     `logits` are those of the test set, float (n, classes) per batch. Returns the page; None after a
     failure, which is only logged: a finished run is not lost for a figure.
@@ -61,12 +58,7 @@ def write_report(
         images = save_figures(run_figures(classifier, data, result, logits), folder / FIGURES)
         with atomic_write(folder / PAGE) as file:
             file.write(render_page(result, command, images).encode(errors="backslashreplace"))
-        for logger in loggers:
-            if isinstance(logger, TensorBoardLogger):
-                for name, png in images.items():
-                    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
-                    logger.experiment.add_image(name, pixels, step, dataformats="HWC")
-                logger.experiment.flush()
+        log_figures(loggers, images, step)
     except Exception as error:
         log.warning("Warning: the report is incomplete: %s", one_line(error))
         return None
@@ -83,7 +75,7 @@ def run_figures(
     train = data.train_indices
     batches = data.loader(train[:: -(-len(train) // GRID)], augment=data.augment, seed=data.seed)
     drawn = {
-        "curves": figures.training_curves(result["history"]),
+        "curves": figures.training_curves(result["history"], result["rates"]),
         "augmented": figures.image_grid(torch.cat([images for images, _ in batches])),
         "samples": figures.class_samples(data.images(train), data.labels[train], data.classes),
     }

@@ -17,6 +17,8 @@ from cifar10.runs.console import epoch_line
 
 log = logging.getLogger(__name__)
 
+MAX_RATES = 1000  # learning rates kept; of longer runs every second, fourth, ... step
+
 
 class Stopwatch(Callback):
     """Measures training, evaluation, and `train/images_per_second` of each epoch.
@@ -121,21 +123,34 @@ class FinalValidation(Callback):
 
 
 class History(Callback):
-    """Records the metrics of each epoch and logs them as one line."""
+    """Records the learning rate of each step, and the metrics of each epoch, logged as one line."""
 
     def __init__(self) -> None:
+        self.rates: list[list[float]] = []  # epochs so far and learning rate, before a step
+        self.every = 1  # steps from one to the next
         self.epochs: list[dict[str, Any]] = []  # number, from 1, and metrics
         self.by_step: dict[int, dict[str, Any]] = {}  # epoch and validation metrics
         self.fresh: dict[str, float] = {}  # validation metrics of this epoch
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epochs": self.epochs, "by_step": self.by_step, "fresh": self.fresh}
+        names = ("rates", "every", "epochs", "by_step", "fresh")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         vars(self).update(state_dict)
 
     def on_train_epoch_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
         self.fresh = {}
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, _: L.LightningModule, batch: Any, index: int
+    ) -> None:
+        if trainer.global_step % self.every == 0:
+            epochs = trainer.current_epoch + index / trainer.num_training_batches
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            self.rates.append([round(epochs, 4), float(f"{rate:.6g}")])
+        if len(self.rates) >= MAX_RATES:
+            self.rates, self.every = self.rates[::2], 2 * self.every
 
     def on_validation_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
         self.fresh = to_floats(trainer.callback_metrics, "val/")
@@ -200,22 +215,32 @@ class TestLogits(Callback):
             self.batches.append(logits)
 
 
-class TensorBoardHParams(Callback):
-    """Registers a run's flat settings and its metrics with TensorBoard's HPARAMS page.
+class Hyperparameters(Callback):
+    """Logs a run's flat settings; in TensorBoard, as a trial of the HPARAMS page.
 
     `TensorBoardLogger.log_hyperparams` would add an invented first value to each curve.
     """
 
-    def __init__(self, settings: dict[str, Any]):
-        self.settings = settings
+    def __init__(self, settings: dict[str, Any], trial: str = ""):
+        self.settings, self.trial = settings, trial
 
     def on_fit_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
+        for logger in trainer.loggers:
+            if not isinstance(logger, TensorBoardLogger):
+                logger.log_hyperparams(self.settings)
+            elif trainer.is_global_zero:
+                logger.hparams.update(self.settings)
+                self.add_trial(logger.experiment._get_file_writer())
+
+    def add_trial(self, writer: Any) -> None:
+        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
         from torch.utils.tensorboard.summary import hparams
 
-        scores = itertools.product(("val", "test"), ("loss", "top1", "top3", "top5"))
-        metrics = {f"{split}/{metric}": 0.0 for split, metric in scores}
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
-                logger.hparams.update(self.settings)
-                for summary in hparams(self.settings, metrics):
-                    logger.experiment._get_file_writer().add_summary(summary)
+        names = (f"{split}/{metric}" for split in ("val", "test") for metric in ("loss", "top1"))
+        experiment, start, end = hparams(self.settings, dict.fromkeys(names, 0.0))
+        plugin = start.value[0].metadata.plugin_data
+        content = HParamsPluginData.FromString(plugin.content)
+        content.session_start_info.group_name = self.trial
+        plugin.content = content.SerializeToString()
+        for summary in (experiment, start, end):
+            writer.add_summary(summary)

@@ -3,33 +3,32 @@
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import lightning as L
 from annotated_types import Ge, Gt, Le
 from lightning.pytorch.callbacks import Callback, ProgressBar
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from pydantic import StringConstraints
 from torch import nn
 
 from cifar10.core.errors import SettingError, UserError
-from cifar10.core.instantiate import call_checked, check_types, instantiate
+from cifar10.core.instantiate import call_checked, instantiate
 from cifar10.core.own_code import source_digests
 from cifar10.core.secrets import as_typed
 from cifar10.data import IMAGE_SIZE
 from cifar10.data.module import InMemoryDataModule, Seed
+from cifar10.reports.loggers import build_loggers
 from cifar10.runs.callback_settings import complete_callbacks
 from cifar10.runs.callbacks import (
     FinalValidation,
     History,
+    Hyperparameters,
     Stopwatch,
-    TensorBoardHParams,
     TestLogits,
 )
-from cifar10.runs.changes import fixed_settings
+from cifar10.runs.changes import fixed_settings, overridden_keys
 from cifar10.runs.checkpoint import AtomicCheckpointIO, require_loadable
 from cifar10.runs.console import RunProgress
 from cifar10.runs.identity import weights_digest
@@ -48,7 +47,6 @@ for name in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(name).setLevel(logging.WARNING)
 
 START = "the weights at the start"  # key of a digest
-T = TypeVar("T")
 Group = dict[str, Any]
 
 
@@ -70,16 +68,28 @@ class Components:
 
 
 def build_components(
-    settings: Group, folder: Path, callbacks: Sequence[Callback] = (), is_start: bool = True
+    settings: Group,
+    folder: Path,
+    callbacks: Sequence[Callback] = (),
+    is_start: bool = True,
+    typed: Sequence[str] = (),
+    trial: str = "",
 ) -> Components:
     """Check a run's settings and build its objects.
 
-    `callbacks` are further ones, of which one that raises Pruned ends the run untested. Unless
-    `is_start`, a checkpoint will replace the weights, and `weights` need not exist any more.
+    Args:
+        callbacks: further ones, of which one that raises Pruned ends the run untested.
+        is_start: otherwise a checkpoint will replace the weights, and `weights` need not exist.
+        typed: overrides, whose settings come first in logs.
+        trial: the run's name among those of a sweep.
+
+    Raises:
+        SettingError: a setting does not fit.
     """
-    given: Group = {"hparams": hyperparameters(settings), "more_callbacks": callbacks}
-    given["is_start"] = is_start
-    components = call_checked(build, settings, "", folder=folder, **given)
+    first = overridden_keys(typed)
+    hparams = dict(sorted(hyperparameters(settings).items(), key=lambda pair: pair[0] not in first))
+    given: Group = {"hparams": hparams, "trial": trial, "more_callbacks": callbacks}
+    components = call_checked(build, settings, "", folder=folder, is_start=is_start, **given)
     sources = source_digests(fixed_settings(settings))
     components.digests = {f"module {name}": digest for name, digest in sources.items()}
     for teacher, _ in components.classifier.teachers:
@@ -92,6 +102,7 @@ def build_components(
 def build(
     folder: Path,
     hparams: dict[str, Any],
+    trial: str,
     more_callbacks: Sequence[Callback],
     seed: Seed,
     label_smoothing: Fraction,
@@ -145,10 +156,11 @@ def build(
 
     validates = data_module.has_validation and trainer.get("limit_val_batches") != 0
     specs = complete_callbacks(callbacks, trainer, folder, validates, bool(logger))
-    own = instantiate_each(specs, "callbacks", Callback)
+    named = {f"callbacks.{name}": spec for name, spec in specs.items()}
+    own = {where: instantiate(spec, where, Callback) for where, spec in named.items()}
     require_loadable({name: first_state(callback) for name, callback in own.items()})
     stopwatch, history, test_logits = Stopwatch(), History(), TestLogits()
-    built = [stopwatch, test_logits, TensorBoardHParams(hparams), RandomStates(), *own.values()]
+    built = [stopwatch, test_logits, Hyperparameters(hparams, trial), RandomStates(), *own.values()]
     # The history follows what may stop the training, the last checkpoint holds the state of all.
     built += [FinalValidation(), history, *more_callbacks]
     built.sort(key=lambda callback: isinstance(callback, LastCheckpoint))
@@ -164,7 +176,7 @@ def build(
     if trainer_settings["enable_progress_bar"] and on_terminal and not has_bar:
         built.append(RunProgress())
     profiler = build_profiler(trainer_settings.pop("profiler", None), folder)
-    loggers = instantiate_each(logger, "logger", Logger, save_dir=str(folder))
+    loggers = build_loggers(logger, folder)
     built_trainer = instantiate(
         trainer_settings,
         "trainer",
@@ -175,12 +187,12 @@ def build(
         profiler=profiler,
         default_root_dir=str(folder),
     )
-    named: dict[str, Any] = {**own, **loggers, "trainer.profiler": profiler}
-    named |= {"data.transform": data_module.transform, "model": classifier.network}
+    objects: Group = {**own, **loggers, "trainer.profiler": profiler}
+    objects |= {"data.transform": data_module.transform, "model": classifier.network}
     if hardware.compile.value != "eager":
         classifier.network.compile()  # in place: checkpoints keep their keys
-    objects = data_module, classifier, built_trainer, stopwatch, history, test_logits, hardware
-    return Components(*objects, named, start)
+    parts = data_module, classifier, built_trainer, stopwatch, history, test_logits, hardware
+    return Components(*parts, objects, start)
 
 
 def first_state(callback: Callback) -> dict[str, Any]:
@@ -189,30 +201,6 @@ def first_state(callback: Callback) -> dict[str, Any]:
         return callback.state_dict()
     except Exception:  # it may need the trainer
         return {}
-
-
-def instantiate_each(
-    group: Mapping[str, Any] | None, where: str, kind: type[T], **defaults: Any
-) -> dict[str, T]:
-    """The objects of a group of specifications by dotted key, without those set to null."""
-    objects = {}
-    for name, spec in (group or {}).items():
-        if spec is not None:
-            typed = spec if isinstance(spec, dict) else {}
-            given = {key: value for key, value in defaults.items() if key not in typed}
-            if str(typed.get("_target_")).endswith(f".{TensorBoardLogger.__name__}"):
-                check_types(writer_limits, typed, f"{where}.{name}.")
-            objects[f"{where}.{name}"] = instantiate(spec, f"{where}.{name}", kind, **given)
-    return objects
-
-
-def writer_limits(
-    max_queue: Annotated[int, Ge(1)],
-    flush_secs: Annotated[int, Ge(1)],
-    filename_suffix: Annotated[str, StringConstraints(pattern=r"^[\w-]*$")],
-    comment: str,
-) -> None:
-    """The arguments that TensorBoardLogger passes on unchecked to its writer."""
 
 
 def add_teacher(classifier: Classifier, model: str, weight: float) -> None:

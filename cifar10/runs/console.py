@@ -132,9 +132,16 @@ def epoch_line(epoch: int, max_epochs: int | None, values: dict[str, float]) -> 
 
 
 def summary(
-    result: dict[str, Any], folder: Path, report: Path | None = None, profiles: Iterable[Path] = ()
+    result: dict[str, Any],
+    folder: Path,
+    report: Path | None = None,
+    curves: Iterable[str] = (),
+    profiles: Iterable[Path] = (),
 ) -> str:
-    """The closing summary of a finished run, its report's page and the reports of a profiler."""
+    """The closing summary of a finished run.
+
+    With its report's page, where to look at its curves, and the reports of a profiler.
+    """
     test, data, seconds = result["test"], result["data"], result["seconds"]
     low, high = wilson_interval(test["top1"], data["tested"])
     metric = result.get("chosen_by", "val/loss" if data["validation"] else None)
@@ -166,12 +173,10 @@ def summary(
         rows.insert(0, ("tested on", f"{data['tested']:,} of {data['test']:,} images"))
     is_default = folder.parent.resolve() == Path("outputs").resolve()
     predict = f"cifar10 predict --model {'latest' if is_default else folder} photo.jpg"
-    tensorboard = f"tensorboard --logdir {'outputs' if is_default else folder.parent}"
-    has_curves = any(folder.glob("events.out.tfevents.*"))
     rows += [("profile", str(path)) for path in profiles]
     steps = [f"open {report.name} in the run folder"] if report else []
-    steps += [tensorboard] * has_curves + [predict] * bool(result.get("checkpoint"))
-    rows += zip(("next", "", ""), steps, strict=False)
+    steps += [*curves, *[predict] * bool(result.get("checkpoint"))]
+    rows += zip(("next", *[""] * len(steps)), steps, strict=False)
     return "\n".join(printable(f"{name:<11} {value}") for name, value in rows)
 
 

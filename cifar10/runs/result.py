@@ -39,6 +39,7 @@ def check_accuracies(figures: dict[str, float | None]) -> dict[str, float | None
 
 
 Figure = Annotated[float, Field(gt=-1e30, lt=1e30)]  # beyond, its square would overflow
+Pair = Annotated[list[Figure], Field(min_length=2, max_length=2)]
 Figures = Annotated[dict[str, Figure | None], AfterValidator(check_accuracies)]
 
 
@@ -91,6 +92,7 @@ class Unfinished(Part):
     stopped: str | None = None  # what ended the training early
     partial: Group = {}  # the settings by which it used a part of the data only
     history: list[Group] = []
+    rates: list[Pair] = []  # epochs so far and learning rate, in the order of the steps
     resumed: list[Resumption] = []
     digests: dict[str, str] = {}  # of the user's own modules and of a teacher's weights
     data: Group | Data = {}

@@ -221,6 +221,7 @@ def train(
         best = history.by_step.get(step_of(path), {})
         began = stopwatch.started or time.perf_counter()
         result |= saved() | {
+            "rates": history.rates,
             "checkpoint": os.path.relpath(path, record.folder.resolve()) if path else None,
             "chosen_by": chosen.monitor if chosen else None,
             "mode": chosen.mode if chosen and chosen.monitor else None,

@@ -15,6 +15,7 @@ from optuna import distributions
 from optuna.exceptions import OptunaError
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from cifar10.core.errors import SettingError, one_line
 from cifar10.core.secrets import hide
@@ -39,8 +40,10 @@ def open_study(storage: str, metric: str, pruner: str) -> optuna.Study:
         "hyperband": optuna.pruners.HyperbandPruner(),
         "none": optuna.pruners.NopPruner(),
     }
-    # SQLite's writers wait for each other, by default for 5 s.
-    engine = {"connect_args": {"timeout": 60}} if storage.startswith("sqlite:") else {}
+    engine: dict[str, Any] = {}
+    if storage.startswith("sqlite:"):
+        # Writers wait for each other, by default for 5 s. A pool would keep connections open.
+        engine = {"connect_args": {"timeout": 60}, "poolclass": NullPool}
     try:
         return optuna.create_study(
             storage=optuna.storages.RDBStorage(storage, engine_kwargs=engine),

@@ -16,7 +16,7 @@ from cifar10.data import CLASSES, MEAN, STD
 from cifar10.data.inputs import to_batch
 from cifar10.data.module import InMemoryDataModule
 from cifar10.training.hardware import autocast
-from cifar10.training.metrics import metrics, restore_sums, sums
+from cifar10.training.metrics import metrics, restore_sums, sums, top1
 from cifar10.training.modes import evaluating
 from cifar10.training.muon import Fraction
 from cifar10.training.network_check import check_network
@@ -195,7 +195,7 @@ class Classifier(L.LightningModule):
         if self.device.type == "cpu" or index % every == 0:
             self.require_finite(loss, "training loss")
         self.train_metrics.update(logits.detach(), labels)
-        self.log("train/loss_step", loss)
+        self.log_dict({"train/loss_step": loss, "train/top1_step": top1(logits, labels)})
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log("train/lr", torch.full((), rate, device=self.device))  # a float stalls a GPU
         return loss

@@ -36,6 +36,11 @@ class CrossEntropy(Metric):
         return self.total / self.count
 
 
+def top1(logits: Tensor, labels: Tensor) -> Tensor:
+    """Top-1 of a batch, float ()."""
+    return (logits.argmax(1) == labels).float().mean()
+
+
 def metrics(prefix: str, tops: tuple[int, ...], classes: int) -> MetricCollection:
     """Build cross-entropy and micro-averaged top-k accuracies, fractions in [0, 1].
 
@@ -72,15 +77,27 @@ class Predictions(NamedTuple):
 
 
 def detailed_scores(predictions: Predictions, classes: Sequence[str]) -> dict[str, Any]:
-    """Return `per_class`, `calibration_error`, `confusion` and `confusion_normalized`.
+    """Return `calibration_error` and `class_scores`.
 
-    `per_class` has `images`, `precision`, `recall` and `f1`, in [0, 1] or None where they divide by
-    zero. The calibration error (Guo et al. 2017, https://arxiv.org/abs/1706.04599) is the mean
-    distance between confidence and accuracy over 15 bins. Rows of `confusion` are true classes;
-    normalized, each is divided by its sum.
+    The calibration error (Guo et al. 2017, https://arxiv.org/abs/1706.04599) is the mean distance
+    between confidence and accuracy over 15 bins.
     """
     scored = predictions.logits.float().softmax(1), predictions.labels, len(classes)
-    confusion = multiclass_confusion_matrix(*scored)
+    error = multiclass_calibration_error(*scored, n_bins=15)
+    scores = class_scores(multiclass_confusion_matrix(*scored), classes)
+    return {"calibration_error": round(float(error), 6)} | scores
+
+
+def class_scores(confusion: Tensor, classes: Sequence[str]) -> dict[str, Any]:
+    """Return `per_class`, `confusion` and `confusion_normalized`, as lists.
+
+    Args:
+        confusion: numbers of images, int64 (true class, predicted class); normalized, each row is
+            divided by its sum.
+
+    `per_class` has `images`, `precision`, `recall` and `f1`, in [0, 1]; they are None where they
+    would divide by zero, and f1 for a class without images.
+    """
     right, images, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
     columns = {
         "precision": right / predicted,
@@ -92,14 +109,11 @@ def detailed_scores(predictions: Predictions, classes: Sequence[str]) -> dict[st
         name: {"images": count, **{key: column[label] for key, column in shares.items()}}
         for label, (name, count) in enumerate(zip(classes, images.tolist(), strict=True))
     }
-    error = multiclass_calibration_error(*scored, n_bins=15)
+    normalized = (confusion / images[:, None]).tolist()
     return {
         "per_class": per_class,
-        "calibration_error": round(float(error), 6),
         "confusion": confusion.tolist(),
-        "confusion_normalized": [
-            [share(value) for value in row] for row in (confusion / images[:, None]).tolist()
-        ],
+        "confusion_normalized": [[share(value) for value in row] for row in normalized],
     }
 
 

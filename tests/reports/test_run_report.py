@@ -22,7 +22,7 @@ def test_a_report_has_figures_a_page_and_tensorboards_images(trained):
             assert min(image.size) > 50
             assert len(image.convert("L").getcolors(1 << 16)) > 4, f"{path} is blank"
     events = EventAccumulator(str(trained)).Reload()
-    assert set(events.Tags()["images"]) == NAMES
+    assert set(events.Tags()["images"]) == {f"figures/{name}" for name in NAMES}
 
 
 def test_the_page_needs_no_network_and_has_the_result_and_the_command(trained):

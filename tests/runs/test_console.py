@@ -10,7 +10,9 @@ import threading
 from pathlib import Path
 
 import pytest
+from lightning.pytorch.loggers import TensorBoardLogger
 
+from cifar10.reports.loggers import where_to_look
 from cifar10.runs.console import epoch_line, format_duration, summary
 from tests.processes import TINY, TrainProcess
 
@@ -48,8 +50,8 @@ def test_the_summary_has_the_wilson_interval_and_fits_80_columns(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "outputs" / "2026-11-27_12-00-00-000001"
     folder.mkdir(parents=True)
-    (folder / "events.out.tfevents.1").touch()
-    text = summary(RESULT, folder, folder / "report.html")
+    curves = where_to_look([TensorBoardLogger(folder, "", "")], folder)
+    text = summary(RESULT, folder, folder / "report.html", curves)
     # z = 1.95996: centre (0.84 + 0.000192) / 1.000384, half width 0.007185
     assert "test top-1  84.00%  (95% confidence interval 83.27% to 84.71%)" in text.splitlines()[0]
     for part in ("2,791,434", "2 min 50 s (training 2 min 43 s)", "4 of 4"):

@@ -37,7 +37,7 @@ def test_curves_continue_without_a_gap_and_without_duplicates(step, finished, tm
     def points(folder):
         events = EventAccumulator(str(folder)).Reload()
         tags = [tag for tag in events.Tags()["scalars"] if "images_per_second" not in tag]
-        return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in tags}
+        return {tag: sorted((e.step, e.value) for e in events.Scalars(tag)) for tag in tags}
 
     def rows(folder):
         with (folder / "metrics.csv").open(newline="") as file:
