@@ -12,6 +12,7 @@ MODULES = {
     "Muon": "cifar10.training.muon",
     "ResNet18": "cifar10.models.resnet",
     "CLASSES": "cifar10.data",
+    "UserError": "cifar10.core.errors",
     "load": "cifar10.runs.load",
 }
 

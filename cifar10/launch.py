@@ -68,8 +68,7 @@ def prepare(cfg: DictConfig, folder: Path, overrides: list[str]) -> Prepared:
     settings, earlier, finished = resolve_settings(to_plain(cfg), cfg.resume, folder, overrides)
     is_start = earlier is None or not any((folder / name).exists() for name in (LAST, PREVIOUS))
     typed = [*(earlier or {}).get("overrides", ()), *overrides]
-    label = cfg.sweep.get("label")  # set by the sweeper
-    trial = f"{folder.absolute().parent.name}/{label}" if label else ""
+    trial = cfg.sweep.get("label") or ""  # set by the sweeper
     components = build_components(settings, folder, callbacks, is_start, typed, trial)
     if earlier is None:
         refuse_existing(components.trainer)

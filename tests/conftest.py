@@ -4,7 +4,9 @@ import hashlib
 import io
 import json
 import logging
+import math
 import pickle
+import shutil
 import signal
 import sys
 import tarfile
@@ -16,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import train
@@ -213,3 +216,14 @@ def type_in(tmp_path, monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
     signals.listening = False
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def broken_run(trained, tmp_path):
+    """A run whose weights are NaN."""
+    broken = shutil.copytree(trained, tmp_path / "broken")
+    state = torch.load(broken / "best.ckpt")
+    name = next(key for key in reversed(state["state_dict"]) if key.endswith("weight"))
+    state["state_dict"][name] *= math.nan
+    torch.save(state, broken / "best.ckpt")
+    return broken

@@ -1,5 +1,6 @@
 """Standard output and logging: of a training they never stop it, of other commands they fail."""
 
+import errno
 import io
 import logging
 import os
@@ -21,6 +22,17 @@ class StdoutHandler(logging.StreamHandler):
 
     @stream.setter
     def stream(self, _: TextIO) -> None: ...
+
+
+class LogFile(logging.FileHandler):
+    """Appends to a file, but not through a symbolic link in a stranger's run folder."""
+
+    def _open(self) -> Any:
+        if Path(self.baseFilename).is_symlink():
+            raise OSError(
+                errno.ELOOP, "is a symbolic link, which is not followed", self.baseFilename
+            )
+        return super()._open()
 
 
 class TolerantStream(io.RawIOBase):

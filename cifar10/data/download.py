@@ -179,7 +179,7 @@ def npm_pack(package: str, directory: Path) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise SourceFailed("npm is not installed")
-    if not re.fullmatch(r"(@[\w.-]+/)?[\w.-]+@[\w.-]+", package):  # git and URLs run programs
+    if not re.fullmatch(r"(@[\w.-]+/)?[\w.-]+@\d[\w.-]*", package):  # git and URLs run programs
         raise SourceFailed("must be npm:NAME@VERSION")
     options = ("--ignore-scripts", "--loglevel=error", "--pack-destination", ".")
     # Not in the data folder: npm would read the settings of a project there.

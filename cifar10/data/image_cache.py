@@ -57,6 +57,8 @@ def load_images(root: Path, files: Sequence[Path]) -> tuple[Tensor, Tensor]:
 
 def read_cache(path: Path, key: str) -> tuple[Tensor, Tensor] | None:
     """Read the cache; None if it is missing, corrupted or of other files."""
+    if not path.is_file():  # a pipe would block
+        return None
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}

@@ -101,7 +101,9 @@ def read_prepared(path: Path, checksums: Checksums) -> Dataset | None:
     """Read the prepared file; None if it is missing or corrupted, a UserError if unreadable."""
     ends = [RECORD_BYTES * end for end in accumulate(checksums.records)]
     try:
-        data = bytearray(path.stat().st_size)  # writable, as torch needs it
+        if not path.is_file() or path.stat().st_size != ends[-1]:  # a pipe would block
+            return None
+        data = bytearray(ends[-1])  # writable, as torch needs it
         with path.open("rb") as file:
             file.readinto(data)
         batches = [memoryview(data)[start:end] for start, end in pairwise([0, *ends])]
@@ -110,7 +112,7 @@ def read_prepared(path: Path, checksums: Checksums) -> Dataset | None:
         return None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    return to_dataset(data, checksums) if len(data) == ends[-1] else None
+    return to_dataset(data, checksums)
 
 
 def to_dataset(data: bytearray, checksums: Checksums) -> Dataset:
@@ -127,7 +129,7 @@ def find_on_disk(directory: Path, checksums: Checksums, faults: list[str]) -> li
     for name in ("cifar-10-batches-bin", "cifar-10-batches-py", *checksums.archives):
         path = directory / name
         try:
-            if path.exists():
+            if path.is_dir() or path.is_file():  # a pipe would block
                 batches = (read_folder if path.is_dir() else read_archive)(path, checksums)
                 log.info("Found CIFAR-10 in %s", path)
                 return batches

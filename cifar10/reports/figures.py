@@ -78,7 +78,8 @@ def training_curves(
         axes.set(title=title)
         if title == "Accuracy":
             axes.yaxis.set_major_formatter(PercentFormatter(1))
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)  # below the panel
+        columns = 2 if title == "Accuracy" else 1
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns)  # below
     if rates:
         all_axes[-1].plot(*np.transpose(rates), color=GREY)
         all_axes[-1].set(title="Learning rate of each step")

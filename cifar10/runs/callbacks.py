@@ -3,7 +3,7 @@
 import itertools
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import lightning as L
@@ -221,8 +221,8 @@ class Hyperparameters(Callback):
     `TensorBoardLogger.log_hyperparams` would add an invented first value to each curve.
     """
 
-    def __init__(self, settings: dict[str, Any], trial: str = ""):
-        self.settings, self.trial = settings, trial
+    def __init__(self, settings: dict[str, Any], first: Collection[str] = (), trial: str = ""):
+        self.settings, self.first, self.trial = settings, first, trial
 
     def on_fit_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
         for logger in trainer.loggers:
@@ -238,9 +238,12 @@ class Hyperparameters(Callback):
 
         names = (f"{split}/{metric}" for split in ("val", "test") for metric in ("loss", "top1"))
         experiment, start, end = hparams(self.settings, dict.fromkeys(names, 0.0))
-        plugin = start.value[0].metadata.plugin_data
-        content = HParamsPluginData.FromString(plugin.content)
-        content.session_start_info.group_name = self.trial
-        plugin.content = content.SerializeToString()
         for summary in (experiment, start, end):
+            plugin = summary.value[0].metadata.plugin_data
+            content = HParamsPluginData.FromString(plugin.content)
+            for column in content.experiment.hparam_infos:
+                column.differs = column.name in self.first  # these come first
+            if content.HasField("session_start_info"):
+                content.session_start_info.group_name = self.trial
+            plugin.content = content.SerializeToString()
             writer.add_summary(summary)

@@ -64,6 +64,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             ) from error
         self.saved.add(path)
 
+    def remove_checkpoint(self, path: str | os.PathLike) -> None:
+        """Remove a file of this run; a state of a stranger may name any file or folder."""
+        path = Path(path)
+        if path not in self.saved:
+            state: dict[str, Any] = {}
+            if path.is_file() and not path.is_symlink():
+                with contextlib.suppress(UserError):
+                    state = read_checkpoint(path)
+            if not state or (state.get("run") or {}).get("started") != self.identity["started"]:
+                log.warning("Warning: %s is no checkpoint of this run: not removed", path)
+                return
+        path.unlink(missing_ok=True)
+
     def load_checkpoint(  # type: ignore[override] # Lightning passes paths alone
         self, path: str | os.PathLike, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:

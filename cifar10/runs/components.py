@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import lightning as L
+import torch
 from annotated_types import Ge, Gt, Le
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from torch import nn
@@ -81,14 +83,18 @@ def build_components(
         callbacks: further ones, of which one that raises Pruned ends the run untested.
         is_start: otherwise a checkpoint will replace the weights, and `weights` need not exist.
         typed: overrides, whose settings come first in logs.
-        trial: the run's name among those of a sweep.
+        trial: the run's varied settings, as `lr=0.1 seed=0`, in a sweep.
 
     Raises:
         SettingError: a setting does not fit.
     """
     first = overridden_keys(typed)
-    hparams = dict(sorted(hyperparameters(settings).items(), key=lambda pair: pair[0] not in first))
-    given: Group = {"hparams": hparams, "trial": trial, "more_callbacks": callbacks}
+    if trial:  # only what differs
+        varied = {word.partition("=")[0] for word in trial.split()}
+        first = {key for key in first if key.rpartition(".")[2] in varied}
+        trial = re.sub(r"\bseed=", "s", f"{trial} ({folder.absolute().parent.name})")
+    logged = Hyperparameters(hyperparameters(settings), first, trial)
+    given: Group = {"hparams": logged, "more_callbacks": callbacks}
     components = call_checked(build, settings, "", folder=folder, is_start=is_start, **given)
     sources = source_digests(fixed_settings(settings))
     components.digests = {f"module {name}": digest for name, digest in sources.items()}
@@ -101,8 +107,7 @@ def build_components(
 
 def build(
     folder: Path,
-    hparams: dict[str, Any],
-    trial: str,
+    hparams: Hyperparameters,
     more_callbacks: Sequence[Callback],
     seed: Seed,
     label_smoothing: Fraction,
@@ -160,7 +165,7 @@ def build(
     own = {where: instantiate(spec, where, Callback) for where, spec in named.items()}
     require_loadable({name: first_state(callback) for name, callback in own.items()})
     stopwatch, history, test_logits = Stopwatch(), History(), TestLogits()
-    built = [stopwatch, test_logits, Hyperparameters(hparams, trial), RandomStates(), *own.values()]
+    built = [stopwatch, test_logits, hparams, RandomStates(), *own.values()]
     # The history follows what may stop the training, the last checkpoint holds the state of all.
     built += [FinalValidation(), history, *more_callbacks]
     built.sort(key=lambda callback: isinstance(callback, LastCheckpoint))
@@ -211,6 +216,10 @@ def add_teacher(classifier: Classifier, model: str, weight: float) -> None:
         raise SettingError(f"teacher={model}: {error}") from error
     if teacher.classes != classifier.classes:
         raise SettingError(f"teacher={model}: has other classes: {', '.join(teacher.classes)}")
+    try:
+        teacher.predict(torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8))
+    except UserError as error:
+        raise SettingError(f"teacher={model}: {error}") from error
     classifier.set_teacher(teacher, weight)
 
 

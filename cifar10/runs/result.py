@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import math
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -225,6 +226,14 @@ def repeat_command(result: Mapping[str, Any], folder: str = "RUN", with_seed: bo
 
 
 def recipe_overrides(part: Mapping[str, Any]) -> list[str]:
-    """The overrides of a run or a resumption, without those of seed, folder and sweep."""
-    own = ("seed=", "resume=", "hydra.", "hydra/", "sweep.", "sweep=")
-    return [word for word in part["overrides"] if not word.lstrip("+~").startswith(own)]
+    """The overrides of a run or a resumption, without those of seed, folder, sweep and Hydra.
+
+    They may come from a stranger, who could add options of Hydra that run code.
+    """
+    kept = []
+    for word in part["overrides"]:
+        names = re.split(r"[./@:]", word.lstrip("+~").partition("=")[0])
+        is_own = names[0] in ("seed", "resume", "sweep") or "hydra" in names
+        if not (is_own or word.startswith("-")):
+            kept.append(word)
+    return kept

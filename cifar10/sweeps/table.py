@@ -159,6 +159,8 @@ def draw_figures(
     from cifar10.sweeps import figures
 
     try:
+        if folder.is_symlink():  # in a folder of a stranger, to files of the user
+            raise UserError(f"{folder} is a symbolic link, which is not followed")
         histories: dict[str, list] = {"stopped": [], "finished": [], "best": []}
         best = groups[0].runs if len(groups) > 1 else []
         for run in runs:

@@ -19,7 +19,7 @@ from cifar10.training.hardware import autocast
 from cifar10.training.metrics import metrics, restore_sums, sums, top1
 from cifar10.training.modes import evaluating
 from cifar10.training.muon import Fraction
-from cifar10.training.network_check import check_network
+from cifar10.training.network_check import check_network, distinct
 from cifar10.training.normalisation import normalise
 from cifar10.training.recipe import (
     MUON,
@@ -84,7 +84,7 @@ class Classifier(L.LightningModule):
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         model, optimizer, scheduler = map(specification, (network, optimizer, scheduler))
         self.save_hyperparameters(ignore=("network", "mean", "std"), logger=False)
-        self.classes = tuple(classes)
+        self.classes = distinct(classes)
         self.network = build_network(network, len(classes))
         check_network(self.network, len(classes))
         self.fixed_mean, self.is_fresh = not (mean is std is None), True

@@ -1,7 +1,7 @@
 """Checks that a network takes images, returns logits and follows from its state_dict alone."""
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -10,6 +10,13 @@ from torch import Tensor, nn
 from cifar10.core.errors import SettingError, one_line
 from cifar10.data import IMAGE_SIZE
 from cifar10.training.modes import evaluating
+
+
+def distinct(classes: Sequence[str]) -> tuple[str, ...]:
+    """The names of classes; SettingError if two are equal."""
+    if len(set(classes)) < len(classes):
+        raise SettingError("classes: two have the same name")
+    return tuple(classes)
 
 
 @torch.no_grad()

@@ -1,13 +1,16 @@
 """What a run logs: TensorBoard's curves and HPARAMS page, metrics.csv, the test logits."""
 
 import csv
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
+from torch.utils.tensorboard import SummaryWriter
 
-from cifar10.runs.callbacks import Stopwatch, TestLogits, to_floats
+from cifar10.runs.callbacks import History, Hyperparameters, Stopwatch, TestLogits, to_floats
+from cifar10.runs.components import build_components
 
 SCORES = {f"{split}/{m}" for split in ("val", "test") for m in ("loss", "top1", "top3", "top5")}
 SHOWN = {f"{split}/{m}" for split in ("val", "test") for m in ("loss", "top1")}
@@ -44,6 +47,45 @@ def test_the_hparams_page_has_settings_and_scores(events):
     assert shown["model"].string_value == "Small"
     assert shown["seed"].number_value == 0
     assert not any("dir" in name for name in shown)
+
+
+@pytest.mark.parametrize(
+    ("trial", "first", "name"),
+    [
+        ("", {"data.val_size", "seed", "optimizer.lr"}, ""),
+        ("lr=0.1 seed=1", {"seed", "optimizer.lr"}, "lr=0.1 s1 (rates)"),
+    ],
+)
+def test_settings_that_were_typed_or_vary_come_first(trial, first, name, tiny, tmp_path):
+    typed = ["optimizer.lr=0.1", "data.val_size=100", "seed=1"]
+    folder = tmp_path / "rates" / "run"
+    parts = build_components(tiny(*typed), folder, typed=typed, trial=trial)
+    callback = next(c for c in parts.trainer.callbacks if isinstance(c, Hyperparameters))
+    with SummaryWriter(tmp_path / "events") as writer:
+        callback.add_trial(writer._get_file_writer())
+    metadata = EventAccumulator(str(tmp_path / "events")).Reload().summary_metadata
+    pages = {
+        tag: plugin_data_pb2.HParamsPluginData.FromString(value.plugin_data.content)
+        for tag, value in metadata.items()
+    }
+    columns = pages["_hparams_/experiment"].experiment.hparam_infos
+    assert {column.name for column in columns if column.differs} == first
+    assert pages["_hparams_/session_start_info"].session_start_info.group_name == name
+
+
+def test_the_rates_of_long_runs_are_thinned_evenly(monkeypatch):
+    monkeypatch.setattr("cifar10.runs.callbacks.MAX_RATES", 8)
+    history = History()
+    for step in range(40):
+        optimizer = SimpleNamespace(param_groups=[{"lr": step / 100}])
+        trainer = SimpleNamespace(
+            global_step=step,
+            current_epoch=step // 10,
+            num_training_batches=10,
+            optimizers=[optimizer],
+        )
+        history.on_train_batch_start(trainer, None, None, step % 10)
+    assert history.rates == [[step / 10, step / 100] for step in range(0, 40, 8)]
 
 
 def test_metrics_csv_has_the_same_curves(finished):

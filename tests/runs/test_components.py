@@ -42,9 +42,13 @@ def test_a_callback_can_be_added_and_the_last_checkpoint_is_saved_after_all_othe
     assert isinstance(trainer.callbacks[-1], LastCheckpoint)
 
 
-def test_a_teacher_needs_to_exist_and_to_know_the_same_classes(settings, tmp_path, photos):
+def test_a_teacher_needs_to_exist_and_to_know_the_same_classes(
+    settings, tmp_path, photos, broken_run
+):
     with pytest.raises(SettingError, match=r"^teacher=nobody: nobody: "):
         build_components(settings("teacher=nobody"), tmp_path)
+    with pytest.raises(SettingError, match=r"^teacher=.*: the network outputs NaN or infinity"):
+        build_components(settings(f"teacher='{broken_run}'"), tmp_path)
     folder = settings("data=folder", f"data.dir={photos}", "teacher=airnet")
     with pytest.raises(SettingError, match="teacher=airnet: has other classes: airplane, "):
         build_components(folder, tmp_path)

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cifar10.core.errors import SettingError
+from cifar10.training.classifier import Classifier
 from cifar10.training.network_check import check_rebuilt
 
 
@@ -107,3 +108,8 @@ def test_a_network_that_loads_no_weights_is_refused():
 
     with pytest.raises(SettingError, match="a new Grows cannot load the state_dict of another"):
         check_rebuilt(Grows)
+
+
+def test_two_classes_of_one_name_are_refused():
+    with pytest.raises(SettingError, match="classes: two have the same name"):
+        Classifier(classes=["cat", "dog", "cat"])

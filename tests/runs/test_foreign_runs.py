@@ -1,0 +1,107 @@
+"""A run folder of a stranger: resuming it removes, overwrites and prints nothing that harms."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from cifar10.runs.checkpoint import AtomicCheckpointIO
+from cifar10.runs.result import RESULT_FILE, read_result, repeat_command
+from cifar10.runs.run import run
+from tests.processes import TINY, TrainProcess
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run whose state is complete."""
+    from cifar10.core.settings import compose_settings
+
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    run(compose_settings(*TINY), folder, [])
+    return folder
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "checkpoint", "link"])
+def test_only_own_checkpoints_are_removed(kind, copy, tiny, tmp_path, caplog):
+    """Lightning removes what a checkpoint names as the second best, a folder with all within."""
+    victim = tmp_path / "victim" / "thesis"
+    victim.parent.mkdir()
+    if kind == "folder":
+        victim.mkdir()
+        (victim / "text").write_text("precious")
+    elif kind == "checkpoint":  # of another run
+        torch.save({"state_dict": {}, "run": {"started": "2020"}}, victim)
+    elif kind == "link":
+        victim.symlink_to(copy / "best.ckpt")
+    else:
+        victim.write_text("precious")
+    for name in ("last.ckpt", "best.ckpt"):
+        state = torch.load(copy / name, weights_only=True)
+        for key, saved in state["callbacks"].items():
+            if key.startswith("ModelCheckpoint"):
+                path = f"{saved['dirpath']}/../victim/thesis"
+                saved |= {
+                    "best_k_models": {path: torch.tensor(99.0)},
+                    "kth_best_model_path": path,
+                    "kth_value": torch.tensor(99.0),
+                }
+        torch.save(state, copy / name)
+    earlier = read_result(copy / RESULT_FILE)
+    run(tiny("trainer.max_epochs=2"), copy, ["trainer.max_epochs=2"], earlier=earlier)
+    assert victim.exists()
+    assert "thesis is no checkpoint of this run: not removed" in caplog.text
+
+
+def test_own_checkpoints_are_removed_also_after_a_resume(copy, tmp_path):
+    io = AtomicCheckpointIO()
+    io.identity = {"started": read_result(copy / RESULT_FILE)["started"]}
+    io.remove_checkpoint(copy / "best.ckpt")
+    assert not (copy / "best.ckpt").exists()
+    io.remove_checkpoint(copy / "best.ckpt")  # gone already
+
+
+def test_a_log_is_not_appended_to_through_a_link(copy, tmp_path):
+    victim = tmp_path / "bashrc"
+    victim.write_text("precious")
+    (copy / "train.log").unlink(missing_ok=True)
+    (copy / "train.log").symlink_to(victim)
+    process = TrainProcess(tmp_path, f"resume={copy}", "trainer.max_epochs=2")
+    assert process.wait() == 1
+    assert "train.log: is a symbolic link, which is not followed" in process.err
+    assert process.err.count("\n") == 1
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("--experimental-rerun=evil.pickle", "-cp=/evil", "--config-dir=evil"),
+        *("hydra@x=1", "trainer@hydra.launcher=default", "+hydra/launcher=x", "hydra.run.dir=x"),
+    ],
+)
+def test_printed_commands_have_no_options_and_nothing_of_hydra(word, copy, cifar):
+    path = copy / RESULT_FILE
+    result = json.loads(path.read_text())
+    result["overrides"] = ["data=sample", word, "optimizer.lr=0.1"]
+    path.write_text(json.dumps(result))
+    assert repeat_command(read_result(path)) == "python train.py data=sample optimizer.lr=0.1"
+    code, out, _ = cifar("summarize", "--partial", copy.parent)
+    assert code == 0 and "optimizer.lr=0.1" in out and word not in out
+
+
+def test_figures_of_a_summary_do_not_go_through_a_link(copy, cifar, tmp_path, caplog):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    copy.rename(runs / "run")
+    (runs / "figures").symlink_to(victim)
+    assert cifar("summarize", "--partial", runs)[0] == 0
+    assert "figures is a symbolic link, which is not followed" in caplog.text
+    assert not list(victim.iterdir())
