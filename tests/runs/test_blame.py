@@ -130,7 +130,7 @@ def test_a_callback_that_changes_the_weights_is_named_and_the_figures_are_those_
         (["+trainer.min_epochs=0"], "min_epochs=0: must be"),
         (["+trainer.min_epochs=9"], "min_epochs=9: more than trainer.max_epochs=1"),
         (["+trainer.barebones=true"], "trainer.barebones=true: "),
-        (["+trainer.profiler=fast"], "trainer.profiler=fast: choose from simple"),
+        (["trainer.profiler=fast"], "trainer.profiler=fast: choose from simple"),
         (["+trainer.max_time=soon"], "trainer: .*soon"),
         (
             ["data.transform=[{_target_:torchvision.transforms.v2.MixUp,num_classes:10}]"],

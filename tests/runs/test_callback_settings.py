@@ -148,7 +148,7 @@ def test_a_run_on_a_part_of_the_data_is_marked(tiny, tmp_path):
     ],
 )
 def test_a_profile_is_saved_in_the_run_folder(profiler, file, tiny, tmp_path):
-    components = build_components(settings := tiny(f"+trainer.profiler={profiler}"), tmp_path)
+    components = build_components(settings := tiny(f"trainer.profiler={profiler}"), tmp_path)
     run(settings, tmp_path, components=components)
     assert "run_training_batch" in (tmp_path / file).read_text()
     assert tmp_path / file in profile_files(components.trainer.profiler)
