@@ -112,7 +112,7 @@ def test_a_real_run_reaches_the_service(name, tmp_path):
     package = pytest.importorskip(name)
     arguments = [word for word in TINY if word != "report=false"]
     environment = {"WANDB_MODE": "offline", "CIFAR10_TRUST": "tests"}
-    arguments += [f"logger={name}", "hydra.run.dir=run"]
+    arguments += [f"logger={name}", "hydra.run.dir=run", "trainer.log_every_n_steps=1"]
     run = train(tmp_path, *arguments, environment=environment)
     if name == "wandb":
         assert "wandb sync" in run.out
