@@ -16,7 +16,10 @@ from torchmetrics.functional.classification import (
 
 
 class CrossEntropy(Metric):
-    """Mean cross-entropy over all images, exact for uneven batches and several ranks."""
+    """Mean cross-entropy over all images, exact for uneven batches and several ranks.
+
+    Labels are int64 (n,), or the share of each class, float (n, classes).
+    """
 
     total: Tensor
     count: Tensor
@@ -36,6 +39,13 @@ class CrossEntropy(Metric):
         return self.total / self.count
 
 
+class TopK(MulticlassAccuracy):
+    """Top-k accuracy; of images with shares of several classes, for the class with the largest."""
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        super().update(logits, labels.argmax(1) if labels.is_floating_point() else labels)
+
+
 def metrics(prefix: str, tops: tuple[int, ...], classes: int) -> MetricCollection:
     """Build cross-entropy and micro-averaged top-k accuracies, fractions in [0, 1].
 
@@ -45,7 +55,7 @@ def metrics(prefix: str, tops: tuple[int, ...], classes: int) -> MetricCollectio
     measured: dict[str, Metric | MetricCollection] = {"loss": CrossEntropy()}
     for k in tops:
         settings: Any = dict(top_k=min(k, classes), average="micro", validate_args=False)
-        measured[f"top{k}"] = MulticlassAccuracy(classes, **settings)
+        measured[f"top{k}"] = TopK(classes, **settings)
     return MetricCollection(measured, prefix=prefix, compute_groups=False)
 
 
