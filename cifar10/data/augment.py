@@ -1,4 +1,4 @@
-"""Augmentation of whole batches: flip, shift, cutout, brightness and contrast."""
+"""Augmentation of whole batches: flip, shift, policy, cutout, brightness and contrast."""
 
 import functools
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from numpy.random import SeedSequence
 from torch import Tensor
 
 from cifar10.data import MEAN, STD
+from cifar10.data.policies import Policy, apply_operations, draw_operations
 
 
 def pack(*parts: Tensor) -> Tensor:
@@ -29,6 +30,15 @@ def unpack(pixels: Tensor) -> Tensor:
     return pixels.unsqueeze(-1).view(torch.uint8)[..., :3].permute(0, 3, 1, 2)
 
 
+def repack(images: Tensor) -> Tensor:
+    """Pack images, uint8 (N, 3, S, S), without a copy if they come from `unpack`."""
+    count, _, side, _ = images.shape
+    strides = 4 * side * side, 4 * side, 4, 1
+    if images.stride() != (strides[0], 1, *strides[1:3]):
+        return pack(images)
+    return images.as_strided((count, side, side, 4), strides).view(torch.int32).squeeze(-1)
+
+
 class Draw(NamedTuple):
     """The random decisions for each of N images in one epoch."""
 
@@ -36,11 +46,15 @@ class Draw(NamedTuple):
     shift: Tensor  # int64 (N, 2): rows, columns
     hole: Tensor  # int64 (N, 2): the cutout's first row and column
     colour: Tensor  # float32 (N, 2): brightness to add, contrast to multiply by
+    operations: Tensor  # int64 (N, k): indices of the policy's `OPERATIONS`
+    magnitudes: Tensor  # float32 (N, k)
 
 
 @dataclass
 class Augment:
-    """Random horizontal flip, shift with reflection padding, cutout, brightness and contrast.
+    """Random flip, shift with reflection padding, policy, cutout, brightness and contrast.
+
+    They are applied in this order: as usual, cutout comes after the policy.
 
     Args:
         flip: `random` flips with probability 1/2; `alternating` does so in the first epoch and then
@@ -50,6 +64,7 @@ class Augment:
             https://arxiv.org/abs/1708.04552); 0 for none.
         brightness: largest change, in standard deviations of the data set's pixels.
         contrast: largest change of the factor on the distance from the mean colour.
+        policy: random operations on each image; see `draw_operations`.
     """
 
     flip: Literal["random", "alternating", "none"]
@@ -57,6 +72,7 @@ class Augment:
     cutout: int
     brightness: float = 0.0
     contrast: float = 0.0
+    policy: Policy | None = None
 
     def __post_init__(self) -> None:
         mean_colour = torch.tensor([round(255 * mean) for mean in MEAN], dtype=torch.uint8)
@@ -74,7 +90,8 @@ class Augment:
             flip = torch.rand(count, generator=rng) < (0.5 if self.flip == "random" else 0)
         colour = 2 * torch.rand(count, 2, generator=generator(seed, epoch, 2)) - 1
         colour = colour * torch.tensor([self.brightness, self.contrast]) + torch.tensor([0, 1])
-        return Draw(flip, shift, hole, colour)
+        operations = draw_operations(self.policy, count, generator(seed, epoch, 4))
+        return Draw(flip, shift, hole, colour, *operations)
 
     def apply(self, pixels: Tensor, indices: Tensor, draw: Draw) -> Tensor:
         """Augment the `indices`, int64 (B,), of packed images (N, S, S): uint8 (B, 3, S, S)."""
@@ -87,6 +104,9 @@ class Augment:
         # Gathering whole rows first takes half the time of gathering single pixels.
         moved = pixels.view(-1, size).index_select(0, (indices[:, None] * size + rows).view(-1))
         batch = moved.view(-1, size, size).gather(2, columns[:, None, :].expand(-1, size, -1))
+        for step in range(draw.operations.size(1)):
+            chosen = draw.operations[indices, step], draw.magnitudes[indices, step]
+            batch = apply_operations(batch, *chosen)
         if self.cutout:
             start = draw.hole[indices]
             inside = (line >= start[..., None]) & (line < start[..., None] + self.cutout)

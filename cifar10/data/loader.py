@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from cifar10.core.errors import SettingError
 from cifar10.data import IMAGE_SIZE
 from cifar10.data.augment import Augment, Draw, generator, unpack
+from cifar10.data.mixing import Mix
 
 
 class Labelled(NamedTuple):
@@ -36,7 +37,8 @@ class Loader:
     unchanged.
 
     Yields:
-        Images, uint8 (n, 3, s, s), channels last in memory, and labels, int64 (n,).
+        Images, uint8 (n, 3, s, s), channels last in memory, and labels, int64 (n,) or, if mixed,
+        float32 (n, classes).
     """
 
     pixels: Tensor  # the packed data set, int32 (N, S, S), on the device where batches are needed
@@ -50,6 +52,7 @@ class Loader:
     sizes: Mapping[int, int] | None = None  # sides s of training images; see `side_at_epoch`
     # Replaces `augment`: maps one image, uint8 (3, S, S), to the same shape and dtype.
     transform: Callable[[Tensor], Tensor] | None = None
+    mix: Mix | None = None  # of the images of a batch that this rank loads
 
     def __post_init__(self) -> None:
         self.epoch = self.position = 0  # position: batches of this epoch already yielded
@@ -96,8 +99,12 @@ class Loader:
                 images = self.augment.apply(self.pixels, indices, draw)
             else:
                 images = unpack(self.pixels[indices])
+            images = downscale(images, side_at_epoch(self.sizes, self.epoch))
+            labels = self.labels[indices]
+            if self.mix:
+                images, labels = self.mix.apply(images, labels, self.seed, self.epoch, batch, 5)
             self.position = batch + 1
-            yield downscale(images, side_at_epoch(self.sizes, self.epoch)), self.labels[indices]
+            yield images, labels
 
 
 def side_at_epoch(sizes: Mapping[int, int] | None, epoch: int) -> int:

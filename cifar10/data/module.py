@@ -21,6 +21,8 @@ from cifar10.data.augment import Augment, pack, unpack
 from cifar10.data.checksums import CIFAR10
 from cifar10.data.download import SOURCES
 from cifar10.data.loader import Labelled, Loader, transform_each
+from cifar10.data.mixing import Alpha, Mix
+from cifar10.data.policies import Policy
 
 # Numbers of training images, so that settings are checked before any download.
 TRAIN_SIZES = {"cifar10": 50_000, "sample": sample.TRAIN * 10}
@@ -46,7 +48,8 @@ class InMemoryDataModule(L.LightningDataModule, ABC):
         validation: `held-out` splits val from the training set; `test` validates on the test set.
         val_size: number of held-out images, or their fraction if below 1, stratified by class.
         val_seed: of the split; independent of `seed`, so that all seeds share one validation set.
-        flip, shift, cutout, brightness, contrast: see `cifar10.data.augment.Augment`.
+        flip, shift, cutout, brightness, contrast, policy: see `cifar10.data.augment.Augment`.
+        mixup, cutmix: see `cifar10.data.mixing.Mix`.
         sizes: side in pixels of training images by first epoch; see `cifar10.data.loader`.
         transform: specifications of modules that replace the augmentation; see `Loader`.
         seed: of order and augmentation.
@@ -72,6 +75,9 @@ class InMemoryDataModule(L.LightningDataModule, ABC):
         cutout: Annotated[int, Interval(ge=0, le=IMAGE_SIZE)] = 0,
         brightness: Annotated[float, Interval(ge=0, le=1)] = 0.0,
         contrast: Annotated[float, Interval(ge=0, le=1)] = 0.0,
+        policy: Policy | None = None,
+        mixup: Alpha = 0.0,
+        cutmix: Alpha = 0.0,
         sizes: dict[Epoch, Side] | None = None,
         transform: list[dict[str, Any]] | None = None,
         seed: Seed = 0,
@@ -86,12 +92,16 @@ class InMemoryDataModule(L.LightningDataModule, ABC):
         self.batch_size, self.seed = batch_size, seed
         self.validation, self.val_size, self.val_seed = validation, held_out, val_seed
         self.has_validation = held_out > 0 or validation == "test"
-        self.augment = Augment(flip, shift, cutout, brightness, contrast)
+        self.augment = Augment(flip, shift, cutout, brightness, contrast, policy)
+        self.mixup, self.cutmix = mixup, cutmix
         self.sizes = {int(first): side for first, side in (sizes or {}).items()}
         named = [(f"data.transform.{i}", spec) for i, spec in enumerate(transform or ())]
         transforms = [instantiate(spec, name, nn.Module) for name, spec in named]
         self.transform = nn.Sequential(*transforms) if transforms else None
         if self.transform:
+            if policy:
+                reason = "has no effect with data.transform, which replaces the augmentation"
+                raise SettingError(f"data.policy={policy}: {reason}")
             try_transform(self.transform)
         self.pixels = torch.empty(0)  # until setup()
 
@@ -140,6 +150,8 @@ class InMemoryDataModule(L.LightningDataModule, ABC):
 
     def train_dataloader(self) -> Loader:
         settings = dict(augment=self.augment, sizes=self.sizes, transform=self.transform)
+        if self.mixup or self.cutmix:
+            settings["mix"] = Mix(self.mixup, self.cutmix, len(self.classes))
         return self.loader(self.train_indices, seed=self.seed, **settings)
 
     def val_dataloader(self) -> Loader | list:

@@ -44,6 +44,7 @@ class Classifier(L.LightningModule):
     """A network with its normalisation, loss, metrics and optimizer.
 
     Batches are images, uint8 (n, 3, 32, 32), and labels, int64 (n,), of any data module or loader.
+    In training, labels may also be the share of each class, float (n, classes).
 
     Args:
         network: from float (N, 3, 32, 32) to logits (N, classes): a module, the name of one
@@ -111,9 +112,8 @@ class Classifier(L.LightningModule):
 
     def predict(self, images: Any, batch_size: int = 500) -> Tensor:
         """Return single-view probabilities, float (N, classes), of images as for `to_batch`."""
-        images = to_batch(images)
         with evaluating(self), torch.inference_mode(), autocast(self.device.type):
-            logits = [self(batch.to(self.device)) for batch in images.split(batch_size)]
+            logits = [self(batch.to(self.device)) for batch in to_batch(images).split(batch_size)]
             probabilities = torch.cat(logits).float().softmax(1).cpu()
         if not probabilities.isfinite().all():
             raise NonFiniteError("the network outputs NaN or infinity; its weights are corrupted")
@@ -169,7 +169,7 @@ class Classifier(L.LightningModule):
 
         The teacher, in eval mode, sees the same augmented images (Beyer et al. 2022,
         https://arxiv.org/abs/2106.05237). Its probabilities have `weight` in the targets, in
-        [0, 1], and the label has the rest. It is not saved in checkpoints.
+        [0, 1], and the labels have the rest. It is not saved in checkpoints.
         """
         self.teachers = [(teacher.requires_grad_(False), weight)]
 
@@ -181,7 +181,8 @@ class Classifier(L.LightningModule):
         """Return the labels, or their mean with a teacher's probabilities, float (N, classes)."""
         for teacher, weight in self.teachers:
             soft = teacher(images).float().softmax(1)
-            return weight * soft + (1 - weight) * F.one_hot(labels, soft.size(1))
+            shares = labels if labels.is_floating_point() else F.one_hot(labels, soft.size(1))
+            return weight * soft + (1 - weight) * shares
         return labels
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
@@ -211,8 +212,7 @@ class Classifier(L.LightningModule):
         return self(images).float().softmax(1)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        images, labels = batch
-        self.val_metrics.update(self(images), labels)
+        self.val_metrics.update(self(batch[0]), batch[1])
 
     def on_validation_epoch_end(self) -> None:
         self.require_finite(self.val_metrics["loss"].compute(), "val/loss")

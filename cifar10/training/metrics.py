@@ -16,7 +16,10 @@ from torchmetrics.functional.classification import (
 
 
 class CrossEntropy(Metric):
-    """Mean cross-entropy over all images, exact for uneven batches and several ranks."""
+    """Mean cross-entropy over all images, exact for uneven batches and several ranks.
+
+    Labels are int64 (n,), or the share of each class, float (n, classes).
+    """
 
     total: Tensor
     count: Tensor
@@ -36,9 +39,21 @@ class CrossEntropy(Metric):
         return self.total / self.count
 
 
+def hard(labels: Tensor) -> Tensor:
+    """Labels, int64 (n,), of those or of shares of the classes: the class with the largest."""
+    return labels.argmax(1) if labels.is_floating_point() else labels
+
+
 def top1(logits: Tensor, labels: Tensor) -> Tensor:
     """Top-1 of a batch, float ()."""
-    return (logits.argmax(1) == labels).float().mean()
+    return (logits.argmax(1) == hard(labels)).float().mean()
+
+
+class TopK(MulticlassAccuracy):
+    """Top-k accuracy; of images with shares of several classes, for the class with the largest."""
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        super().update(logits, hard(labels))
 
 
 def metrics(prefix: str, tops: tuple[int, ...], classes: int) -> MetricCollection:
@@ -50,7 +65,7 @@ def metrics(prefix: str, tops: tuple[int, ...], classes: int) -> MetricCollectio
     measured: dict[str, Metric | MetricCollection] = {"loss": CrossEntropy()}
     for k in tops:
         settings: Any = dict(top_k=min(k, classes), average="micro", validate_args=False)
-        measured[f"top{k}"] = MulticlassAccuracy(classes, **settings)
+        measured[f"top{k}"] = TopK(classes, **settings)
     return MetricCollection(measured, prefix=prefix, compute_groups=False)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cifar10.data import MEAN, STD
-from cifar10.data.augment import Augment, pack, recolour, reflect, unpack
+from cifar10.data.augment import Augment, pack, recolour, reflect, repack, unpack
 
 
 @pytest.fixture
@@ -20,6 +20,14 @@ def augmented(images, augment, seed=0, epoch=0):
 
 def test_pack_and_unpack_are_inverse(images):
     assert torch.equal(unpack(pack(images)), images)
+
+
+def test_repack_copies_only_images_that_were_not_unpacked(images):
+    for pixels in (pack(images), pack(images[:1]), pack(images[..., :24, :24])):
+        again = repack(unpack(pixels))
+        assert torch.equal(again, pixels) and again.data_ptr() == pixels.data_ptr()
+        dense = unpack(pixels).contiguous(memory_format=torch.channels_last)
+        assert torch.equal(repack(dense), pixels)
 
 
 def test_reflect_equals_numpy():

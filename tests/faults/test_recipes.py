@@ -47,6 +47,7 @@ RECIPES = {
     "adamw, constant": ("optimizer=adamw", "+optimizer.betas=[0.9,0.95]", "scheduler=constant"),
     "muon_sgd": ("optimizer=muon_sgd",),
     "teacher": ("teacher=convnet", "data.batch_size=50", "+trainer.limit_train_batches=3"),
+    "mixed": ("data.mixup=0.2", "data.cutmix=1", "data.policy=trivial"),
     "folder": ("data=folder", "data.dir=PHOTOS", "data.batch_size=10"),
     "torchvision": ("data=torchvision", "data.name=sample", "data.val_size=200"),
     "named checkpoints": callback(
