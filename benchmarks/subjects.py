@@ -19,22 +19,22 @@ def components(*overrides: str):
     return build_components(compose_settings(*overrides), Path(tempfile.gettempdir()))
 
 
-def some_images(count: int):
+def some_images(count: int, *overrides: str):
     """Return the first training images, uint8 (count, 3, 32, 32), and a list of their labels."""
     from cifar10.core.instantiate import instantiate
     from cifar10.data.module import CIFAR10DataModule
 
     # Only the data: a whole run would change threads and allocator of the peers' processes.
-    data = instantiate(compose_settings()["data"], "data", CIFAR10DataModule)
+    data = instantiate(compose_settings(*overrides)["data"], "data", CIFAR10DataModule)
     data.setup()
     return data.images(data.train_indices[:count]), data.labels[:count].tolist()
 
 
-def minimal(*overrides: str) -> list[str]:
-    """Add overrides for a CPU run without files and validation."""
+def minimal(*overrides: str, accelerator: str = "cpu") -> list[str]:
+    """Add overrides for a run without files and validation."""
     return [
         *overrides,
-        "trainer.accelerator=cpu",
+        f"trainer.accelerator={accelerator}",
         "~logger",
         "~callbacks",
         "data.val_size=0",
@@ -42,23 +42,34 @@ def minimal(*overrides: str) -> list[str]:
     ]
 
 
-def under_trainer(overrides: list[str], steps: int) -> Iterator[float]:
+def finish_queue() -> float:
+    """Return the time once a GPU has done all work that was queued."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def under_trainer(overrides: list[str], steps: int, accelerator: str = "cpu") -> Iterator[float]:
     """Yield training images per second with Lightning's Trainer, metrics and logging."""
     from lightning.pytorch.callbacks import Callback
 
     class Clock(Callback):
         def on_train_batch_start(self, trainer, module, batch, index):
             if index == WARM_STEPS:
-                self.start, self.images = time.perf_counter(), 0
+                self.start, self.images = finish_queue(), 0
             if index >= WARM_STEPS:
                 self.images += len(batch[1])
 
         def on_train_batch_end(self, trainer, module, outputs, batch, index):
-            self.end = time.perf_counter()
+            if trainer.is_last_batch:
+                self.end = finish_queue()
 
+    total = steps + WARM_STEPS
+    limited = [*overrides, f"+trainer.limit_train_batches={total}"]
     while True:
-        total = steps + WARM_STEPS
-        built = components(*minimal(*overrides, f"+trainer.limit_train_batches={total}"))
+        built = components(*minimal(*limited, accelerator=accelerator))
         built.trainer.fit_loop.max_epochs = 1
         # The same total as the bare loop, so that nothing is frozen late in the training.
         optimizer, scheduler = built.classifier.build_optimizer(1000)
@@ -73,33 +84,40 @@ def under_trainer(overrides: list[str], steps: int) -> Iterator[float]:
         yield clock.images / (clock.end - clock.start)
 
 
-def bare(overrides: list[str], steps: int) -> Iterator[float]:
+def bare(overrides: list[str], steps: int, accelerator: str = "cpu") -> Iterator[float]:
     """Yield training images per second of the same objects in a loop of 10 lines."""
-    import torch
     from torch.nn import functional as F
 
-    built = components(*minimal(*overrides))
+    from cifar10.training.hardware import autocast
+
+    built = components(*minimal(*overrides, accelerator=accelerator))
+    device = built.trainer.strategy.root_device
     built.data.setup()
     classifier = built.classifier.train()
     if hasattr(classifier.network, "init_from_images"):
         images = built.data.images(built.data.train_indices[:5000])
         classifier.network.init_from_images(classifier.normalise(images))
+    classifier.to(device)
+    built.data.pixels, built.data.labels = (
+        built.data.pixels.to(device),
+        built.data.labels.to(device),
+    )
     optimizer, scheduler = classifier.build_optimizer(1000)
     smoothing = classifier.hparams.label_smoothing
-    bf16 = built.hardware.precision.value == "bf16-mixed"
+    precision = built.hardware.precision.value
     loader = built.data.train_dataloader()
     while True:
         for step, (images, labels) in zip(range(steps + WARM_STEPS), loader, strict=False):
             if step == WARM_STEPS:
-                start, seen = time.perf_counter(), 0
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                start, seen = finish_queue(), 0
+            with autocast(device.type, precision):
                 loss = F.cross_entropy(classifier(images), labels, label_smoothing=smoothing)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             scheduler.step()
             seen = seen + len(labels) if step >= WARM_STEPS else 0
-        yield seen / (time.perf_counter() - start)
+        yield seen / (finish_queue() - start)
 
 
 def naive(model: str, batch_size: int, steps: int) -> Iterator[float]:
@@ -110,24 +128,24 @@ def naive(model: str, batch_size: int, steps: int) -> Iterator[float]:
     yield from naive_steps(model, itertools.repeat(batch), steps)
 
 
-def naive_steps(model: str, batches: Iterator, steps: int) -> Iterator[float]:
+def naive_steps(model: str, batches: Iterator, steps: int, device: str = "cpu") -> Iterator[float]:
     """Yield training images per second of a tutorial's loop: float32, channels first, SGD."""
     import torch
     from torch.nn import functional as F
 
     torch.manual_seed(0)
-    network = build_network(model)
+    network = build_network(model).to(device)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
     while True:
         for step in range(steps + WARM_STEPS):
             if step == WARM_STEPS:
-                start, seen = time.perf_counter(), 0
-            images, labels = next(batches)
+                start, seen = finish_queue(), 0
+            images, labels = (part.to(device) for part in next(batches))
             optimizer.zero_grad()
             F.cross_entropy(network(images), labels).backward()
             optimizer.step()
             seen = seen + len(labels) if step >= WARM_STEPS else 0
-        yield seen / (time.perf_counter() - start)
+        yield seen / (finish_queue() - start)
 
 
 def build_network(model: str):

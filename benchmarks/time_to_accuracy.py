@@ -11,7 +11,7 @@ include the backward pass of the whitening layer, which the recipes skip later i
 import math
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from benchmarks.measure import alternate, claim, output, ratio, report
 from benchmarks.recipes import RECIPES, RESULTS
@@ -50,7 +50,9 @@ def row_name(recipe: str, side: int) -> str:
     return f"{recipe}, {side} pixels"
 
 
-def tutorial_loop(steps: int) -> Iterator[float]:
+def tutorial_loop(
+    steps: int, device: str = "cpu", overrides: Sequence[str] = ()
+) -> Iterator[float]:
     """Yield training images per second of a tutorial's loop over a DataLoader of PIL images."""
     from torch.utils.data import DataLoader
     from torchvision import transforms
@@ -59,7 +61,7 @@ def tutorial_loop(steps: int) -> Iterator[float]:
     from cifar10.data import MEAN, STD
 
     batch_size = compose_settings("experiment=original")["data"]["batch_size"]
-    images, labels = some_images(10_000)
+    images, labels = some_images(10_000, *overrides)
     arrays = [image.permute(1, 2, 0).contiguous().numpy() for image in images]
     to_tensor = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
     loader: DataLoader = DataLoader(
@@ -70,7 +72,7 @@ def tutorial_loop(steps: int) -> Iterator[float]:
         while True:
             yield from loader
 
-    yield from naive_steps("convnet", endless(), steps)
+    yield from naive_steps("convnet", endless(), steps, device)
 
 
 def epochs_to(run: dict, target: float) -> float:

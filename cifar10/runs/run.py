@@ -37,6 +37,7 @@ EXPECTED_WARNINGS = (
     "Experiment logs directory .* exists and is not empty",
     "You're resuming from a checkpoint that ended before the epoch ended",  # the loader resumes
     "It is recommended to use .*sync_dist=True",  # images/s is the sum over processes
+    "Detected call of `lr_scheduler.step.*` before",  # fp16 skips steps that overflow, as the first
     "`isinstance.treespec, LeafSpec.` is deprecated",  # Lightning's own use of torch
     "Be aware that when using `ckpt_path`, callbacks used to create",  # early stopping left out
 )

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from lightning.pytorch.plugins import Precision
 from torch.nn import functional as F
 
 from cifar10.core.errors import UserError
@@ -182,6 +183,19 @@ def test_a_setting_that_fails_only_while_training_is_named(override, message, ti
     with pytest.raises(UserError, match=message):
         run(tiny(override), tmp_path)
     assert read_result(tmp_path / "result.json")["status"] == "failed"
+
+
+def test_a_first_step_that_overflows_in_fp16_is_not_warned_about(tiny, tmp_path, monkeypatch):
+    step, skipped = Precision.optimizer_step, []
+
+    def overflow_once(self, optimizer, model, closure, **options):
+        if not skipped:
+            return skipped.append(closure())
+        return step(self, optimizer, model, closure, **options)
+
+    monkeypatch.setattr(Precision, "optimizer_step", overflow_once)
+    assert run(tiny("trainer.precision=32-true"), tmp_path)["status"] == "ok"
+    assert len(skipped) == 1
 
 
 def test_an_out_of_memory_error_names_the_batch_size(tiny, tmp_path, monkeypatch):
