@@ -93,7 +93,7 @@ def time_to_accuracy(seconds: float, trial: bool) -> Iterator[Record]:
                 begin = time.monotonic()
                 if begin + 1.2 * longest > end:
                     return
-                named = Path(folder, f"{recipe}, seed {seed}")
+                named = Path(folder, f"{recipe}-seed{seed}")
                 result = train(named, [*overrides, f"seed={seed}"], trial)
                 runs.setdefault(recipe, []).append(result)
                 longest = max(longest, time.monotonic() - begin)
@@ -129,7 +129,7 @@ def bit_equality(seconds: float, trial: bool) -> Iterator[Record]:
         for recipe in ("default", "airnet94"):
             digests, speeds = [], []
             for number in (1, 2):
-                named = Path(folder, f"{recipe}, deterministic, run {number}")
+                named = Path(folder, f"{recipe}-deterministic{number}")
                 result = train(named, [*RECIPES[recipe], "deterministic=true"], trial)
                 digests.append(weights_digest(read_checkpoint(named / LAST)["state_dict"]))
                 speeds.append(result["images_per_second"])

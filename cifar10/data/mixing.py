@@ -31,12 +31,13 @@ class Mix:
     cutmix: Alpha
     classes: int
 
-    def apply(self, images: Tensor, labels: Tensor, *key: int) -> tuple[Tensor, Tensor]:
-        """Mix images, uint8 (n, 3, s, s), perhaps in place, and labels, int64 (n,), by a random key.
+    def apply(self, images: Tensor, labels: Tensor, *seed: int) -> tuple[Tensor, Tensor]:
+        """Mix images, uint8 (n, 3, s, s), and labels, int64 (n,), drawing from a seed.
 
-        Returns the images, and the share of each class, float32 (n, classes).
+        Returns images, which may share the memory of those given, and the share of each class,
+        float32 (n, classes).
         """
-        rng = np.random.default_rng(key)
+        rng = np.random.default_rng(seed)
         cuts = self.mixup == 0 or (self.cutmix > 0 and rng.random() < 0.5)
         alpha = self.cutmix if cuts else self.mixup
         own = rng.beta(alpha, alpha)  # the share of the image itself

@@ -59,8 +59,8 @@ def warp(pixels: Tensor, operations: Tensor, magnitudes: Tensor) -> Tensor:
     shear_x, shear_y, right, down, degrees = (magnitudes * kind for kind in kinds)
     right, down = right.trunc() * 2 / size, down.trunc() * 2 / size
     sin, cos = degrees.deg2rad().sin(), degrees.deg2rad().cos()
-    # Where each pixel comes from, in [-1, 1]. Shears keep the top left corner. The order of the sums
-    # is torchvision's: rounding decides between two pixels.
+    # Where each pixel comes from, in [-1, 1]; shears keep the top left corner. The sums are in
+    # torchvision's order: rounding decides between two pixels.
     pairs = (cos, sin + shear_y), (shear_x - sin, cos), (shear_x - right, shear_y - down)
     x_factor, y_factor, offset = (torch.stack(pair, 1)[..., None, None] for pair in pairs)
     line = (2 * torch.arange(size, device=pixels.device) + 1 - size) / size

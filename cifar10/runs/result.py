@@ -40,7 +40,7 @@ def check_accuracies(figures: dict[str, float | None]) -> dict[str, float | None
 
 
 Figure = Annotated[float, Field(gt=-1e30, lt=1e30)]  # beyond, its square would overflow
-Pair = Annotated[list[Figure], Field(min_length=2, max_length=2)]
+Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 Figures = Annotated[dict[str, Figure | None], AfterValidator(check_accuracies)]
 
 

@@ -146,7 +146,7 @@ def test_the_steps_of_a_network_stay_on_the_gpu(classifier, monkeypatch, precisi
     classifier.set_memory_format(channels_last=precision != "32-true")
     optimizers, logged = [SimpleNamespace(param_groups=[{"lr": 0.1}])], []
     classifier._trainer = SimpleNamespace(log_every_n_steps=10, optimizers=optimizers)
-    monkeypatch.setattr(Classifier, "log", lambda self, name, value: logged.append(value))
+    monkeypatch.setattr(Classifier, "log", lambda self, name, value, **_: logged.append(value))
     with fake_gpu() as copies:
         classifier.to("cuda:0")
         images, labels = torch.zeros(4, 3, 32, 32, device="cuda"), torch.zeros(4, device="cuda")
