@@ -31,8 +31,10 @@ def as_markdown(runs: Sequence[Run]) -> str:
     """A Markdown table with one row per recipe, and the hardware below it.
 
     Metrics are given as mean ± sample standard deviation, the training time as median. Runs that
-    are not `ok` are counted, not averaged.
+    are not `ok` are counted, not averaged. Runs that were started with `data.val_seed` equal to
+    their seed are averaged over splits as well.
     """
+    runs = list(map(without_split, runs))
     groups = group_over_seeds(runs, same_hardware=True)
     columns = [column for column in COLUMNS if any(column[1] in run for run in runs)]
     head = ["recipe", "epochs", "training", *(column[0] for column in columns), "seeds"]
@@ -51,6 +53,15 @@ def as_markdown(runs: Sequence[Run]) -> str:
     if unfinished := sum(run["status"] != "ok" for run in runs):
         notes.append(f"{unfinished} not finished.")
     return "\n\n".join([table, *notes])
+
+
+def without_split(run: Run) -> Run:
+    """A run without its `data.val_seed`, if that was typed and equals its seed."""
+    typed = f"data.val_seed={run.get('seed')}"
+    if typed not in run["overrides"]:
+        return run
+    settings = {key: value for key, value in run["settings"].items() if key != "data.val_seed"}
+    return run | {"settings": settings, "overrides": [w for w in run["overrides"] if w != typed]}
 
 
 if __name__ == "__main__":
