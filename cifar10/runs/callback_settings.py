@@ -152,6 +152,8 @@ def check_files(spec: Group, where: str, files: dict[Path, str], folder: Path) -
     if is_last and target != folder.absolute():
         reason = "a run resumes from the file in its own folder; remove the setting"
         raise SettingError(f"{where}.dirpath={target}: {reason}")
+    if spec.get("save_last") == "link":  # Lightning removes whatever has the link's name
+        raise SettingError(f"{where}.save_last=link: not supported; set true for a copy")
     if spec.get("save_last") and target == folder.absolute():
         raise SettingError(f"{where}.save_last: callbacks.last already saves {LAST}; remove it")
     if re.search(r"[{}]", re.sub(r"\{[^\[\]{}!:]*(:[^{}]*)?\}", "", str(name))):

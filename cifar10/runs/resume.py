@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import OmegaConf
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from cifar10.core.display import csv_cell, short
 from cifar10.core.errors import SettingError, UserError
 from cifar10.core.instantiate import import_class, signature_parameters
 from cifar10.core.legacy import upgrade_hyperparameters
@@ -67,6 +68,8 @@ def resolve_settings(
             path = Path(spec["dirpath"]).expanduser().absolute()
             within = path.is_relative_to(folder.absolute())  # then it moves with the run
             spec["dirpath"] = os.path.relpath(path, folder) if within else str(path)
+    if resume is not None:
+        refuse_links(folder)
     if resume is None or (resume == "auto" and not exists):
         return with_model(settings, overrides), None, False
     if not exists:
@@ -198,6 +201,17 @@ def is_whole(state: Mapping[str, Any]) -> bool:
     return bool(progress["is_last_batch"])
 
 
+def refuse_links(folder: Path) -> None:
+    """Refuse a run folder with links or pipes: a stranger's could lead to files of the user."""
+    for path in folder.rglob("*"):
+        # W&B makes links of its own, and replaces them.
+        if "wandb" not in path.relative_to(folder).parts[:-1] and (
+            path.is_symlink() or not (path.is_file() or path.is_dir())
+        ):
+            reason = "a link or pipe, which a resumed run might write through"
+            raise SettingError(f"{path}: {reason}; replace it by a copy, or remove it")
+
+
 def continue_logs(loggers: Iterable[Any], step: int) -> None:
     """Have the curves continue at a step; a killed run has logged points after its checkpoint."""
     for logger in loggers:
@@ -219,4 +233,16 @@ def rows_before(path: Path, step: int) -> list[dict[str, Any]]:
         return []
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         rows = [row for row in csv.DictReader(file) if None not in row.values()]
+    if odd := [key for row in rows[:1] for key in row if csv_cell(key) != key]:
+        raise UserError(f"{path}: has the column {short(odd[0])}, no name of a metric")
+    rows = [{key: safe_cell(value) for key, value in row.items()} for row in rows]
     return [row for row in rows if (row.get("step") or "").isdigit() and int(row["step"]) < step]
+
+
+def safe_cell(text: str) -> str:
+    """A number, as -0.5, or a text that no spreadsheet would run."""
+    try:
+        float(text)
+    except ValueError:
+        return csv_cell(text)
+    return text

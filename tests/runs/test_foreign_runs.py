@@ -1,15 +1,20 @@
 """A run folder of a stranger: resuming it removes, overwrites and prints nothing that harms."""
 
 import json
+import os
 import shutil
 
 import pytest
 import torch
 
+from cifar10.core.errors import SettingError, UserError
+from cifar10.core.streams import LogFile
 from cifar10.runs.checkpoint import AtomicCheckpointIO
+from cifar10.runs.components import build_components
 from cifar10.runs.result import RESULT_FILE, read_result, repeat_command
+from cifar10.runs.resume import resolve_settings, rows_before
 from cifar10.runs.run import run
-from tests.processes import TINY, TrainProcess
+from tests.processes import TINY
 
 
 @pytest.fixture(scope="module")
@@ -66,16 +71,57 @@ def test_own_checkpoints_are_removed_also_after_a_resume(copy, tmp_path):
     io.remove_checkpoint(copy / "best.ckpt")  # gone already
 
 
-def test_a_log_is_not_appended_to_through_a_link(copy, tmp_path):
-    victim = tmp_path / "bashrc"
-    victim.write_text("precious")
-    (copy / "train.log").unlink(missing_ok=True)
-    (copy / "train.log").symlink_to(victim)
-    process = TrainProcess(tmp_path, f"resume={copy}", "trainer.max_epochs=2")
-    assert process.wait() == 1
-    assert "train.log: is a symbolic link, which is not followed" in process.err
-    assert process.err.count("\n") == 1
-    assert victim.read_text() == "precious"
+LINKS = [
+    *("train.log", "hparams.yaml", "metrics.csv", ".metrics.before.csv", "fit-profile.txt"),
+    *("report.html", "figures/curves.png", "csv/version_0/metrics.csv", "anything"),
+]
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "link to a folder", "pipe"])
+@pytest.mark.parametrize("name", LINKS)
+def test_a_run_with_links_is_not_resumed(name, kind, copy, settings, tmp_path):
+    path, victim = copy / name, tmp_path / "victim"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(victim)
+    if kind == "link":
+        victim.write_text("precious")
+    elif kind == "link to a folder":
+        victim.mkdir()
+    for resume in (str(copy), "auto"):
+        with pytest.raises(SettingError, match="a link or pipe, which a resumed run might write"):
+            resolve_settings(settings(), resume, copy, [])
+
+
+def test_a_log_is_not_appended_to_through_a_link(tmp_path):
+    """That of a job of a sweep is opened before the run is looked at."""
+    (tmp_path / "bashrc").write_text("precious")
+    (tmp_path / "train.log").symlink_to(tmp_path / "bashrc")
+    with pytest.raises(OSError, match="symbolic link, which is not followed"):
+        LogFile(tmp_path / "train.log")
+    assert (tmp_path / "bashrc").read_text() == "precious"
+
+
+def test_cells_of_a_strangers_metrics_are_no_formulas(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,val/loss,note\n0,-0.5,=cmd()\n1,1e-3,\n")
+    assert rows_before(path, 2) == [
+        {"step": "0", "val/loss": "-0.5", "note": "'=cmd()"},
+        {"step": "1", "val/loss": "1e-3", "note": ""},
+    ]
+    path.write_text("step,=cmd()\n0,1\n")
+    with pytest.raises(UserError, match="no name of a metric"):
+        rows_before(path, 2)
+
+
+def test_links_that_lightning_makes_are_refused(settings, tmp_path):
+    """It removes a file or folder of the link's name itself."""
+    typed = "+callbacks.x={_target_: lightning.pytorch.callbacks.ModelCheckpoint, save_last: link}"
+    with pytest.raises(SettingError, match="save_last=link: not supported"):
+        build_components(settings(typed, f"+callbacks.x.dirpath={tmp_path}"), tmp_path / "run")
 
 
 @pytest.mark.parametrize(
