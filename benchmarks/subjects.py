@@ -92,20 +92,18 @@ def bare(overrides: list[str], steps: int, accelerator: str = "cpu") -> Iterator
 
     built = components(*minimal(*overrides, accelerator=accelerator))
     device = built.trainer.strategy.root_device
-    built.data.setup()
+    data = built.data
+    data.setup()
     classifier = built.classifier.train()
     if hasattr(classifier.network, "init_from_images"):
-        images = built.data.images(built.data.train_indices[:5000])
+        images = data.images(data.train_indices[:5000])
         classifier.network.init_from_images(classifier.normalise(images))
     classifier.to(device)
-    built.data.pixels, built.data.labels = (
-        built.data.pixels.to(device),
-        built.data.labels.to(device),
-    )
+    data.pixels, data.labels = data.pixels.to(device), data.labels.to(device)  # as a Trainer does
     optimizer, scheduler = classifier.build_optimizer(1000)
     smoothing = classifier.hparams.label_smoothing
     precision = built.hardware.precision.value
-    loader = built.data.train_dataloader()
+    loader = data.train_dataloader()
     while True:
         for step, (images, labels) in zip(range(steps + WARM_STEPS), loader, strict=False):
             if step == WARM_STEPS:

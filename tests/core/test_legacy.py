@@ -8,6 +8,7 @@ import pytest
 from cifar10.core.errors import SettingError
 from cifar10.core.instantiate import import_class
 from cifar10.core.legacy import (
+    ADDED,
     MOVED,
     sizes_by_epoch,
     upgrade_config,
@@ -15,6 +16,7 @@ from cifar10.core.legacy import (
     upgrade_settings,
 )
 from cifar10.core.settings import ROOT, restore_keys
+from cifar10.runs.components import hyperparameters
 
 OLD = {
     "data": {"_target_": "cifar10.data.folder.FolderDataModule", "crops": [32], "sizes": [24, 32]},
@@ -76,6 +78,11 @@ def test_only_neutral_flat_settings_are_removed():
     assert upgrade_settings({"data.sizes": "[32]"}) == {"data.sizes": "None"}
     used = {"keep_hardest": "[1.0, 0.5]", "data.sizes": "{1: 24}"}
     assert upgrade_settings(used) == used
+
+
+def test_settings_added_later_have_the_value_that_is_recorded_by_default(settings):
+    recorded = hyperparameters(settings())
+    assert {key: recorded[key] for key in ADDED} == ADDED
 
 
 def test_committed_model_cards_name_todays_classes():

@@ -51,8 +51,8 @@ def test_batches_are_a_function_of_seed_and_epoch_at_any_start(sample, mix, size
         assert_equal(load(sample, mix, epoch=epoch, **settings), whole)
         assert_equal(load(sample, mix, epoch=epoch, position=3, **settings), whole[3:])
     for other in (load(sample, mix, **settings), load(sample, mix, 1, 1, **settings)):
-        shares = [torch.stack([labels for _, labels in each[:-1]]) for each in (whole, other)]
-        assert not torch.equal(*shares)
+        larger = [torch.stack([labels.max() for _, labels in each]) for each in (whole, other)]
+        assert (larger[0] != larger[1]).sum() >= 3  # of 5 batches
 
 
 @pytest.mark.parametrize("sizes", [None, {1: 24}])

@@ -42,6 +42,9 @@ VIT = {
     "options": {"img_size": 32, "patch_size": 8, "depth": 2},
 }
 
+built = torch.backends.cuda.is_built()
+pytestmark = pytest.mark.skipif(not built, reason="needs a build of torch for GPUs, without a GPU")
+
 # Phase and module of the copies in a run.
 ALLOWED = {
     ("start", "library"),  # the weights
