@@ -163,7 +163,7 @@ def find_data(name: str) -> Path:
     for path in (folder / name, *sorted(folder.glob(f"*/{name}"))):
         if path.is_file():
             return path
-    raise SettingError(f"{folder}: no {name}; docs/data.md says where to get it")
+    raise SettingError(f"{folder}: no {name}; docs/evaluation.md says where to get it")
 
 
 def open_images(name: str) -> np.ndarray:

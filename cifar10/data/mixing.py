@@ -40,6 +40,7 @@ class Mix:
         rng = np.random.default_rng(seed)
         cuts = self.mixup == 0 or (self.cutmix > 0 and rng.random() < 0.5)
         alpha = self.cutmix if cuts else self.mixup
+        alpha = max(alpha, 1e-9)  # a denormal is 0 once torch flushes them
         own = rng.beta(alpha, alpha)  # the share of the image itself
         pixels = repack(images)
         if cuts:

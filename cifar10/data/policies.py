@@ -64,15 +64,14 @@ def warp(pixels: Tensor, operations: Tensor, magnitudes: Tensor) -> Tensor:
     pairs = (cos, sin + shear_y), (shear_x - sin, cos), (shear_x - right, shear_y - down)
     x_factor, y_factor, offset = (torch.stack(pair, 1)[..., None, None] for pair in pairs)
     line = (2 * torch.arange(size, device=pixels.device) + 1 - size) / size
-    grid = x_factor * line + y_factor * line[:, None] + offset  # (n, 2, S, S): columns, rows
-    # As floats in [0.5, 2), which no device rounds, four bytes are copied at once.
-    values = (pixels & 0xFFFFFF | 0x3F000000).view(torch.float32).unsqueeze(1)
-    moved = F.grid_sample(values, grid.permute(0, 2, 3, 1), "nearest", align_corners=False)
+    grid = (x_factor * line + y_factor * line[:, None] + offset).permute(0, 2, 3, 1)
+    bits = pixels & 0xFFFFFF | 0x3F000000  # as floats in [0.5, 2), which no device rounds
+    moved = F.grid_sample(bits.view(torch.float32)[:, None], grid, "nearest", align_corners=False)
     return moved.squeeze(1).view(torch.int32)
 
 
-# Next: functions of bytes, uint8 (n, S, S, 4) with a channel of padding, and magnitudes, float32
-# (n, 1, 1, 1). Their results are numbers, not yet limited to [0, 255].
+# Next: functions of padded bytes, uint8 (n, S, S, 4), and magnitudes, float32 (n, 1, 1, 1). Results
+# are not yet limited to [0, 255].
 def brightness(images: Tensor, magnitudes: Tensor) -> Tensor:
     return images * (1 + magnitudes)
 

@@ -101,7 +101,8 @@ def read_prepared(path: Path, checksums: Checksums) -> Dataset | None:
     """Read the prepared file; None if it is missing or corrupted, a UserError if unreadable."""
     ends = [RECORD_BYTES * end for end in accumulate(checksums.records)]
     try:
-        if not path.is_file() or path.stat().st_size != ends[-1]:  # a pipe would block
+        is_whole = path.is_file() and path.stat().st_size == ends[-1]
+        if not is_whole and not path.is_dir():  # a pipe would block
             return None
         data = bytearray(ends[-1])  # writable, as torch needs it
         with path.open("rb") as file:

@@ -12,7 +12,6 @@ from cifar10.data.module import CIFAR10DataModule
 from cifar10.data.policies import OPERATIONS, apply_operations, draw_operations
 
 POLICIES = {"trivial": v2.TrivialAugmentWide(), "randaugment": v2.RandAugment()}
-UNCHANGED = Augment("none", 0, 0)
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +144,16 @@ def test_batches_depend_on_seed_and_epoch_and_resume_within_an_epoch(sample):
     assert not torch.equal(first[0], batches(seed=1)[0])
     assert not torch.equal(first[0], batches(epoch=2)[0])
     assert batches(epoch=1)[0].shape == (25, 3, 24, 24)
+
+
+def test_draws_depend_on_seed_and_epoch():
+    augment = Augment("none", 0, 0, policy="trivial")
+    keys = ((0, 1), (0, 1), (0, 2), (1, 1))
+    first, again, *others = (augment.draw(1000, 32, *key) for key in keys)
+    assert torch.equal(first.operations, again.operations)
+    assert torch.equal(first.magnitudes, again.magnitudes)
+    for other in others:
+        assert (first.operations == other.operations).float().mean() < 0.2  # 1 in 14 by chance
 
 
 def test_only_training_images_are_changed(settings, sample):

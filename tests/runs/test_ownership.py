@@ -67,7 +67,7 @@ def test_figures_are_never_drawn_from_the_checkpoint_of_another_run(finished, ti
     run(tiny("seed=1"), tmp_path / "other")
     shutil.copy(tmp_path / "other" / "best.ckpt", folder)
     for path in (folder, folder / "best.ckpt"):
-        for use in (load, lambda path: evaluate_model(path, "val", False, None)):
+        for use in (load, lambda path: evaluate_model(path, "val")):
             with pytest.raises(UserError, match=r"best.ckpt: it belongs to another run"):
                 use(path)
     with pytest.raises(UserError, match=r"best.ckpt: it belongs to another run"):
