@@ -62,7 +62,7 @@ def evaluate_model(
     name = split if source is None else source
     if name not in (split, CIFAR10_C, *CIFAR10_1):
         name = f"data-{expand_user(name).resolve().stem}"
-    out = out or default_folder(model, name)
+    out = out or output_folder(model, name)
     out.mkdir(parents=True, exist_ok=True)  # fail before the work if it cannot be written
     if source is None:
         images, digest = read_split(tested, split)
@@ -87,7 +87,7 @@ def evaluate_model(
     return scores, out
 
 
-def default_folder(model: str | Path, name: str) -> Path:
+def output_folder(model: str | Path, name: str) -> Path:
     """Where the evaluation of a model goes: into its run, or here for a pretrained model."""
     if zoo.is_pretrained(model):
         return Path(f"{model}-evaluation-{name}")

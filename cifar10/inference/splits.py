@@ -64,8 +64,8 @@ def find_run(model: str | Path) -> Path:
 
 def read_split(tested: Tested, split: Split) -> tuple[Labelled, str]:
     """Read a split of a model's data, as kept in its run or from its data set; and its digest."""
-    kept = read_test_images(tested.folder, tested.digest) if tested.folder else None
-    if split == "test" and kept:
+    folder = tested.folder if split == "test" else None
+    if folder and (kept := read_test_images(folder, tested.digest)):
         return kept, str(tested.digest)
     module = open_data(tested)
     if split == "val" and not module.has_validation:
