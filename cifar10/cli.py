@@ -227,7 +227,9 @@ def main() -> None:
     except TyperException as error:
         line, code = error.format_message().replace("\n\t", " "), 2
     except UserError as error:
-        print(safe(error.details), end="", file=sys.stderr)
+        from cifar10.core.own_code import own_traceback
+
+        print(safe(error.details or own_traceback(error.__cause__)), end="", file=sys.stderr)
         line, code = str(error), 2
     except OSError as error:
         line, code = f"{error.filename or 'standard output'}: {error.strerror or error}", 2

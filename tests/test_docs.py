@@ -206,3 +206,18 @@ def test_the_example_of_a_custom_network_works(tmp_path, monkeypatch):
         yaml.safe_load(code_blocks("yaml", page)[0]), "model", nn.Module, num_classes=10
     )
     assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_the_example_of_a_custom_transform_works(tmp_path, monkeypatch, settings):
+    page = TEXT[ROOT / "docs/data.md"]
+    (tmp_path / "mytransform.py").write_text(code_blocks("python", page)[0], encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("CIFAR10_TRUST", "mytransform")
+    _, *words = shlex.split(commands("CIFAR10_TRUST=mytransform", page)[0])[1:]
+    data = build_components(settings(*words[1:], "data=sample"), tmp_path).data
+    data.setup()
+    images, _ = next(iter(data.train_dataloader()))
+    plain = data.images(data.train_indices)
+    is_plain = [bool((image == plain).all((1, 2, 3)).any()) for image in images]
+    assert 0 < sum(is_plain) < len(images)

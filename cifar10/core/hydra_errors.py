@@ -39,6 +39,8 @@ def report_errors(before: Callable[[], None] | None = None) -> Iterator[None]:
 
     `before` is called first and may raise another exception, such as a signal that the error hides.
     """
+    from cifar10.core.own_code import own_traceback
+
     try:
         yield
     except Exception as error:
@@ -56,6 +58,7 @@ def report_errors(before: Callable[[], None] | None = None) -> Iterator[None]:
             raise
         if os.environ.get("CIFAR10_TRACEBACK"):
             traceback.print_exc()
+        known.details = known.details or own_traceback(error.__cause__)
         exit_with(known)
 
 
@@ -182,6 +185,10 @@ def explain_unknown(key: str, words: Sequence[str]) -> SettingError:
         return SettingError(f"{key}={value}: unknown setting of Hydra; see --hydra-help")
     composed = compose_config(*choices(words))
     known = flatten(composed)
+    group, _, rest = key.partition(".")
+    if (name := rest.partition(".")[0]) in options_of(group) and name not in composed[group]:
+        chosen = f"'{group}=[default,{name}]'" if group == "callbacks" else f"{group}={name}"
+        return SettingError(f"{key}={value}: {name} is not chosen; add {chosen}")
     group, _, name = key.rpartition(".")
     target = known.get(f"{group}._target_")
     if target and name in signature_parameters(import_class(target, group, object))[0]:

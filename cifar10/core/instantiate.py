@@ -25,8 +25,7 @@ from cifar10.core.errors import SettingError, UserError, one_line, unknown_setti
 from cifar10.core.secrets import as_plain, hide, map_text
 
 T = TypeVar("T")
-LONGEST = 160  # characters of a value in a message
-WHOLE = ("list_type", "tuple_type")
+SEQUENCES = ("list_type", "tuple_type")  # pydantic's errors about a whole value
 
 # Modules of networks, optimizers, schedules, data, transforms, callbacks, loggers and profilers.
 # Settings and checkpoints may name classes that these, or modules below them, define.
@@ -55,8 +54,7 @@ FORWARDED = {
     "TensorBoardLogger": ("comment", "filename_suffix", "flush_secs", "max_queue"),
     "WandbLogger": ("entity", "group", "job_type", "mode", "notes", "tags"),
 }
-# What a value must be or do, by the type of pydantic's error.
-REQUIREMENTS = {
+REQUIREMENTS = {  # what a value must be or do, by the type of pydantic's error
     "greater_than_equal": "be at least {ge}",
     "greater_than": "be above {gt}",
     "less_than_equal": "be at most {le}",
@@ -73,6 +71,8 @@ REQUIREMENTS = {
     "too_short": "have at least {min_length} values",
     "too_long": "have at most {max_length} values",
     "string_too_short": "not be empty",
+    "sequence_str": "be a list",
+    "is_instance_of": "be an object of the class {class}",
 }
 
 
@@ -98,12 +98,12 @@ def instantiate(spec: Mapping[str, Any], where: str, kind: type[T], **given: Any
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # range checks of torch, anything in user code
-        raise SettingError(f"{where}: {one_line(error)}") from error
+        its = f"{type(error).__name__}: " if is_user_code(cls.__module__) else ""
+        raise SettingError(f"{where}: {its}{one_line(error)}") from error
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it."""
-    return short(hide(repr(value)), LONGEST)
+    return short(hide(repr(value)), longest=160)
 
 
 def refuse_chain(text: str, where: str) -> str:
@@ -161,9 +161,10 @@ def may_forward(function: Callable, key: str) -> bool:
 
 def import_class(target: Any, where: str, kind: type[T]) -> type[T]:
     """Import the class that a specification names, if it is trusted and its kind fits."""
-    name = f"{where}._target_={target}"
+    name = f"{where}._target_" + (f"={target}" if target is not None else "")
     if not isinstance(target, str) or "." not in target:
-        raise SettingError(f"{name}: must be the full name of a class: package.module.Class")
+        fault = "missing; set" if target is None else "must be"
+        raise SettingError(f"{name}: {fault} the full name of a class: package.module.Class")
     module, _, attribute = target.rpartition(".")
     if module != "lightning.pytorch":  # imported anyway, for the Trainer
         refuse_untrusted(module, name)
@@ -190,7 +191,6 @@ def refuse_untrusted(module: str, name: str) -> None:
 
 
 def trust(module: str) -> str:
-    """The advice how to allow a module as well."""
     return f"set the environment variable CIFAR10_TRUST={','.join([*trusted_modules(), module])}"
 
 
@@ -227,7 +227,7 @@ def check_types(function: Callable, arguments: Mapping[str, Any], prefix: str) -
                     adapter.validate_python(checked[key], strict=True)
                 except ValidationError as second:
                     errors = (*error.errors(), *second.errors())  # as a list, as a tuple
-                    details = [e for e in errors if e["loc"] or e["type"] not in WHOLE]
+                    details = [e for e in errors if e["loc"] or e["type"] not in SEQUENCES]
                     given, needed = shown(arguments[key]), requirement(details or error.errors())
                     raise SettingError(f"{prefix}{key}={given}: {needed}") from error
     return checked
@@ -242,7 +242,8 @@ def requirement(details: Iterable[ErrorDetails]) -> str:
     """What a value must be, from pydantic's errors about it: `must be at least 1 or be null`."""
     needs = []
     for detail in details:
-        text, limits = REQUIREMENTS.get(detail["type"]), detail.get("ctx", {})
+        kind, limits = detail["type"], detail.get("ctx", {})
+        text = REQUIREMENTS.get("list_type" if limits.get("class") == "Sequence" else kind)
         limits = {key: f"{n:g}" if type(n) is float else n for key, n in limits.items()}
         fallback = detail["msg"].partition(" should ")[2] or detail["msg"]
         needs.append(text.format(**limits) if text else fallback)

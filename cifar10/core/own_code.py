@@ -1,4 +1,4 @@
-"""The user's own source files: which they are, and their digests."""
+"""The user's own source files: which they are, their digests, their part of a traceback."""
 
 import ast
 import contextlib
@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import site
 import sysconfig
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,19 @@ def is_own(file: str) -> bool:
     if not path.is_absolute() or INSTALLED.intersection(path.parts):
         return False
     return not any(map(path.is_relative_to, (*LIBRARIES, *OURS)))
+
+
+def own_traceback(error: BaseException | None) -> str:
+    """The traceback of an error, or of its cause, from the user's own code on; or nothing."""
+    cause = error
+    while cause:
+        frames = list(traceback.walk_tb(cause.__traceback__))
+        for first, (frame, _) in enumerate(frames):
+            if is_own(frame.f_code.co_filename):
+                stack = traceback.StackSummary.extract(iter(frames[first:]))
+                return "".join(["Traceback (most recent call last):\n", *stack.format()])
+        cause = cause.__cause__
+    return ""
 
 
 def source_digests(settings: Any) -> dict[str, str]:

@@ -63,6 +63,14 @@ def default_folder() -> str:
     return os.environ.get("CIFAR10_DATA_DIR", str(ROOT / "data"))
 
 
+def config_dirs() -> list[str]:
+    """The folders of YAML files that the command line adds with `--config-dir`."""
+    if not HydraConfig.initialized():
+        return []
+    sources = HydraConfig.get().runtime.config_sources
+    return [str(source.path) for source in sources if source.provider == "command-line"]
+
+
 def to_plain(cfg: DictConfig) -> dict[str, Any]:
     """A run's settings as plain values, without those of Hydra, the sweep and resuming."""
     names = [str(key) for key in cfg if key not in ("hydra", "resume", "sweep")]

@@ -83,7 +83,8 @@ def list_folder(root: Path, classes: Sequence[str]) -> tuple[list[Path], list[in
     """The images of class folders and their labels; SettingError for one without a class."""
     folders = subfolders(root)
     if unknown := [name for name in folders if name not in classes]:
-        hint = f"; did you mean {root / 'test'}?" if "test" in folders else ""
+        splits = [name for name in ("test", "val", "train") if name in folders]
+        hint = f"; did you mean {root / splits[0]}?" if splits else ""
         shown = f"{short(unknown[0])} is no class of the model{hint or known(classes)}"
         raise SettingError(f"--data {root}: {shown}")
     suffixes = Image.registered_extensions()

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from cifar10.core.errors import SettingError
 from cifar10.data import IMAGE_SIZE
-from cifar10.data.augment import Augment, Draw, generator, unpack
+from cifar10.data.augment import Augment, generator, unpack
 from cifar10.data.mixing import Mix
 
 
@@ -83,20 +83,20 @@ class Loader:
             rng = generator(self.seed, self.epoch, 1)
             order = order[torch.randperm(len(order), generator=rng)]
             count, side = self.pixels.shape[:2]
-            draw = self.augment.draw(count, side, self.seed, self.epoch)
-            draw = Draw(*(decision.to(self.pixels.device) for decision in draw))
-        order = order.to(self.pixels.device)
+            draw = self.augment.draw(count, side, self.seed, self.epoch).to(self.pixels.device)
+        on_cpu, order = order, order.to(self.pixels.device)
         # A checkpoint of the last batch stores the full length, which must not skip an epoch.
         first = self.restored["position"] % len(self) if self.restored["epoch"] == self.epoch else 0
         for batch in range(first, len(self)):
             start = batch * self.batch_size
-            indices = order[start : start + self.batch_size][self.rank :: self.world_size]
+            share = slice(start + self.rank, start + self.batch_size, self.world_size)
+            indices = order[share]
             if self.transform and self.augment:
                 positions = itertools.count(start + self.rank, self.world_size)
                 keys = ((self.seed, self.epoch, position, 3) for position in positions)
                 images = transform_each(self.transform, unpack(self.pixels[indices]), keys)
             elif self.augment:
-                images = self.augment.apply(self.pixels, indices, draw)
+                images = self.augment.apply(self.pixels, indices, on_cpu[share], draw)
             else:
                 images = unpack(self.pixels[indices])
             images = downscale(images, side_at_epoch(self.sizes, self.epoch))

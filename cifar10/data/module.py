@@ -24,6 +24,7 @@ from cifar10.data.loader import Labelled, Loader, transform_each
 from cifar10.data.mixing import Alpha, Mix
 from cifar10.data.policies import Policy
 
+REPLACED = "has no effect with data.transform, which replaces the augmentation"
 # Numbers of training images, so that settings are checked before any download.
 TRAIN_SIZES = {"cifar10": 50_000, "sample": sample.TRAIN * 10}
 
@@ -99,9 +100,9 @@ class InMemoryDataModule(L.LightningDataModule, ABC):
         transforms = [instantiate(spec, name, nn.Module) for name, spec in named]
         self.transform = nn.Sequential(*transforms) if transforms else None
         if self.transform:
-            if policy:
-                reason = "has no effect with data.transform, which replaces the augmentation"
-                raise SettingError(f"data.policy={policy}: {reason}")
+            off = dict(cutout=cutout, brightness=brightness, contrast=contrast, policy=policy)
+            if on := [f"data.{key}={value}" for key, value in off.items() if value]:
+                raise SettingError(f"{on[0]}: {REPLACED}")
             try_transform(self.transform)
         self.pixels = torch.empty(0)  # until setup()
 

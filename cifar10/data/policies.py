@@ -39,10 +39,15 @@ def draw_operations(policy: Policy | None, count: int, rng: Generator) -> tuple[
 
 
 def apply_operations(pixels: Tensor, operations: Tensor, magnitudes: Tensor) -> Tensor:
-    """Change each packed image, int32 (B, S, S), by its operation and magnitude, both (B,)."""
+    """Change each packed image, int32 (B, S, S), by its operation and magnitude.
+
+    These are (B,) on the CPU: reading the counts from a GPU would stall it.
+    """
+    counts = operations.bincount(minlength=len(OPERATIONS)).tolist()
     order = operations.argsort()  # so that the images of an operation are a slice
-    counts = operations.bincount(minlength=len(OPERATIONS)).tolist()  # a GPU waits here
-    pixels, operations, magnitudes = pixels[order], operations[order], magnitudes[order]
+    parts = (part.to(pixels.device) for part in (order, operations[order], magnitudes[order]))
+    order, operations, magnitudes = parts
+    pixels = pixels[order]
     moved = slice(counts[0], sum(counts[:6]))
     pixels[moved] = warp(pixels[moved], operations[moved], magnitudes[moved])
     images = pixels.unsqueeze(-1).view(torch.uint8).split(counts)  # (n, S, S, 4)
@@ -118,7 +123,9 @@ def equalize(images: Tensor, _: Tensor) -> Tensor:
     """Make all levels of a channel about equally frequent, with Pillow's rounding."""
     channels = torch.arange(4 * len(images), device=images.device).view(-1, 1, 1, 4)
     index = 256 * channels + images
-    counts = index.flatten().bincount(minlength=1024 * len(images)).view(-1, 256)
+    counts = torch.zeros(1024 * len(images), dtype=torch.int64, device=images.device)
+    counts.scatter_add_(0, index.flatten(), torch.ones_like(counts[:1]).expand(index.numel()))
+    counts = counts.view(-1, 256)
     total = counts.cumsum(1)
     brightest = counts.gather(1, total.argmax(1, keepdim=True))  # images of the highest level
     step = (total[:, -1:] - brightest) // 255

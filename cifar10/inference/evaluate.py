@@ -55,6 +55,8 @@ def evaluate_model(
     """
     if table and table.exists():
         raise UserError(f"{table}: already exists; remove it or choose another file")
+    if table:  # fail before the work
+        table.parent.mkdir(parents=True, exist_ok=True)
     if model == LATEST:  # resolved once, since another run may start meanwhile
         model = latest_run()
     classifier = load(model)

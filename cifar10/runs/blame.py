@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from cifar10.core.errors import SettingError, UserError, one_line
-from cifar10.core.own_code import is_own
+from cifar10.core.own_code import own_traceback
 from cifar10.runs.components import Components
 from cifar10.training.hardware import is_out_of_memory
 
@@ -49,17 +49,14 @@ def blame(error: BaseException, named: Mapping[str, Any]) -> SettingError | None
         named: the objects, by dotted key.
     """
     frames = list(traceback.walk_tb(error.__traceback__))
-    own = next((i for i, (frame, _) in enumerate(frames) if is_own(frame.f_code.co_filename)), None)
     owners = {id(part): key for key, value in named.items() if value for part in parts(value)}
     keys = [owners.get(id(frame.f_locals.get("self"))) for frame, _ in frames]
     key = next(filter(None, reversed(keys)), None)
-    if own is None and key is None:
+    details = own_traceback(error)
+    if not details and key is None:
         return None
-    blamed = SettingError(f"{key or 'your code'}: {type(error).__name__}: {one_line(error)}")
-    if own is not None:
-        stack = traceback.StackSummary.extract(iter(frames[own:]))
-        blamed.details = "".join(["Traceback (most recent call last):\n", *stack.format()])
-    return blamed
+    reason = f"{type(error).__name__}: {one_line(error)}"
+    return SettingError(f"{key or 'your code'}: {reason}", details)
 
 
 def parts(value: Any) -> list[Any]:

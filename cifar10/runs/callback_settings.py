@@ -7,14 +7,15 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge
 from lightning.pytorch import callbacks as lightning
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from cifar10.core.errors import SettingError
-from cifar10.core.instantiate import import_class, is_user_code, signature_parameters
+from cifar10.core.instantiate import check_types, import_class, is_user_code, signature_parameters
 from cifar10.runs.checkpoint import LAST, PREVIOUS
 
 Group = dict[str, Any]
@@ -71,7 +72,9 @@ def complete_callbacks(
         cls = import_class(spec.get("_target_"), where, Callback)
         refuse_class(cls, where, has_logger)
         named, _ = signature_parameters(cls)
-        spec = dict(spec)
+        spec = (
+            dict(spec) if is_user_code(cls.__module__) else check_types(limits, spec, f"{where}.")
+        )
         if "monitor" in named and (monitor := spec.get("monitor")):
             if name == "best" and not validates and monitor in VAL_METRICS:
                 continue  # the last epoch is the result
@@ -87,6 +90,10 @@ def complete_callbacks(
                 raise SettingError(f"{where}.save_weights_only=true: {reason}")
         complete[name] = spec
     return complete
+
+
+def limits(patience: Annotated[int, Ge(0)]) -> None:
+    """Arguments of EarlyStopping that Lightning does not check."""
 
 
 def refuse_class(cls: type[Callback], where: str, has_logger: bool) -> None:

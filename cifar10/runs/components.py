@@ -20,7 +20,7 @@ from cifar10.core.instantiate import call_checked, instantiate
 from cifar10.core.own_code import source_digests
 from cifar10.core.secrets import as_typed
 from cifar10.data import IMAGE_SIZE
-from cifar10.data.module import InMemoryDataModule, Seed
+from cifar10.data.module import REPLACED, InMemoryDataModule, Seed
 from cifar10.reports.loggers import build_loggers
 from cifar10.runs.callback_settings import complete_callbacks
 from cifar10.runs.callbacks import (
@@ -89,6 +89,9 @@ def build_components(
         SettingError: a setting does not fit.
     """
     first = overridden_keys(typed)
+    if is_start and settings["data"].get("transform"):
+        for key in {"data.flip", "data.shift"} & first:
+            raise SettingError(f"{key}: {REPLACED}")
     if trial:  # only what differs
         varied = {word.partition("=")[0] for word in trial.split()}
         first = {key for key in first if key.rpartition(".")[2] in varied}

@@ -103,7 +103,9 @@ def announce(result: dict[str, Any], folder: Path) -> None:
     data, precision = result["data"], result["precision"]
     sizes = ", ".join(f"{data[split]:,} {split}" for split in ("train", "val", "test"))
     log.info("data        %s: %s images", data["name"], sizes)
-    log.info("network     %s, %s parameters", result["network"], f"{result['parameters']:,}")
+    count, trained = result["parameters"], result["trained_parameters"]
+    frozen = f", {trained:,} of them trained" if trained < count else ""
+    log.info("network     %s, %s parameters%s", result["network"], f"{count:,}", frozen)
     if start := result.get("start"):
         log.info("weights     %s", start)
     log.info("device      %s, %s (%s)", result["device"], precision["value"], precision["reason"])

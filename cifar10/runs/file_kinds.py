@@ -33,9 +33,7 @@ def require_checkpoint_file(path: Path) -> None:
         raise UserError("a safetensors file")
     if not first.startswith(b"PK"):
         kinds = (kind for begin, kind in FIRST_BYTES.items() if first.startswith(begin))
-        if kind := next(kinds, None):
-            raise UserError(kind)
-        return  # zipfile says what is wrong
+        raise UserError(next(kinds, "no file of torch.save"))
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
     names = {name.partition("/")[2] for name in (member.filename for member in members)}

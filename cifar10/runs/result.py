@@ -11,17 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
+from cifar10.core.display import printable
 from cifar10.core.errors import UserError, one_line
 from cifar10.core.files import atomic_write
 from cifar10.core.legacy import upgrade_config
+from cifar10.core.own_code import own_targets
 from cifar10.core.secrets import as_typed, hide, resolve_again
 from cifar10.core.settings import json_keys, program, restore_keys
 
@@ -84,6 +80,7 @@ class Unfinished(Part):
 
     status: Literal["running", "ok", "failed", "interrupted", "pruned"]
     overrides: list[str]
+    config_dirs: list[str] = []  # further folders of YAML files
     config: Config = Config(data={})  # all settings, which the run resumes with
     settings: Group = {}  # flat, those that runs are compared by
     epochs: int = 0
@@ -212,17 +209,25 @@ def recorded_settings(result: dict[str, Any], folder: Path) -> dict[str, Any]:
 def without_local_paths(result: dict[str, Any]) -> dict[str, Any]:
     """A result without the data's place on this machine, for publishing; it cannot be resumed."""
     published = copy.deepcopy(result)
-    published.pop("config_digest", None)
+    for key in ("config_digest", "config_dirs"):
+        published.pop(key, None)
     published["config"]["data"].pop("dir", None)
     return published
 
 
 def repeat_command(result: Mapping[str, Any], folder: str = "RUN", with_seed: bool = False) -> str:
-    """The command that repeats a run; it resumes in `folder` if settings changed later."""
+    """The command that repeats a run; it resumes in `folder` if settings changed later.
+
+    A second line names what the command needs besides: YAML files and modules of the user.
+    """
     first, *later = (recipe_overrides(part) for part in (result, *result.get("resumed", [])))
     lines = [first, *([f"resume={folder}", *words] for words in later if words)]
     command = " && ".join(shlex.join([*program(), *words]) for words in lines)
-    return f"{command} seed={result['seed']}" if with_seed else command
+    command += f" seed={result['seed']}" if with_seed else ""
+    modules = {name.partition(".")[0] for name in own_targets(result.get("config"))}
+    needs = [f"--config-dir {shlex.quote(path)}" for path in result.get("config_dirs", ())]
+    needs += [f"CIFAR10_TRUST={','.join(sorted(modules))}"] * bool(modules)
+    return f"{command}\n# with {printable(' and '.join(needs))}" if needs else command
 
 
 def recipe_overrides(part: Mapping[str, Any]) -> list[str]:

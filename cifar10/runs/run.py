@@ -13,6 +13,7 @@ from typing import Any
 
 from cifar10.core.errors import SettingError, one_line
 from cifar10.core.secrets import as_typed
+from cifar10.core.settings import config_dirs
 from cifar10.runs.blame import user_errors
 from cifar10.runs.callback_settings import stop_reason
 from cifar10.runs.changes import duration
@@ -137,6 +138,7 @@ def new_result(
         "settings": hyperparameters(settings),
         "config": settings,
         "config_digest": settings_digest(settings),
+        "config_dirs": config_dirs(),
         "partial": partial_data(settings["trainer"]),
         "started": datetime.now().astimezone().isoformat(timespec="microseconds"),
         **environment(),
@@ -159,9 +161,11 @@ def describe(components: Components, result: dict[str, Any]) -> None:
     data.setup()
     started = {key: value for key, value in result.get("digests", {}).items() if key == START}
     result |= {"start": components.start.text} if components.start else {}
+    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     result |= {
         "network": type(network).__name__,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "trained_parameters": trained,
         "device": device_name(trainer.strategy.root_device, trainer.world_size),
         "digests": started | components.digests,
         **{name: choice._asdict() for name, choice in components.hardware._asdict().items()},

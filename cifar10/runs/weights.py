@@ -1,5 +1,6 @@
 """The weights that a training starts from: of a pretrained model, a run or any file of weights."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -144,7 +145,12 @@ def start_from(classifier: Classifier, source: str) -> Start:
     try:
         taken, new, unused = transfer(classifier.network, weights, same)
     except SettingError as error:
-        raise SettingError(f"weights={source}: {error}; choose that network with model=") from error
+        advice = "choose that network with model="
+        if theirs := arguments.get("model"):
+            own = classifier.hparams["model"]
+            other = [f"model.{key}={theirs[key]}" for key in theirs if own.get(key) != theirs[key]]
+            advice = f"leave out model, or set {shlex.join(other).replace(', ', ',')}"
+        raise SettingError(f"weights={source}: {error}; {advice}") from error
     classifier.is_fresh = False
     total = len(taken) + len(new)
     text = f"{source}: {len(taken)} of {total} tensors loaded"

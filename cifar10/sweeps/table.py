@@ -72,8 +72,9 @@ def summarise(
     lines += describe_unfinished(runs)
     if groups and groups[0].values(split, metric):
         best = groups[0].runs
-        lines.append(f"{'best':<12}{repeat_command(best[0], best[0]['folder'])}")
-        lines.extend(f"{'':<12}{run['folder']}" for run in best)
+        command, *needs = repeat_command(best[0], best[0]["folder"]).rsplit("\n", 1)
+        lines.append(f"{'best':<12}{command}")
+        lines.extend(f"{'':<12}{line}" for line in (*needs, *(run["folder"] for run in best)))
     saved = [*(out / name for name in tables), *draw_figures(out / "figures", runs, groups, keys)]
     lines.append(f"{'files':<12}{', '.join(map(str, saved))}")
     return "\n".join([*([as_table(groups, keys), ""] if groups else []), *map(printable, lines)])

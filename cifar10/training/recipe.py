@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
@@ -18,6 +18,7 @@ from cifar10.models import NETWORKS
 from cifar10.training.finetune import scale_head, split_head
 from cifar10.training.muon import parameter_groups
 
+T = TypeVar("T")
 Specification = dict[str, Any]
 MUON: Specification = {"_target_": "cifar10.training.muon.Muon"}
 TRIANGLE: Specification = {"_target_": "cifar10.training.schedules.Triangle"}
@@ -28,12 +29,21 @@ def specification(given: Any) -> Specification:
     """What a checkpoint holds of a network, optimizer or schedule: a module is only named."""
     if isinstance(given, str):
         return {"_target_": NETWORKS.get(given, given)}
+    if not (isinstance(given, dict) or callable(given)):  # an optimizer, for example
+        advice = "give a specification or a function, such as functools.partial(CLASS, KEY=VALUE)"
+        raise SettingError(f"an object of the class {type(given).__name__} was given; {advice}")
     return given if isinstance(given, dict) else {OBJECT: type(given).__qualname__}
 
 
 def build_network(given: nn.Module | str | Specification, classes: int) -> nn.Module:
     if isinstance(given, nn.Module):
         return given
+    if isinstance(given, type):
+        name = given.__name__
+        raise SettingError(f"network: {name} is a class; give an object of it, {name}(...)")
+    if not isinstance(given, str | dict):
+        needed = "must be an nn.Module, a name or a specification"
+        raise SettingError(f"network: {needed}, not {type(given).__name__}")
     if isinstance(given, str) and given not in NETWORKS and "." not in given:
         raise SettingError(f"network={given}: unknown; choose from {', '.join(NETWORKS)}")
     spec = specification(given)
@@ -46,14 +56,10 @@ def build_network(given: nn.Module | str | Specification, classes: int) -> nn.Mo
 def build_optimizer(
     make: Specification | Callable[..., Optimizer], network: nn.Module, head_lr_factor: float = 1
 ) -> Optimizer:
-    require_given(make, "optimizer")
     groups = parameter_groups(network)
     if head_lr_factor != 1:
         groups = split_head(groups, network)
-    if isinstance(make, dict):
-        optimizer = instantiate(make, "optimizer", Optimizer, params=groups)
-    else:
-        optimizer = make(groups)
+    optimizer = make_checked(make, "optimizer", Optimizer, groups, params=groups)
     scale_head(optimizer, head_lr_factor)
     return optimizer
 
@@ -64,13 +70,9 @@ def build_scheduler(
     total_steps: int,
     head_lr_factor: float = 1,
 ) -> LRScheduler:
-    require_given(make, "scheduler")
     rates = [group["lr"] for group in optimizer.param_groups]
-    if isinstance(make, dict):
-        given = dict(optimizer=optimizer, total_steps=total_steps)
-        scheduler = instantiate(make, "scheduler", LRScheduler, **given)
-    else:
-        scheduler = make(optimizer)
+    given = dict(optimizer=optimizer, total_steps=total_steps)
+    scheduler = make_checked(make, "scheduler", LRScheduler, optimizer, **given)
     peaks = [group.get("max_lr", group.get("initial_lr")) for group in optimizer.param_groups]
     if head_lr_factor != 1 and peaks != rates:  # OneCycleLR, for example
         reason = f"{type(scheduler).__name__} sets its own learning rates; choose another scheduler"
@@ -78,11 +80,19 @@ def build_scheduler(
     return scheduler
 
 
-def require_given(make: Any, name: str) -> None:
-    """Raise a SettingError for an optimizer or scheduler of which a checkpoint has only a name."""
-    if isinstance(make, dict) and OBJECT in make:
-        advice = f"give it with load_from_checkpoint(PATH, {name}=...)"
-        raise SettingError(f"{name}: was given as an object, {make[OBJECT]}; {advice}")
+def make_checked(make: Any, name: str, kind: type[T], argument: Any, **given: Any) -> T:
+    """An optimizer or scheduler from a specification with `given`, or a function of `argument`."""
+    if isinstance(make, dict):
+        if OBJECT in make:  # all that a checkpoint has of it
+            advice = f"give it with load_from_checkpoint(PATH, {name}=...)"
+            raise SettingError(f"{name}: was given as an object, {make[OBJECT]}; {advice}")
+        return instantiate(make, name, kind, **given)
+    made = make(argument) if callable(make) else None
+    if not isinstance(made, kind):
+        takes = "the parameter groups" if name == "optimizer" else "the optimizer"
+        needed = f"must be a specification or a function of {takes} that returns the {name}"
+        raise SettingError(f"{name}: {needed}, such as functools.partial(CLASS, KEY=VALUE)")
+    return made
 
 
 def load_initial_weights(network: nn.Module) -> None:

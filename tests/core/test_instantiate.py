@@ -27,7 +27,7 @@ def test_arguments_of_the_program_that_a_class_does_not_take_are_dropped():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({}, "layer._target_=None: must be the full name"),
+        ({}, "layer._target_: missing; set the full name"),
         ({"_target_": "Linear"}, "must be the full name"),
         ({"_target_": 3}, "must be the full name"),
         ("torch.nn.ReLU", "layer='torch.nn.ReLU': must be a group of settings"),

@@ -15,7 +15,8 @@ def images(sample):
 
 def augmented(images, augment, seed=0, epoch=0):
     draw = augment.draw(len(images), images.size(-1), seed, epoch)
-    return augment.apply(pack(images), torch.arange(len(images)), draw), draw
+    every = torch.arange(len(images))
+    return augment.apply(pack(images), every, every, draw), draw
 
 
 def test_pack_and_unpack_are_inverse(images):

@@ -10,6 +10,7 @@ from cifar10.data.augment import Augment, generator, pack, unpack
 from cifar10.data.loader import Loader
 from cifar10.data.module import CIFAR10DataModule
 from cifar10.data.policies import OPERATIONS, apply_operations, draw_operations
+from cifar10.runs.components import build_components
 
 POLICIES = {"trivial": v2.TrivialAugmentWide(), "randaugment": v2.RandAugment()}
 
@@ -119,12 +120,12 @@ def test_a_policy_comes_after_flip_and_shift_and_before_cutout(sample):
     draw = augment.draw(len(images), 32, 1, 2)
     plain = Augment("random", 4, 8).draw(len(images), 32, 1, 2)
     assert all(torch.equal(*pair) for pair in zip(draw[:4], plain[:4], strict=True))
-    moved = pack(Augment("random", 4, 0).apply(images, every, plain))
+    moved = pack(Augment("random", 4, 0).apply(images, every, every, plain))
     for operations, values in zip(draw.operations.T, draw.magnitudes.T, strict=True):
         moved = apply_operations(moved, operations, values)
     cut = plain._replace(flip=plain.flip & False, shift=plain.shift * 0)
-    expected = Augment("none", 0, 8).apply(moved, every, cut)
-    assert torch.equal(augment.apply(images, every, draw), expected)
+    expected = Augment("none", 0, 8).apply(moved, every, every, cut)
+    assert torch.equal(augment.apply(images, every, every, draw), expected)
 
 
 def test_batches_depend_on_seed_and_epoch_and_resume_within_an_epoch(sample):
@@ -166,10 +167,25 @@ def test_only_training_images_are_changed(settings, sample):
     )
 
 
-def test_a_transform_and_a_policy_exclude_each_other(settings):
-    chosen = settings("data=torchvision", "data.policy=trivial")["data"]
+@pytest.mark.parametrize(
+    "word",
+    ["policy=trivial", "cutout=8", "brightness=0.1", "contrast=0.2", "flip=random", "shift=4"],
+)
+def test_a_transform_excludes_what_it_replaces(word, settings, tmp_path):
+    words = "data=torchvision", f"data.{word}"
     with pytest.raises(SettingError) as caught:
-        instantiate(chosen, "data", CIFAR10DataModule)
+        build_components(settings(*words), tmp_path, typed=words)
+    shown = "data." + (word.partition("=")[0] if word[0] in "fs" else word)
     assert str(caught.value) == (
-        "data.policy=trivial: has no effect with data.transform, which replaces the augmentation"
+        f"{shown}: has no effect with data.transform, which replaces the augmentation"
     )
+
+
+@pytest.mark.parametrize("policy", ["trivial", "randaugment"])
+def test_a_policy_reads_no_value_of_the_device(sample, policy):
+    images, augment = pack(sample.train_images), Augment("random", 2, 8, policy=policy)
+    on_device, labels = images.to("meta"), sample.train_labels.to("meta")  # without values
+    loader = Loader(on_device, labels, torch.arange(len(images)), 250, augment)
+    assert {(batch.device.type, batch.shape) for batch, _ in loader} == {
+        ("meta", torch.Size([250, 3, 32, 32]))
+    }

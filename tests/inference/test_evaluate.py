@@ -134,7 +134,7 @@ def test_a_link_in_a_run_is_not_written_through(cifar, trained, tmp_path):
 
 @pytest.mark.parametrize("split", ["test", "val"])
 def test_predictions_have_the_official_index(split, cifar, trained, sample, tmp_path):
-    table = tmp_path / "each.csv"
+    table = tmp_path / "new" / "each.csv"
     out = ("--out", tmp_path / "out", "--predictions", table)
     assert cifar("evaluate", trained, "--split", split, *out)[0] == 0
     labels = sample.test_labels if split == "test" else sample.train_labels

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from cifar10.core.errors import SettingError
+from cifar10.core.hydra_errors import report_errors
 from cifar10.runs.components import build_components
 from cifar10.runs.run import run
 
@@ -43,6 +44,30 @@ class Sometimes(nn.Module):
         if image.float().mean() > 60 and image[0, 0, 0] != image[0, 0, 1] - 1:
             raise RuntimeError("this image is too bright")
         return image
+
+
+class Unbuilt(nn.Module):
+    def __init__(self, num_classes=10):
+        raise KeyError("width")
+
+
+class Unfit(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.layer = nn.Linear(7, num_classes)
+
+    def forward(self, images):
+        return self.layer(images)
+
+
+class Never(nn.Module):
+    def forward(self, image):
+        return image.nothing
+
+
+class Rate(torch.optim.SGD):
+    def __init__(self, params):
+        super().__init__(params, lr=1 / 0)
 
 
 class EMALike(Callback):
@@ -94,6 +119,38 @@ def test_an_error_of_the_users_code_shows_it_from_their_file_on(
     assert second.startswith(f'  File "{tmp_path}/own.py"')
     assert line in error.value.details
     assert "cifar10/" not in error.value.details
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "line"),
+    [
+        ("model", "Unbuilt", 'raise KeyError("width")'),
+        ("model", "Unfit", "return self.layer(images)"),
+        ("data", "Unbuilt", 'raise KeyError("width")'),
+        ("data", "Never", "return image.nothing"),
+        ("optimizer", "Rate", "super().__init__(params, lr=1 / 0)"),
+        ("scheduler", "Late", "import nothing_of_mine"),
+    ],
+)
+def test_an_error_before_training_shows_the_users_file_too(
+    where, name, line, own, tiny, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "late_of_mine.py").write_text("import nothing_of_mine")
+    monkeypatch.setenv("CIFAR10_TRUST", "tests own late_of_mine")
+    target = {"_target_": "late_of_mine.Late"} if name == "Late" else own(name)
+    settings = tiny()
+    if where == "data":
+        settings["data"]["transform"] = [target]
+    else:
+        settings[where] = target
+    with pytest.raises(SystemExit), report_errors():
+        build_components(settings, tmp_path / "run")
+    first, second, *details, message = capsys.readouterr().err.splitlines()
+    assert first == "Traceback (most recent call last):"
+    assert second.startswith(f'  File "{tmp_path}/')
+    assert f"    {line}" in details
+    assert message.startswith(f"error: {where}")
+    assert "/cifar10/" not in "".join(details)
 
 
 def test_a_callback_that_changes_the_weights_is_named_and_the_figures_are_those_of_the_file(

@@ -51,6 +51,11 @@ SAVE = "+callbacks.x._target_=lightning.pytorch.callbacks.ModelCheckpoint"
             for name in ("x{val/loss].a[b}", "{epoch!r}", "{epoch:{step}}", "{", "a}")
         ),
         (["+callbacks.x=5"], "callbacks.x=5: must be a group"),
+        (["+callbacks.x={}"], "callbacks.x._target_: missing; set the full name"),
+        (
+            [STOP, "+callbacks.stop.monitor=val/loss", "+callbacks.stop.patience=-1"],
+            "callbacks.stop.patience=-1: must be at least 0",
+        ),
         (
             [
                 "+callbacks.x._target_=lightning.pytorch.callbacks.LearningRateMonitor",

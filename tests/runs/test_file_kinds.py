@@ -50,12 +50,12 @@ FILES = {
     "unpacks to 10,000,000 bytes": bomb,
     "unpacks to 10,100,000 bytes": overlapping,
     "not a regular file": os.mkfifo,
-    "not a zip file": lambda path: path.write_bytes(b"text"),
+    "no file of torch.save": lambda path: path.write_bytes(b"text"),
     "not a checkpoint of a run": lambda path: torch.save(WEIGHTS, path),
     "a run: unexpected content": lambda path: torch.save({"state_dict": {}, "run": [1]}, path),
     "unexpected content": lambda path: torch.save({"state_dict": {}, "global_step": "x"}, path),
     "not a regular": lambda path: path.symlink_to("/dev/zero"),
-    "not a zip": lambda path: path.write_bytes(pickle.dumps(WEIGHTS)),
+    "no file of torch.sav": lambda path: path.write_bytes(pickle.dumps(WEIGHTS)),
 }
 
 

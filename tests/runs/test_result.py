@@ -78,3 +78,14 @@ def test_a_command_repeats_a_run_without_seed_and_folder_but_with_later_changes(
     assert repeat_command(run) == (
         "python train.py experiment=x && python train.py resume=RUN trainer.max_epochs=9"
     )
+
+
+def test_a_command_names_the_yaml_files_and_modules_that_it_needs():
+    transform = [{"_target_": "shifts.far.Far"}, {"_target_": "torchvision.transforms.v2.Invert"}]
+    config = {"model": {"_target_": "mynet.MyNet"}, "data": {"transform": transform}}
+    run = {"overrides": ["model=mine"], "config": config, "config_dirs": ["my configs", "a\nrm b"]}
+    assert repeat_command(run).splitlines() == [
+        "python train.py model=mine",
+        "# with --config-dir 'my configs' and --config-dir 'a\\nrm b' and "
+        "CIFAR10_TRUST=mynet,shifts",
+    ]

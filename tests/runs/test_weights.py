@@ -66,8 +66,10 @@ def test_a_pretrained_model_brings_its_network_and_a_folder_its_classes(settings
     assert torch.equal(classifier.network.whiten.bias, pretrained.network.whiten.bias)
     assert "; new: head.weight" in components.start.text
     typed = resolved(settings, tmp_path / "run", *words, "model=airnet")
-    with pytest.raises(SettingError, match="weights=airnet: these are weights of another network"):
+    with pytest.raises(SettingError, match="weights=airnet: these are weights of another") as error:
         build_components(typed, tmp_path / "run")
+    advice = "leave out model, or set 'model.widths=[128,384,384]'"
+    assert str(error.value).endswith(advice)
 
 
 def test_a_run_starts_where_another_ended_and_says_so(trained, settings, tmp_path, caplog):

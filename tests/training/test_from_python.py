@@ -110,11 +110,33 @@ def test_the_constants_are_those_of_cifar10_unless_given(loader):
         ("airnett", "unknown; choose from convnet, airnet"),
         (torch.nn.Flatten(), r"must return one logit per class"),
         ("os.system", "CIFAR10_TRUST"),
+        (Small, r"network: Small is a class; give an object of it, Small\(...\)"),
+        (len, "network: must be an nn.Module, a name or a specification, not builtin"),
+        (3, "an object of the class int was given; give a specification"),
     ],
 )
 def test_a_network_that_does_not_fit_is_refused(network, message):
     with pytest.raises(SettingError, match=message):
         Classifier(network)
+
+
+PARAMETER = torch.nn.Parameter(torch.zeros(2))
+OPTIMIZER = torch.optim.SGD([PARAMETER], lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("optimizer", OPTIMIZER, "object of the class SGD was given; give a specification or"),
+        ("scheduler", HALVING(OPTIMIZER), "object of the class StepLR was given; give a"),
+        ("optimizer", "adamw", "optimizer: must be a specification or a function of the param"),
+        ("optimizer", lambda groups: None, "a function of the parameter groups that returns the"),
+        ("scheduler", lambda optimizer: optimizer, "a function of the optimizer that returns the"),
+    ],
+)
+def test_an_optimizer_or_scheduler_of_another_kind_is_refused(name, given, message):
+    with pytest.raises(SettingError, match=message):
+        Classifier(Small(), **{name: given}).build_optimizer(total_steps=1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.int8, torch.bool])
