@@ -189,6 +189,10 @@ def read_labels(name: str, count: int) -> Tensor:
 
 def open_array(path: Path) -> np.ndarray:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, MemoryError) as error:
-        raise UserError(f"{path}: not a NumPy array of numbers ({one_line(error)})") from error
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise ValueError("an archive of arrays")
+        return array
+    except Exception as error:  # damaged files raise anything
+        reason = one_line(error).partition(". ")[0]  # then NumPy explains how to run their code
+        raise UserError(f"{path}: not a NumPy array of numbers ({reason})") from error

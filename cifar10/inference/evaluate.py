@@ -65,11 +65,13 @@ def evaluate_model(
     if name not in (split, CIFAR10_C, *CIFAR10_1):
         name = f"data-{expand_user(name).resolve().stem}"
     out = out or output_folder(model, name)
-    out.mkdir(parents=True, exist_ok=True)  # fail before the work if it cannot be written
     if source is None:
-        images, digest = read_split(tested, split)
+        images, origin = read_split(tested, split)
+        if not all(0 <= label < len(classifier.classes) for label in images.labels.tolist()):
+            raise UserError(f"{tested.folder}: its test images have labels of no class")
     else:
-        images, digest = read_labelled(source, classifier.classes), None
+        images, origin = read_labelled(source, classifier.classes), {"source": source}
+    out.mkdir(parents=True, exist_ok=True)  # fail before the work if it cannot be written
     log.info("Evaluating %s on %s %s images …", model, f"{len(images.labels):,}", source or split)
     console, size = Console(stderr=True), tested.data["batch_size"]
     total, hidden = -(-len(images.labels) // size), not console.is_terminal
@@ -78,7 +80,6 @@ def evaluate_model(
     scores, predictions = evaluate(classifier, bar, tested.precision, views)
     if source == CIFAR10_C:
         scores["corruptions"] = corruption_scores(predictions)
-    origin = {"split": split, "data": digest} if source is None else {"source": source}
     record = {"model": str(model)} | origin | {"precision": tested.precision}
     with atomic_write(out / "evaluation.json") as file:
         file.write(to_json(record | scores).encode())

@@ -6,16 +6,17 @@ from typing import Any, Literal, NamedTuple
 
 from cifar10 import zoo
 from cifar10.core.errors import SettingError
-from cifar10.core.instantiate import instantiate
+from cifar10.core.instantiate import import_class, instantiate
 from cifar10.core.legacy import upgrade_config
 from cifar10.core.settings import compose_settings, expand_user
+from cifar10.data.image_folder import FolderDataModule
 from cifar10.data.loader import Labelled
 from cifar10.data.module import InMemoryDataModule
 from cifar10.runs.changes import merge
 from cifar10.runs.load import find_checkpoint
 from cifar10.runs.result import RESULT_FILE, read_result
 from cifar10.runs.run_dir import LATEST, latest_run
-from cifar10.runs.test_images import read_test_images
+from cifar10.runs.test_images import TEST_IMAGES, read_test_images
 
 log = logging.getLogger(__name__)
 
@@ -62,15 +63,26 @@ def find_run(model: str | Path) -> Path:
     return path if path.is_dir() else find_checkpoint(model).parent
 
 
-def read_split(tested: Tested, split: Split) -> tuple[Labelled, str]:
-    """Read a split of a model's data, as kept in its run or from its data set; and its digest."""
-    folder = tested.folder if split == "test" else None
-    if folder and (kept := read_test_images(folder, tested.digest)):
-        return kept, str(tested.digest)
-    module = open_data(tested)
+def read_split(tested: Tested, split: Split) -> tuple[Labelled, dict[str, Any]]:
+    """Read a split of a model's data, and where it comes from, for the record.
+
+    Test images that a run on a folder keeps replace those of the folder if it is gone or changed.
+    """
+    origin: dict[str, Any] = {"split": split, "data": tested.digest}
+    try:
+        module = open_data(tested)
+    except SettingError as error:
+        kind = import_class(tested.data.get("_target_"), "data", InMemoryDataModule)
+        if split == "val" or not tested.folder or not issubclass(kind, FolderDataModule):
+            raise
+        if not (kept := read_test_images(tested.folder, tested.digest)):
+            raise
+        file = tested.folder / TEST_IMAGES
+        log.warning("Warning: %s; using the test images that the run kept, %s", error, file)
+        return kept, origin | {"file": TEST_IMAGES}
     if split == "val" and not module.has_validation:
         raise SettingError("--split val: this model was trained on all training images")
-    return module.labelled(split), module.digest
+    return module.labelled(split), origin | {"data": module.digest}
 
 
 def open_data(tested: Tested) -> InMemoryDataModule:

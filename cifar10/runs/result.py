@@ -237,8 +237,8 @@ def recipe_overrides(part: Mapping[str, Any]) -> list[str]:
     """
     kept = []
     for word in part["overrides"]:
-        names = re.split(r"[./@:]", word.lstrip("+~").partition("=")[0])
-        is_own = names[0] in ("seed", "resume", "sweep") or "hydra" in names
+        names = re.findall(r"\w+", word.partition("=")[0])
+        is_own = names[:1] in (["seed"], ["resume"], ["sweep"]) or "hydra" in names
         if not (is_own or word.startswith("-")):
             kept.append(word)
     return kept

@@ -2,13 +2,14 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 
-from cifar10.core.errors import SettingError, UserError
+from cifar10.core.errors import SettingError, UserError, one_line
 from cifar10.core.files import atomic_write
 from cifar10.data.image_cache import content_digest
 from cifar10.data.image_folder import FolderDataModule
@@ -44,19 +45,22 @@ def read_test_images(folder: Path, digest: str | None) -> Labelled | None:
     Raises:
         UserError: the file is damaged or of another data set.
     """
-    if not (path := folder / TEST_IMAGES).exists():
+    if not os.path.lexists(path := folder / TEST_IMAGES):
         return None
+    if not path.is_file():  # opening a pipe would block
+        raise UserError(f"{path}: not a regular file")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             images, labels = file.get_tensor("images"), file.get_tensor("labels")
         names = json.loads(metadata["names"])
         intact = content_digest(images, labels) == metadata["content"]
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: damaged; remove it to use the folder of images") from error
+    except Exception as error:  # of safetensors, of its memory map, of JSON
+        raise UserError(f"{path}: damaged ({one_line(error)})") from error
     if metadata.get("data") != digest:
         raise SettingError(f"{path}: of another data set than the run used")
-    fits = images.shape == (len(labels), 3, 32, 32) and images.dtype == torch.uint8
-    if not (intact and fits and len(names) == len(labels)):
-        raise UserError(f"{path}: damaged; remove it to use the folder of images")
-    return Labelled(images, labels, [str(name) for name in names])
+    fits = images.shape == (labels.numel(), 3, 32, 32) and images.dtype == torch.uint8
+    fits &= labels.ndim == 1 and labels.dtype == torch.int64 and len(names) == len(labels) > 0
+    if not (intact and fits and all(isinstance(name, str) for name in names)):
+        raise UserError(f"{path}: damaged")
+    return Labelled(images, labels, names)

@@ -101,6 +101,16 @@ def pickled(data: Path) -> None:
     np.save(data / "cifar10.1_v6_data.npy", np.array([{}, {}]), allow_pickle=True)
 
 
+def zipped(data: Path) -> None:
+    with (data / "cifar10.1_v6_data.npy").open("wb") as file:
+        np.savez(file, np.zeros((30, 32, 32, 3), np.uint8))
+
+
+def negative(data: Path) -> None:
+    path = data / "cifar10.1_v6_data.npy"
+    path.write_bytes(path.read_bytes().replace(b"(30, 32", b"(-1, 32", 1))
+
+
 def claims_more(data: Path) -> None:
     path = data / "cifar10.1_v6_data.npy"
     path.write_bytes(path.read_bytes()[:-1])
@@ -117,7 +127,9 @@ DAMAGE = {
         lambda data: np.save(data / "cifar10.1_v6_data.npy", np.zeros((30, 32, 32, 3))),
         "float64 (30, 32, 32, 3); must be uint8",
     ),
-    "pickled": (pickled, "not a NumPy array of numbers"),
+    "pickled": (pickled, "not a NumPy array of numbers (Array"),
+    "zipped": (zipped, "not a NumPy array of numbers (an archive of arrays)"),
+    "negative": (negative, "not a NumPy array of numbers"),
     "cut": (claims_more, "not a NumPy array of numbers"),
     "empty": (lambda data: (data / "cifar10.1_v6_data.npy").write_bytes(b""), "not a NumPy array"),
 }

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import httpx
 import numpy as np
@@ -166,9 +167,7 @@ def test_the_page_reads_only_uploads_and_rejects_other_pages(address, trained, p
 
 @pytest.mark.parametrize("host", ["::2", "nowhere.example"])
 def test_a_host_without_an_address_is_reported_in_one_line(cifar, host, monkeypatch):
-    def unknown(*_, **__):
-        raise socket.gaierror(-2, "Name or service not known")
-
+    unknown = Mock(side_effect=socket.gaierror(-2, "Name or service not known"))
     monkeypatch.setattr(demo.importlib.util, "find_spec", lambda _: True)
     monkeypatch.setattr(demo.socket, "getaddrinfo", unknown)
     code, out, err = cifar("demo", "--host", host)

@@ -73,6 +73,7 @@ def test_a_published_result_names_no_place_of_this_machine():
 
 def test_a_command_repeats_a_run_without_seed_and_folder_but_with_later_changes():
     run = {"overrides": ["experiment=x", "seed=3", "resume=auto", "hydra.run.dir=y"]}
+    run["overrides"] += [" hydra.x=1", "+ hydra.x=1", '"hydra".launcher=1', "+{hydra}=1", "-m"]
     assert repeat_command(run) == "python train.py experiment=x"
     run["resumed"] = [{"overrides": ["resume=z"]}, {"overrides": ["trainer.max_epochs=9"]}]
     assert repeat_command(run) == (
