@@ -172,11 +172,13 @@ def test_a_faulty_line_of_a_csv_file_is_named(text, kinds, cifar, tmp_path):
 
 
 def test_a_folder_must_hold_class_folders(kinds, cifar, tmp_path):
-    (tmp_path / "outer" / "test").mkdir(parents=True)
+    for name in ("outer/test", "outer/train", "photos/train"):
+        (tmp_path / name).mkdir(parents=True)
     loose = shutil.copy(next((tmp_path / "images" / "frog").iterdir()), tmp_path / "images")
     odd = tmp_path / "images" / "odd"
     for source, message in (
         ("outer", "test is no class of the model; did you mean outer/test?"),
+        ("photos", "train is no class of the model; did you mean photos/train?"),
         ("nosuch", "no such folder or CSV file, and not cifar10.1"),
         ("images", f"{Path(loose).name} is in no class folder"),
         ("outer/test", "no class folders"),

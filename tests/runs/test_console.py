@@ -13,7 +13,8 @@ import pytest
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from cifar10.reports.loggers import where_to_look
-from cifar10.runs.console import epoch_line, format_duration, summary
+from cifar10.runs.console import announce, epoch_line, format_duration, summary
+from cifar10.training.hardware import Hardware
 from tests.processes import TINY, TrainProcess
 
 RESULT = {
@@ -119,3 +120,14 @@ def test_the_progress_bar_shows_loss_accuracy_rate_and_time_left(columns, tmp_pa
     assert all(re.search(figures, bar) for bar in bars), bars
     assert max(map(len, bars)) <= columns
     assert all(len(line) <= columns for line in lines if str(tmp_path) not in line)
+
+
+@pytest.mark.parametrize(("trained", "text"), [(10, "10 parameters"), (4, ", 4 of them trained")])
+def test_a_run_says_how_many_parameters_it_trains(trained, text, tmp_path, caplog):
+    caplog.set_level("INFO", "cifar10")
+    data = {"name": "x", "validation": None} | dict.fromkeys(("train", "val", "test"), 1)
+    choices = {name: {"value": "x", "reason": "y"} for name in Hardware._fields}
+    rest = {"network": "Net", "parameters": 10, "trained_parameters": trained, "device": "CPU"}
+    announce({"data": data} | choices | rest, tmp_path)
+    line = next(line for line in caplog.messages if line.startswith("network"))
+    assert line.endswith(text)
