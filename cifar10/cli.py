@@ -129,9 +129,9 @@ def report(
 ) -> None:
     """Draw the report and figures of a finished run again."""
     from cifar10.inference.report import draw_report
-    from cifar10.runs.run_dir import LATEST, latest_run
+    from cifar10.runs.run_dir import named_folder
 
-    print_safe(str(draw_report(latest_run() if run == LATEST else expand_user(run))))
+    print_safe(str(draw_report(named_folder(run))))
 
 
 @app.command()
@@ -207,10 +207,10 @@ def compare(
     ],
 ) -> None:
     """Compare runs: settings and figures that differ, with 95% confidence intervals."""
-    from cifar10.runs.run_dir import LATEST, latest_run
+    from cifar10.runs.run_dir import named_folder
     from cifar10.sweeps.compare import compare
 
-    print(compare([latest_run() if run == LATEST else expand_user(run) for run in runs]))
+    print(compare(list(map(named_folder, runs))))
 
 
 def main() -> None:
@@ -227,9 +227,9 @@ def main() -> None:
     except TyperException as error:
         line, code = error.format_message().replace("\n\t", " "), 2
     except UserError as error:
-        from cifar10.core.own_code import own_traceback
+        from cifar10.core.own_code import details_of
 
-        print(safe(error.details or own_traceback(error.__cause__)), end="", file=sys.stderr)
+        print(safe(details_of(error)), end="", file=sys.stderr)
         line, code = str(error), 2
     except OSError as error:
         line, code = f"{error.filename or 'standard output'}: {error.strerror or error}", 2

@@ -159,7 +159,7 @@ def run_single(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str,
 
 def run_job(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str, Any]:
     """Run a job of a multirun; a finished one is skipped, an interrupted one resumes."""
-    from cifar10.core.own_code import own_traceback
+    from cifar10.core.own_code import details_of
     from cifar10.runs.result import record_failure
     from cifar10.sweeps.progress import begin_line, end_line, name_run
 
@@ -180,8 +180,7 @@ def run_job(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str, An
         result, _ = train_and_report(prepared, folder, overrides, started)
     except Exception as error:
         signals.raise_again()
-        details = getattr(error, "details", "") or own_traceback(error.__cause__)
-        print_safe(f"{details}{name}: failed: {one_line(error)}")
+        print_safe(f"{details_of(error)}{name}: failed: {one_line(error)}")
         log.debug("failed", exc_info=True)  # the traceback goes to train.log only
         record_failure(folder, overrides, error)  # for the sweep's summary
         raise error.with_traceback(None) from None  # frames would keep the run's data alive

@@ -39,7 +39,7 @@ def report_errors(before: Callable[[], None] | None = None) -> Iterator[None]:
 
     `before` is called first and may raise another exception, such as a signal that the error hides.
     """
-    from cifar10.core.own_code import own_traceback
+    from cifar10.core.own_code import details_of
 
     try:
         yield
@@ -58,7 +58,7 @@ def report_errors(before: Callable[[], None] | None = None) -> Iterator[None]:
             raise
         if os.environ.get("CIFAR10_TRACEBACK"):
             traceback.print_exc()
-        known.details = known.details or own_traceback(error.__cause__)
+        known.details = details_of(known)
         exit_with(known)
 
 

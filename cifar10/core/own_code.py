@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cifar10.core.errors import SettingError
 from cifar10.core.instantiate import is_user_code
 from cifar10.core.settings import PACKAGE
 
@@ -29,17 +30,25 @@ def is_own(file: str) -> bool:
     return not any(map(path.is_relative_to, (*LIBRARIES, *OURS)))
 
 
-def own_traceback(error: BaseException | None) -> str:
-    """The traceback of an error, or of its cause, from the user's own code on; or nothing."""
-    cause = error
-    while cause:
-        frames = list(traceback.walk_tb(cause.__traceback__))
-        for first, (frame, _) in enumerate(frames):
-            if is_own(frame.f_code.co_filename):
-                stack = traceback.StackSummary.extract(iter(frames[first:]))
-                return "".join(["Traceback (most recent call last):\n", *stack.format()])
-        cause = cause.__cause__
+def own_traceback(error: BaseException) -> str:
+    """The traceback of an error from the user's own code on, or nothing."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    for first, (frame, _) in enumerate(frames):
+        if is_own(frame.f_code.co_filename):
+            stack = traceback.StackSummary.extract(iter(frames[first:]))
+            return "".join(["Traceback (most recent call last):\n", *stack.format()])
     return ""
+
+
+def details_of(error: BaseException) -> str:
+    """What to print before the message of an error: the user's part of its cause's traceback."""
+    if not isinstance(error, SettingError) or error.details:
+        return str(getattr(error, "details", ""))
+    cause, found = error.__cause__, ""
+    while cause and not found:
+        found = own_traceback(cause)
+        cause = cause.__cause__
+    return found
 
 
 def source_digests(settings: Any) -> dict[str, str]:

@@ -8,14 +8,14 @@ from cifar10 import zoo
 from cifar10.core.errors import SettingError
 from cifar10.core.instantiate import import_class, instantiate
 from cifar10.core.legacy import upgrade_config
-from cifar10.core.settings import compose_settings, expand_user
+from cifar10.core.settings import compose_settings
 from cifar10.data.image_folder import FolderDataModule
 from cifar10.data.loader import Labelled
 from cifar10.data.module import InMemoryDataModule
 from cifar10.runs.changes import merge
 from cifar10.runs.load import find_checkpoint
 from cifar10.runs.result import RESULT_FILE, read_result
-from cifar10.runs.run_dir import LATEST, latest_run
+from cifar10.runs.run_dir import named_folder
 from cifar10.runs.test_images import TEST_IMAGES, read_test_images
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def how_tested(model: str | Path, split: Split = "test") -> Tested:
 
 def find_run(model: str | Path) -> Path:
     """The folder of a model's run: its checkpoint may be elsewhere."""
-    path = latest_run() if model == LATEST else expand_user(model)
+    path = named_folder(model)
     return path if path.is_dir() else find_checkpoint(model).parent
 
 

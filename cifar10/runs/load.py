@@ -14,7 +14,7 @@ from cifar10.core.legacy import upgrade_hyperparameters
 from cifar10.core.settings import expand_user
 from cifar10.runs.checkpoint import foreign_start, read_checkpoint
 from cifar10.runs.result import RESULT_FILE, read_result
-from cifar10.runs.run_dir import LATEST, latest_run
+from cifar10.runs.run_dir import LATEST, latest_run, named_folder
 from cifar10.training.classifier import Classifier
 from cifar10.training.hardware import choose_device, choose_layout, choose_precision
 
@@ -82,7 +82,7 @@ def restore_classifier(
 
 def find_checkpoint(model: str | Path) -> Path:
     """A checkpoint file: the path itself, or that of a run; SettingError if there is none."""
-    path = latest_run() if model == LATEST else expand_user(model)
+    path = named_folder(model)
     if not str(model) or not path.exists():
         names = zoo.pretrained_names()
         close = difflib.get_close_matches(str(model), names, n=1)

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from cifar10.core.errors import SettingError, UserError
 from cifar10.core.files import remove_temporary_files
 from cifar10.core.ranks import launched_rank
-from cifar10.core.settings import program
+from cifar10.core.settings import expand_user, program
 from cifar10.runs.checkpoint import LAST, PREVIOUS
 from cifar10.runs.result import RESULT_FILE, write_result
 
@@ -31,6 +31,11 @@ def latest_run(root: Path = Path("outputs"), pattern: str = "**") -> Path:
     if not files:
         raise SettingError(f"{LATEST}: no run in {root}/; train one with `{' '.join(program())}`")
     return max(files, key=lambda file: file.stat().st_mtime_ns).parent
+
+
+def named_folder(name: str | Path) -> Path:
+    """A path as a user types it, or the newest run for `latest`."""
+    return latest_run() if name == LATEST else expand_user(name)
 
 
 def is_free(lock: Path) -> bool:

@@ -91,7 +91,7 @@ def test_it_trains_and_predicts_in_the_folder_of_its_file(folder, cifar):
         ("Broken", "cannot take images of 32x32 pixels: .*nothing"),
         ("Missing", "has no attribute 'Missing'"),
         ("Integers", r"not int64 \(N, 10\)"),
-        ("Exits", "model: 3"),
+        ("Exits", "model: SystemExit: 3"),
     ],
 )
 def test_a_network_that_does_not_fit_is_reported_in_one_line(folder, settings, name, message):

@@ -1,5 +1,6 @@
 """Errors of what a user configures or has written name the setting, and show the user's code."""
 
+import importlib
 import sys
 
 import pytest
@@ -136,6 +137,7 @@ def test_an_error_before_training_shows_the_users_file_too(
     where, name, line, own, tiny, tmp_path, monkeypatch, capsys
 ):
     (tmp_path / "late_of_mine.py").write_text("import nothing_of_mine")
+    importlib.invalidate_caches()
     monkeypatch.setenv("CIFAR10_TRUST", "tests own late_of_mine")
     target = {"_target_": "late_of_mine.Late"} if name == "Late" else own(name)
     settings = tiny()
