@@ -136,10 +136,10 @@ def test_an_error_of_the_users_code_shows_it_from_their_file_on(
 def test_an_error_before_training_shows_the_users_file_too(
     where, name, line, own, tiny, tmp_path, monkeypatch, capsys
 ):
-    (tmp_path / "late_of_mine.py").write_text("import nothing_of_mine")
+    (tmp_path / "unimportable_of_mine.py").write_text("import nothing_of_mine")
     importlib.invalidate_caches()
-    monkeypatch.setenv("CIFAR10_TRUST", "tests own late_of_mine")
-    target = {"_target_": "late_of_mine.Late"} if name == "Late" else own(name)
+    monkeypatch.setenv("CIFAR10_TRUST", "tests own unimportable_of_mine")
+    target = {"_target_": "unimportable_of_mine.Late"} if name == "Late" else own(name)
     settings = tiny()
     if where == "data":
         settings["data"]["transform"] = [target]
