@@ -222,7 +222,7 @@ def repeat_command(result: Mapping[str, Any], folder: str = "RUN", with_seed: bo
     """
     first, *later = (recipe_overrides(part) for part in (result, *result.get("resumed", [])))
     lines = [first, *([f"resume={folder}", *words] for words in later if words)]
-    command = " && ".join(shlex.join([*program(), *words]) for words in lines)
+    command = printable(" && ".join(shlex.join([*program(), *words]) for words in lines))
     command += f" seed={result['seed']}" if with_seed else ""
     modules = {name.partition(".")[0] for name in own_targets(result.get("config"))}
     needs = [f"--config-dir {shlex.quote(path)}" for path in result.get("config_dirs", ())]

@@ -20,7 +20,7 @@ from PIL import Image
 import cifar10
 from cifar10.data import CLASSES
 from cifar10.data.images import read_image
-from cifar10.inference import demo
+from cifar10.inference import demo, demo_access
 
 
 class Constant:
@@ -157,6 +157,8 @@ def test_the_page_reads_only_uploads_and_rejects_other_pages(address, trained, p
     host = address.removeprefix("http://").rstrip("/")
     assert look(origin=f"http://{host}").status_code == 200
     assert look(origin="http://evil.example").status_code == 403
+    assert look(**{"sec-fetch-site": "cross-site"}).status_code == 403
+    assert httpx.get(address).headers["x-frame-options"] == "SAMEORIGIN"
     port = host.partition(":")[2]
     assert look(host=f"evil.example:{port}").status_code == 403
     assert look(host=f"localhost:{port}").status_code == 200
@@ -169,7 +171,7 @@ def test_the_page_reads_only_uploads_and_rejects_other_pages(address, trained, p
 def test_a_host_without_an_address_is_reported_in_one_line(cifar, host, monkeypatch):
     unknown = Mock(side_effect=socket.gaierror(-2, "Name or service not known"))
     monkeypatch.setattr(demo.importlib.util, "find_spec", lambda _: True)
-    monkeypatch.setattr(demo.socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(demo_access.socket, "getaddrinfo", unknown)
     code, out, err = cifar("demo", "--host", host)
     assert (code, out) == (2, "")
     assert err.startswith(f"error: {host}:7860: ") and err.count("\n") == 1
@@ -177,12 +179,12 @@ def test_a_host_without_an_address_is_reported_in_one_line(cifar, host, monkeypa
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]:7860", "192.168.1.2:80", "box", "BOX:7860"])
 def test_requests_to_an_address_or_a_name_of_this_machine_are_accepted(host):
-    assert demo.SameOriginOnly(None, ["Box"]).accepts(host)
+    assert demo_access.SameOriginOnly(None, ["Box"]).accepts(host)
 
 
 @pytest.mark.parametrize("host", ["", "evil.example", "box.evil.example:80", "[", "127.0.0.1.evil"])
 def test_requests_to_other_names_are_rejected(host):
-    assert not demo.SameOriginOnly(None, ["box"]).accepts(host)
+    assert not demo_access.SameOriginOnly(None, ["box"]).accepts(host)
 
 
 def test_a_taken_port_is_reported_in_one_line(cifar, monkeypatch):

@@ -1,12 +1,13 @@
 """Who can open the web demo, and where: addresses, host names, a password."""
 
+import asyncio
 import re
 import subprocess
 
 import httpx
 import pytest
 
-from cifar10.inference import demo
+from cifar10.inference import demo, demo_access
 from tests.inference.test_demo import command, free_port
 
 
@@ -20,12 +21,57 @@ from tests.inference.test_demo import command, free_port
     ],
 )
 def test_an_address_that_can_be_opened_is_printed(address, host, shown):
-    assert re.fullmatch(shown, demo.shown_address(address, host))
+    assert re.fullmatch(shown, demo_access.shown_address(address, host))
 
 
 def test_a_class_name_is_no_markdown():
     shown = demo.plain_markdown("![x](http://evil.example/y)<b>")
     assert shown == r"\!\[x\]\(http\:\/\/evil\.example\/y\)\<b\>"
+
+
+LINK = ("navigate", "document", "/")
+
+
+@pytest.mark.parametrize(
+    ("site", "mode", "dest", "path", "code"),
+    [
+        ("same-origin", "cors", "empty", "/config", 200),
+        ("same-origin", "navigate", "iframe", "/", 200),
+        ("none", *LINK, 200),  # typed
+        *((site, *LINK, 200) for site in ("same-site", "cross-site")),
+        *(
+            (site, *rest, 403)
+            for site in ("same-site", "cross-site")
+            for rest in (
+                ("navigate", "document", "/logout"),
+                ("navigate", "iframe", "/"),
+                ("navigate", "frame", "/gradio_api/info"),
+                ("no-cors", "image", "/config"),
+                ("cors", "empty", "/"),
+                ("no-cors", None, "/"),
+            )
+        ),
+        (None, None, None, "/config", 200),  # a program, or a browser over plain HTTP
+        (None, None, None, "/gradio_api/deep_link", 403),
+    ],
+)
+def test_other_websites_can_only_link_to_the_page(site, mode, dest, path, code):
+    sent = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(message):
+        sent.append(message)
+
+    names = {"host": "127.0.0.1:7860", "sec-fetch-site": site}
+    names |= {"sec-fetch-mode": mode, "sec-fetch-dest": dest}
+    headers = [(key.encode(), value.encode()) for key, value in names.items() if value]
+    scope = {"type": "http", "path": path, "headers": headers}
+    asyncio.run(demo_access.SameOriginOnly(app, ["box"])(scope, None, send))
+    assert sent[0]["status"] == code
+    framed = (b"x-frame-options", b"SAMEORIGIN") in sent[0]["headers"]
+    assert framed == (code == 200)
 
 
 @pytest.fixture

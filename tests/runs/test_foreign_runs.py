@@ -129,6 +129,7 @@ def test_links_that_lightning_makes_are_refused(settings, tmp_path):
     [
         *("--experimental-rerun=evil.pickle", "-cp=/evil", "--config-dir=evil"),
         *("hydra@x=1", "trainer@hydra.launcher=default", "+hydra/launcher=x", "hydra.run.dir=x"),
+        *(" hydra.x=1", '"hydra".x=1', "+{hydra}=1"),
     ],
 )
 def test_printed_commands_have_no_options_and_nothing_of_hydra(word, copy, cifar):
@@ -140,6 +141,20 @@ def test_printed_commands_have_no_options_and_nothing_of_hydra(word, copy, cifar
     assert command == "python train.py data=sample optimizer.lr=0.1"
     code, out, _ = cifar("summarize", "--partial", copy.parent)
     assert code == 0 and "optimizer.lr=0.1" in out and word not in out
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_an_override_forges_no_line(count, copy, cifar):
+    path = copy / RESULT_FILE
+    result = json.loads(path.read_text())
+    result["overrides"] = ["a=1" + count * "\npython train.py x #", "b=\x1b[2J\u2028c"]
+    path.write_text(json.dumps(result))
+    assert repeat_command(read_result(path)).count("\n") == (
+        "tests" in str(result["config"]["model"])
+    )
+    _, out, _ = cifar("summarize", "--partial", copy.parent)
+    assert not any(line.lstrip().startswith("python") for line in out.splitlines())
+    assert "\x1b" not in out and "\u2028" not in out
 
 
 def test_figures_of_a_summary_do_not_go_through_a_link(copy, cifar, tmp_path, caplog):
