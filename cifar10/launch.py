@@ -56,9 +56,10 @@ class Prepared:
 
 def prepare(cfg: DictConfig, folder: Path, overrides: list[str]) -> Prepared:
     """Check a run's settings and build its objects."""
-    from cifar10.runs.checkpoint import LAST, PREVIOUS, refuse_existing
+    from cifar10.runs.checkpoint import refuse_existing
     from cifar10.runs.components import build_components
     from cifar10.runs.resume import resolve_settings
+    from cifar10.runs.run_dir import has_checkpoint
 
     callbacks = []
     if None not in (cfg.sweep.get("trial"), cfg.sweep.get("storage")):  # set by the sweeper
@@ -66,7 +67,7 @@ def prepare(cfg: DictConfig, folder: Path, overrides: list[str]) -> Prepared:
 
         callbacks = [TrialReporter(cfg.sweep)]
     settings, earlier, finished = resolve_settings(to_plain(cfg), cfg.resume, folder, overrides)
-    is_start = earlier is None or not any((folder / name).exists() for name in (LAST, PREVIOUS))
+    is_start = earlier is None or not has_checkpoint(folder)
     typed = [*(earlier or {}).get("overrides", ()), *overrides]
     trial = cfg.sweep.get("label") or ""  # set by the sweeper
     components = build_components(settings, folder, callbacks, is_start, typed, trial)

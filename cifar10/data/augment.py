@@ -46,12 +46,12 @@ class Draw(NamedTuple):
     shift: Tensor  # int64 (N, 2): rows, columns
     hole: Tensor  # int64 (N, 2): the cutout's first row and column
     colour: Tensor  # float32 (N, 2): brightness to add, contrast to multiply by
-    operations: Tensor  # int64 (N, k): indices of the policy's `OPERATIONS`, on the CPU
-    magnitudes: Tensor  # float32 (N, k), on the CPU
+    operations: Tensor  # int64 (N, k): indices of the policy's `OPERATIONS`
+    magnitudes: Tensor  # float32 (N, k)
+    on_cpu: Tensor  # `operations`, on the CPU: reading their counts from a GPU would stall it
 
     def to(self, device: torch.device) -> "Draw":
-        moved = ("flip", "shift", "hole", "colour")
-        return self._replace(**{name: getattr(self, name).to(device) for name in moved})
+        return Draw(*(value.to(device) for value in self))._replace(on_cpu=self.on_cpu)
 
 
 @dataclass
@@ -95,12 +95,12 @@ class Augment:
         colour = 2 * torch.rand(count, 2, generator=generator(seed, epoch, 2)) - 1
         colour = colour * torch.tensor([self.brightness, self.contrast]) + torch.tensor([0, 1])
         operations = draw_operations(self.policy, count, generator(seed, epoch, 4))
-        return Draw(flip, shift, hole, colour, *operations)
+        return Draw(flip, shift, hole, colour, *operations, operations[0])
 
     def apply(self, pixels: Tensor, indices: Tensor, on_cpu: Tensor, draw: Draw) -> Tensor:
         """Augment the `indices`, int64 (B,), of packed images (N, S, S): uint8 (B, 3, S, S).
 
-        `on_cpu` are the same, to look up what `draw` has on the CPU.
+        `on_cpu` are the same, on the CPU.
         """
         size = pixels.size(-1)
         line = torch.arange(size, device=pixels.device)
@@ -112,8 +112,8 @@ class Augment:
         moved = pixels.view(-1, size).index_select(0, (indices[:, None] * size + rows).view(-1))
         batch = moved.view(-1, size, size).gather(2, columns[:, None, :].expand(-1, size, -1))
         for step in range(draw.operations.size(1)):
-            chosen = draw.operations[on_cpu, step], draw.magnitudes[on_cpu, step]
-            batch = apply_operations(batch, *chosen)
+            chosen = draw.operations[indices, step], draw.magnitudes[indices, step]
+            batch = apply_operations(batch, *chosen, draw.on_cpu[on_cpu, step])
         if self.cutout:
             start = draw.hole[indices]
             inside = (line >= start[..., None]) & (line < start[..., None] + self.cutout)

@@ -109,12 +109,13 @@ def list_csv(path: Path, classes: Sequence[str]) -> tuple[list[Path], list[int]]
     labels: list[int] = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # Excel marks UTF-8
-            rows = csv.DictReader(file, strict=True)
+            rows = csv.DictReader(file, strict=True, skipinitialspace=True)
             if missing := {"path", "label"} - set(rows.fieldnames or ()):
                 raise SettingError(f"{path}: no column {' or '.join(sorted(missing))}")
             for row in rows:
                 files.append(path.parent / expand_user(row["path"] or ""))
-                labels.append(label_of(row["label"] or "", classes, f"{path}:{rows.line_num}"))
+                label = (row["label"] or "").strip()
+                labels.append(label_of(label, classes, f"{path}:{rows.line_num}"))
                 if not row["path"] or not files[-1].is_file():
                     raise SettingError(f"{path}:{rows.line_num}: {files[-1]}: no such file")
     except (csv.Error, UnicodeDecodeError) as error:
@@ -141,43 +142,53 @@ def known(classes: Sequence[str]) -> str:
 
 def read_cifar10_1(name: str) -> Labelled:
     """Read a version of CIFAR-10.1."""
-    images = Stored([open_images(f"{name}_data.npy")])
-    return Labelled(images[:], read_labels(f"{name}_labels.npy", images.each), range(images.each))
+    folder = find_folder(f"{name}_data.npy")
+    images = Stored([open_images(folder / f"{name}_data.npy")])
+    labels = read_labels(folder / f"{name}_labels.npy", images.each)
+    return Labelled(images[:], labels, range(images.each))
 
 
 def open_cifar10_c() -> Labelled:
     """Open CIFAR-10-C: all corruptions, each from the lowest severity to the highest."""
-    arrays = {name: open_images(f"{name}.npy") for name in CORRUPTIONS}
+    folder = find_folder(f"{CORRUPTIONS[0]}.npy")
+    arrays = {name: open_images(folder / f"{name}.npy") for name in CORRUPTIONS}
     images = Stored(list(arrays.values()))
     for name, array in arrays.items():
         if len(array) != images.each or len(array) % SEVERITIES:
             needed = f"all files must have the same number, {SEVERITIES} equal parts"
-            raise UserError(f"{find_data(f'{name}.npy')}: {len(array):,} images; {needed}")
-    labels = read_labels("labels.npy", images.each)
+            raise UserError(f"{folder / name}.npy: {len(array):,} images; {needed}")
+    labels = read_labels(folder / "labels.npy", images.each)
+    parts = labels.view(SEVERITIES, -1)
+    if not torch.equal(parts, parts[:1].expand_as(parts)):
+        raise UserError(f"{folder / 'labels.npy'}: the labels of the severities differ")
     names = [f"{name}/{index}" for name in CORRUPTIONS for index in range(images.each)]
     return Labelled(images, labels.repeat(len(arrays)), names)
 
 
-def find_data(name: str) -> Path:
-    """A file of the data folder or of a folder within."""
+def find_folder(name: str) -> Path:
+    """The data folder, or the first folder within, that has a file."""
     folder = expand_user(default_folder() or ".").absolute()
     for path in (folder / name, *sorted(folder.glob(f"*/{name}"))):
         if path.is_file():
-            return path
-    raise SettingError(f"{folder}: no {name}; docs/evaluation.md says where to get it")
+            return path.parent
+    raise missing(folder / name)
 
 
-def open_images(name: str) -> np.ndarray:
+def missing(path: Path) -> SettingError:
+    return SettingError(f"{path.parent}: no {path.name}; docs/evaluation.md says where to get it")
+
+
+def open_images(path: Path) -> np.ndarray:
     """Open a file of images, uint8 (N, 32, 32, 3), which stays on disk."""
-    array = open_array(path := find_data(name))
+    array = open_array(path)
     if array.dtype != np.uint8 or array.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE, 3) or not len(array):
         raise UserError(f"{path}: {array.dtype} {array.shape}; must be uint8 (N, 32, 32, 3)")
     return array
 
 
-def read_labels(name: str, count: int) -> Tensor:
+def read_labels(path: Path, count: int) -> Tensor:
     """Read a file of `count` labels, int64 (N,)."""
-    array = open_array(path := find_data(name))
+    array = open_array(path)
     if array.dtype.kind not in "iu" or array.shape != (count,):
         needed = f"must be {count:,} integers, one for each image"
         raise UserError(f"{path}: {array.dtype} {array.shape}; {needed}")
@@ -188,6 +199,8 @@ def read_labels(name: str, count: int) -> Tensor:
 
 
 def open_array(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise missing(path)
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         if not isinstance(array, np.ndarray):

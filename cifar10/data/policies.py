@@ -38,16 +38,16 @@ def draw_operations(policy: Policy | None, count: int, rng: Generator) -> tuple[
     return operations, torch.where(negative, -1, 1) * table[operations, bins]
 
 
-def apply_operations(pixels: Tensor, operations: Tensor, magnitudes: Tensor) -> Tensor:
-    """Change each packed image, int32 (B, S, S), by its operation and magnitude.
+def apply_operations(
+    pixels: Tensor, operations: Tensor, magnitudes: Tensor, on_cpu: Tensor
+) -> Tensor:
+    """Change each packed image, int32 (B, S, S), by its operation and magnitude, both (B,).
 
-    These are (B,) on the CPU: reading the counts from a GPU would stall it.
+    `on_cpu` are the operations on the CPU.
     """
-    counts = operations.bincount(minlength=len(OPERATIONS)).tolist()
+    counts = on_cpu.bincount(minlength=len(OPERATIONS)).tolist()
     order = operations.argsort()  # so that the images of an operation are a slice
-    parts = (part.to(pixels.device) for part in (order, operations[order], magnitudes[order]))
-    order, operations, magnitudes = parts
-    pixels = pixels[order]
+    pixels, operations, magnitudes = pixels[order], operations[order], magnitudes[order]
     moved = slice(counts[0], sum(counts[:6]))
     pixels[moved] = warp(pixels[moved], operations[moved], magnitudes[moved])
     images = pixels.unsqueeze(-1).view(torch.uint8).split(counts)  # (n, S, S, 4)

@@ -63,7 +63,8 @@ def evaluate_model(
     tested = how_tested(model, split)
     name = split if source is None else source
     if name not in (split, CIFAR10_C, *CIFAR10_1):
-        name = f"data-{expand_user(name).resolve().stem}"
+        path = expand_user(name).resolve()
+        name = "-".join(["data", path.parent.name, path.name if path.is_dir() else path.stem])
     out = out or output_folder(model, name)
     if source is None:
         images, origin = read_split(tested, split)
@@ -73,7 +74,7 @@ def evaluate_model(
         images, origin = read_labelled(source, classifier.classes), {"source": source}
     out.mkdir(parents=True, exist_ok=True)  # fail before the work if it cannot be written
     log.info("Evaluating %s on %s %s images …", model, f"{len(images.labels):,}", source or split)
-    console, size = Console(stderr=True), tested.data["batch_size"]
+    console, size = Console(stderr=True), tested.data.get("batch_size", 250)
     total, hidden = -(-len(images.labels) // size), not console.is_terminal
     look: dict[str, Any] = dict(console=console, transient=True, disable=hidden)
     bar = track(images.batches(size), "", total, **look)

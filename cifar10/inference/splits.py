@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from cifar10 import zoo
-from cifar10.core.errors import SettingError
+from cifar10.core.errors import SettingError, UserError
 from cifar10.core.instantiate import import_class, instantiate
 from cifar10.core.legacy import upgrade_config
 from cifar10.core.settings import compose_settings
@@ -71,7 +71,7 @@ def read_split(tested: Tested, split: Split) -> tuple[Labelled, dict[str, Any]]:
     origin: dict[str, Any] = {"split": split, "data": tested.digest}
     try:
         module = open_data(tested)
-    except SettingError as error:
+    except (UserError, OSError) as error:
         kind = import_class(tested.data.get("_target_"), "data", InMemoryDataModule)
         if split == "val" or not tested.folder or not issubclass(kind, FolderDataModule):
             raise

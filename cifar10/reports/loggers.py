@@ -2,6 +2,7 @@
 
 import io
 import os
+import shlex
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +22,7 @@ from pydantic import StringConstraints
 
 from cifar10.core.errors import SettingError
 from cifar10.core.instantiate import check_types, instantiate
+from cifar10.core.secrets import mask
 
 Group = dict[str, Any]
 
@@ -94,12 +96,15 @@ def where_to_look(loggers: Iterable[Logger], folder: Path) -> list[str]:
     lines = []
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
-            lines.append(f"tensorboard --logdir {'outputs' if is_default else folder.parent}")
+            logdir = "outputs" if is_default else shlex.quote(str(folder.parent))
+            lines.append(f"tensorboard --logdir {logdir}")
         elif isinstance(logger, CSVLogger):
             lines.append(f"open {Path(logger.log_dir, logger.experiment.NAME_METRICS_FILE)}")
         elif isinstance(logger, WandbLogger):
             run = logger.experiment
             lines.append(run.url or f"wandb sync {Path(run.dir).parent}")
         elif isinstance(logger, MLFlowLogger):
-            lines.append(f"mlflow ui --backend-store-uri {logger._tracking_uri}")
+            uri = mask(str(logger._tracking_uri))
+            is_server = uri.startswith("http")
+            lines.append(f"open {uri}" if is_server else f"mlflow ui --backend-store-uri {uri}")
     return lines

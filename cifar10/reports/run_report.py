@@ -1,6 +1,7 @@
 """The figures and the report page of a run."""
 
 import base64
+import dataclasses
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -73,9 +74,10 @@ def run_figures(
 ) -> dict[str, Figure]:
     """All figures of a run, by file name."""
     train = data.train_indices
-    batches = data.loader(train[:: -(-len(train) // GRID)], augment=data.augment, seed=data.seed)
+    some = train[:: -(-len(train) // GRID)]
+    batches = dataclasses.replace(data.train_dataloader(), indices=some, rank=0, world_size=1)
     drawn = {
-        "curves": figures.training_curves(result["history"], result["rates"]),
+        "curves": figures.training_curves(result["history"], result.get("rates", ())),
         "augmented": figures.image_grid(torch.cat([images for images, _ in batches])),
         "samples": figures.class_samples(data.images(train), data.labels[train], data.classes),
     }

@@ -128,12 +128,13 @@ class History(Callback):
     def __init__(self) -> None:
         self.rates: list[list[float]] = []  # epochs so far and learning rate, before a step
         self.every = 1  # steps from one to the next
+        self.step = -1  # of the last rate
         self.epochs: list[dict[str, Any]] = []  # number, from 1, and metrics
         self.by_step: dict[int, dict[str, Any]] = {}  # epoch and validation metrics
         self.fresh: dict[str, float] = {}  # validation metrics of this epoch
 
     def state_dict(self) -> dict[str, Any]:
-        names = ("rates", "every", "epochs", "by_step", "fresh")
+        names = ("rates", "every", "step", "epochs", "by_step", "fresh")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -145,7 +146,8 @@ class History(Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, _: L.LightningModule, batch: Any, index: int
     ) -> None:
-        if trainer.global_step % self.every == 0:
+        if trainer.global_step % self.every == 0 and trainer.global_step != self.step:
+            self.step = trainer.global_step
             epochs = trainer.current_epoch + index / trainer.num_training_batches
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             self.rates.append([round(epochs, 4), float(f"{rate:.6g}")])

@@ -24,7 +24,7 @@ from cifar10.runs.environment import device_name, environment
 from cifar10.runs.last_checkpoint import LastCheckpoint
 from cifar10.runs.result import RESULT_FILE, settings_digest, write_final_result, write_result
 from cifar10.runs.resume import resume_point, run_identity
-from cifar10.runs.run_dir import claim_run_dir, is_first_process
+from cifar10.runs.run_dir import claim_run_dir, has_checkpoint, is_first_process
 from cifar10.runs.scores import figures, test
 from cifar10.runs.signals import Interrupted, signals
 from cifar10.runs.test_images import keep_test_images
@@ -77,7 +77,8 @@ def run(
     warnings.filterwarnings("ignore", module="PIL")  # a corrupted image is reported in one line
     record = Record(folder, result, bool(lock), begun=earlier is None)
     try:
-        components = components or build_components(settings, folder, is_start=earlier is None)
+        is_start = earlier is None or not has_checkpoint(folder)
+        components = components or build_components(settings, folder, is_start=is_start)
         with user_errors(components, folder):
             describe(components, result)
             checkpoint = resume_point(components, folder, result, earlier) if earlier else None

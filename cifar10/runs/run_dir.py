@@ -75,6 +75,11 @@ def choose_run_dir(resume: str | None, run_dir: str, is_named: bool) -> Path:
     return Path(run_dir)
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run's folder has a checkpoint that it resumes from, valid or not."""
+    return any(os.path.lexists(folder / name) for name in (LAST, PREVIOUS))
+
+
 def create_run_dir(folder: Path) -> None:
     """Create the folder of a new run; UserError or OSError if it is used or not writable."""
     refuse_used_dir(folder)

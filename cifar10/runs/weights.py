@@ -81,7 +81,8 @@ def is_ours(content: Any) -> bool:
         for key in ("state_dict", "hyper_parameters")
     )
     has_model = isinstance(arguments, dict) and isinstance(arguments.get("model"), dict)
-    return has_model and isinstance(state, dict) and {"mean", "std"} <= state.keys()
+    shapes = [getattr(state.get(name), "shape", None) for name in ("mean", "std")] if state else []
+    return has_model and shapes == [(3, 1, 1), (3, 1, 1)]
 
 
 def is_old_torch(path: Path) -> bool:

@@ -196,9 +196,9 @@ class Classifier(L.LightningModule):
         if self.device.type == "cpu" or index % every == 0:
             self.require_finite(loss, "training loss")
         self.train_metrics.update(logits.detach(), labels)
-        self.log_dict({"train/loss_step": loss, "train/top1_step": top1(logits, labels)})
+        self.log_dict({"train/loss_step": loss.float(), "train/top1_step": top1(logits, labels)})
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self.log("train/lr", torch.full((), rate, device=self.device))  # a float stalls a GPU
+        self.log("train/lr", torch.full((), rate, dtype=torch.float32, device=self.device))
         return loss
 
     def on_train_batch_end(self, *_: Any) -> None:

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from cifar10.core.errors import SettingError, one_line
 from cifar10.core.instantiate import instantiate
@@ -73,6 +73,8 @@ def build_scheduler(
     rates = [group["lr"] for group in optimizer.param_groups]
     given = dict(optimizer=optimizer, total_steps=total_steps)
     scheduler = make_checked(make, "scheduler", LRScheduler, optimizer, **given)
+    if isinstance(scheduler, ReduceLROnPlateau):
+        raise SettingError("scheduler: ReduceLROnPlateau needs a metric; schedules here have none")
     peaks = [group.get("max_lr", group.get("initial_lr")) for group in optimizer.param_groups]
     if head_lr_factor != 1 and peaks != rates:  # OneCycleLR, for example
         reason = f"{type(scheduler).__name__} sets its own learning rates; choose another scheduler"

@@ -147,9 +147,29 @@ def test_a_missing_corruption_is_named(kinds, cifar, tmp_path):
     (tmp_path / "data" / "CIFAR-10-C" / "fog.npy").unlink()
     code, _, err = cifar("evaluate", "convnet", "--data", "cifar10-c")
     assert (code, "no fog.npy" in err) == (2, True), err
-    np.save(tmp_path / "data" / "fog.npy", np.zeros((5, 32, 32, 3), np.uint8))
+    path = tmp_path / "data" / "CIFAR-10-C" / "fog.npy"
+    np.save(tmp_path / "data" / "fog.npy", np.load(path.with_name("frost.npy")))  # of another set
+    code, _, err = cifar("evaluate", "convnet", "--data", "cifar10-c")
+    assert (code, "no fog.npy" in err) == (2, True), err
+    np.save(path, np.zeros((5, 32, 32, 3), np.uint8))
     code, _, err = cifar("evaluate", "convnet", "--data", "cifar10-c")
     assert (code, "fog.npy: 5 images; all files" in err) == (2, True), err
+
+
+def test_labels_are_those_beside_the_images_and_the_same_for_each_severity(kinds, cifar, tmp_path):
+    _, labels = kinds
+    other = tmp_path / "data" / "another set"
+    other.mkdir()
+    np.save(other / "labels.npy", np.tile(9 - labels.numpy(), 5))
+    assert torch.equal(read_labelled("cifar10-c", CLASSES).labels[:COUNT], labels)
+    np.save(tmp_path / "data" / "CIFAR-10-C" / "labels.npy", np.arange(5 * COUNT) % 7)
+    code, _, err = cifar("evaluate", "convnet", "--data", "cifar10-c")
+    assert (code, "the labels of the severities differ" in err) == (2, True), err
+
+
+def test_spaces_beside_a_label_do_not_count(kinds, tmp_path):
+    (tmp_path / "labels.csv").write_text("path, label\nimages/airplane/0.png, cat \n")
+    assert read_labelled("labels.csv", CLASSES).labels.tolist() == [CLASSES.index("cat")]
 
 
 ROWS = {

@@ -48,7 +48,9 @@ def assert_like_torchvision(images, operations, magnitudes):
     each = zip(images, operations.tolist(), magnitudes.tolist(), strict=True)
     expected = torch.stack([by_torchvision(*one) for one in each]).flatten(0, 1)
     operations, magnitudes = (x.repeat_interleave(images.size(1)) for x in (operations, magnitudes))
-    result = unpack(apply_operations(pack(images.flatten(0, 1)), operations, magnitudes))
+    result = unpack(
+        apply_operations(pack(images.flatten(0, 1)), operations, magnitudes, operations)
+    )
     distance = (result.int() - expected.int()).abs()
     moved = (operations >= 1) & (operations <= 5)
     # Both were equal on x86; another processor may add products in another order.
@@ -88,7 +90,7 @@ def test_a_batch_without_some_operations_is_changed_too(sample):
 def test_the_batch_itself_does_not_change(images):
     pixels = pack(images)
     drawn, strengths = draw_operations("trivial", len(images), generator(0))
-    apply_operations(pixels, drawn[:, 0], strengths[:, 0])
+    apply_operations(pixels, drawn[:, 0], strengths[:, 0], drawn[:, 0])
     assert torch.equal(unpack(pixels), images)
 
 
@@ -122,7 +124,7 @@ def test_a_policy_comes_after_flip_and_shift_and_before_cutout(sample):
     assert all(torch.equal(*pair) for pair in zip(draw[:4], plain[:4], strict=True))
     moved = pack(Augment("random", 4, 0).apply(images, every, every, plain))
     for operations, values in zip(draw.operations.T, draw.magnitudes.T, strict=True):
-        moved = apply_operations(moved, operations, values)
+        moved = apply_operations(moved, operations, values, operations)
     cut = plain._replace(flip=plain.flip & False, shift=plain.shift * 0)
     expected = Augment("none", 0, 8).apply(moved, every, every, cut)
     assert torch.equal(augment.apply(images, every, every, draw), expected)

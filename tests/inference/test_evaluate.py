@@ -152,6 +152,14 @@ def test_a_network_that_outputs_nan_is_an_error(cifar, broken_run):
     )
 
 
+def test_a_run_whose_data_names_no_batch_size_is_evaluated(cifar, trained, tmp_path):
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    result = json.loads((copy / RESULT_FILE).read_text())
+    del result["config"]["data"]["batch_size"]
+    (copy / RESULT_FILE).write_text(json.dumps(result))
+    assert cifar("evaluate", copy)[0] == 0
+
+
 @pytest.mark.parametrize("damage", [{"config": None}, {"config": {"data": 3}}, {"precision": "x"}])
 def test_a_damaged_result_is_reported_in_one_line(damage, cifar, trained, tmp_path):
     copy = shutil.copytree(trained, tmp_path / "copy")

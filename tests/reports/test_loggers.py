@@ -69,6 +69,12 @@ def test_the_next_steps_name_every_logger(each, tmp_path):
         f"wandb sync {tmp_path / 'wandb' / 'offline-run-1'}",
         "mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db",
     ]
+    each.loggers[3]._tracking_uri = "https://me:secret@mlflow.example:5000"
+    assert loggers.where_to_look(each.loggers[3:], tmp_path) == [
+        "open https://***@mlflow.example:5000"
+    ]
+    spaced = loggers.where_to_look(each.loggers[:1], tmp_path / "a b" / "run")
+    assert spaced == [f"tensorboard --logdir '{tmp_path / 'a b'}'"]
     each.wandb.url = "https://wandb.ai/x"
     assert loggers.where_to_look(each.loggers[2:3], tmp_path) == ["https://wandb.ai/x"]
 

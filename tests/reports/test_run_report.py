@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from cifar10.reports import run_report
 from cifar10.reports.run_report import CAPTIONS, PAGE, render_page
+from cifar10.runs.components import build_components
 from cifar10.runs.result import read_result
 
 NAMES = {*CAPTIONS}
@@ -23,6 +24,32 @@ def test_a_report_has_figures_a_page_and_tensorboards_images(trained):
             assert len(image.convert("L").getcolors(1 << 16)) > 4, f"{path} is blank"
     events = EventAccumulator(str(trained)).Reload()
     assert set(events.Tags()["images"]) == {f"figures/{name}" for name in NAMES}
+
+
+@pytest.mark.parametrize(
+    ("words", "is_changed"),
+    [
+        (["data.transform=[{_target_: torchvision.transforms.v2.RandomInvert, p: 1}]"], True),
+        (["data.flip=none", "data.shift=0", "data.mixup=1"], True),
+        (["data.flip=none", "data.shift=0"], False),
+    ],
+)
+def test_the_augmented_images_are_those_that_a_network_sees(
+    words, is_changed, settings, tmp_path, trained, monkeypatch
+):
+    parts = build_components(settings("data=sample", *words), tmp_path)
+    parts.data.setup()
+    grids, draw = [], run_report.figures.image_grid
+    monkeypatch.setattr(
+        run_report.figures,
+        "image_grid",
+        lambda given, **kw: grids.append(given) or draw(given, **kw),
+    )
+    result = read_result(trained / "result.json")
+    del result["rates"]  # an earlier result
+    run_report.run_figures(parts.classifier, parts.data, result, [])
+    plain = {image.numpy().tobytes() for image in parts.data.images(parts.data.train_indices)}
+    assert all((image.numpy().tobytes() in plain) != is_changed for image in grids[0])
 
 
 def test_the_page_needs_no_network_and_has_the_result_and_the_command(trained):

@@ -73,7 +73,8 @@ def test_settings_that_were_typed_or_vary_come_first(trial, first, name, tiny, t
     assert pages["_hparams_/session_start_info"].session_start_info.group_name == name
 
 
-def test_the_rates_of_long_runs_are_thinned_evenly(monkeypatch):
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_the_rates_of_long_runs_are_thinned_evenly(accumulate, monkeypatch):
     monkeypatch.setattr("cifar10.runs.callbacks.MAX_RATES", 8)
     history = History()
     for step in range(40):
@@ -84,7 +85,10 @@ def test_the_rates_of_long_runs_are_thinned_evenly(monkeypatch):
             num_training_batches=10,
             optimizers=[optimizer],
         )
-        history.on_train_batch_start(trainer, None, None, step % 10)
+        for batch in range(accumulate):
+            trainer.num_training_batches = 10 * accumulate
+            index = accumulate * (step % 10) + batch
+            history.on_train_batch_start(trainer, None, None, index)
     assert history.rates == [[step / 10, step / 100] for step in range(0, 40, 8)]
 
 

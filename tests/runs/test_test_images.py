@@ -124,6 +124,18 @@ def change_data(folder, digest=None, **settings):
     (folder / RESULT_FILE).write_text(json.dumps(result))
 
 
+def test_kept_images_replace_those_of_a_damaged_folder(on_folder, cifar, tmp_path, caplog):
+    folder, images = on_folder
+    broken = next(images.rglob("*.png"))
+    content = broken.read_bytes()
+    try:
+        broken.write_bytes(b"no image")
+        assert cifar("evaluate", folder, "--out", tmp_path / "out")[0] == 0
+    finally:
+        broken.write_bytes(content)
+    assert "using the test images that the run kept" in caplog.text
+
+
 def test_kept_images_replace_no_data_set_that_is_here(on_folder, trained, cifar, tmp_path, caplog):
     """Otherwise a stranger's run would choose what it is tested on."""
     images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)

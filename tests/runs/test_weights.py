@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from cifar10 import AirNet, ConvNet
 from cifar10.core.errors import SettingError
+from cifar10.data import MEAN
 from cifar10.runs.checkpoint import read_checkpoint
 from cifar10.runs.components import START, build_components
 from cifar10.runs.load import load
@@ -142,6 +143,17 @@ def test_content_that_is_not_weights_is_named(tmp_path):
     with pytest.raises(SettingError, match="cannot be read safely"):
         read_weights(str(tmp_path / "module.pt"))
     assert json.dumps(read_weights("convnet")[1])  # plain values
+
+
+@pytest.mark.parametrize("shape", [(1,), (3,), (3, 1, 5)])
+def test_constants_of_another_shape_are_not_those_of_this_project(shape, settings, tmp_path):
+    state = {f"network.{key}": value for key, value in ConvNet().state_dict().items()}
+    state |= {"mean": torch.zeros(shape), "std": torch.ones(shape)}
+    model = {"_target_": "cifar10.models.convnet.ConvNet"}
+    torch.save({"state_dict": state, "hyper_parameters": {"model": model}}, tmp_path / "x.ckpt")
+    chosen = resolved(settings, tmp_path / "run", f"weights={tmp_path / 'x.ckpt'}")
+    mean = build_components(chosen, tmp_path / "run").classifier.mean
+    assert mean.flatten().tolist() == pytest.approx(MEAN)
 
 
 def test_checkpoints_of_other_lightning_projects_are_files_of_weights(tmp_path):

@@ -121,6 +121,7 @@ def test_a_network_that_does_not_fit_is_refused(network, message):
 
 
 PARAMETER = torch.nn.Parameter(torch.zeros(2))
+PLATEAU = {"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau"}
 OPTIMIZER = torch.optim.SGD([PARAMETER], lr=0.1)
 
 
@@ -129,6 +130,7 @@ OPTIMIZER = torch.optim.SGD([PARAMETER], lr=0.1)
     [
         ("optimizer", OPTIMIZER, "object of the class SGD was given; give a specification or"),
         ("scheduler", HALVING(OPTIMIZER), "object of the class StepLR was given; give a"),
+        ("scheduler", PLATEAU, "scheduler: ReduceLROnPlateau needs a metric"),
         ("optimizer", "adamw", "optimizer: must be a specification or a function of the param"),
         ("optimizer", lambda groups: None, "a function of the parameter groups that returns the"),
         ("scheduler", lambda optimizer: optimizer, "a function of the optimizer that returns the"),
