@@ -66,7 +66,7 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one line per class.")] = False,
     kaggle: Annotated[
-        bool, typer.Option("--kaggle", help="Print CSV of id and label, as Kaggle's CIFAR-10 asks.")
+        bool, typer.Option("--kaggle", help="Print CSV of id and label, for Kaggle's CIFAR-10.")
     ] = False,
 ) -> None:
     """Classify images.
@@ -100,7 +100,9 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option(help="Also write a CSV file with the prediction of each image.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Output folder; default: the run, or .")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Output folder; default: a new one in the run, or here.")
+    ] = None,
 ) -> None:
     """Evaluate a model and plot its errors.
 

@@ -187,8 +187,7 @@ def explain_unknown(key: str, words: Sequence[str]) -> SettingError:
     known = flatten(composed)
     group, _, rest = key.partition(".")
     if (name := rest.partition(".")[0]) in options_of(group) and name not in composed[group]:
-        chosen = f"'{group}=[default,{name}]'" if group == "callbacks" else f"{group}={name}"
-        return SettingError(f"{key}={value}: {name} is not chosen; add {chosen}")
+        return SettingError(f"{key}={value}: {name} is not chosen; add {group}={name}")
     group, _, name = key.rpartition(".")
     target = known.get(f"{group}._target_")
     if target and name in signature_parameters(import_class(target, group, object))[0]:

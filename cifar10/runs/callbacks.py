@@ -127,8 +127,7 @@ class History(Callback):
 
     def __init__(self) -> None:
         self.rates: list[list[float]] = []  # epochs so far and learning rate, before a step
-        self.every = 1  # steps from one to the next
-        self.step = -1  # of the last rate
+        self.every, self.step = 1, -1  # steps from one to the next; step of the last
         self.epochs: list[dict[str, Any]] = []  # number, from 1, and metrics
         self.by_step: dict[int, dict[str, Any]] = {}  # epoch and validation metrics
         self.fresh: dict[str, float] = {}  # validation metrics of this epoch

@@ -33,8 +33,8 @@ LINES = {
     "callbacks.gallery=null": "replaced in 0.2 by report=true or report=false",
     "+keep_hardest=[0.5]": "keep_hardest=[0.5]: unknown setting; removed in 0.2",
     "~callbacks.gallery": "~callbacks.gallery: replaced in 0.2",
-    "callbacks.ema.decay=0.9": "ema is not chosen; add 'callbacks=[default,ema]'",
-    "callbacks.lr_monitor.x=1": "lr_monitor is not chosen; add 'callbacks=[default,lr_monitor]'",
+    "callbacks.ema.decay=0.9": "ema is not chosen; add callbacks=ema",
+    "callbacks.lr_monitor.x=1": "lr_monitor is not chosen; add callbacks=lr_monitor",
     "logger.wandb.project=x": "logger.wandb.project=x: wandb is not chosen; add logger=wandb",
     "optimizer._target_=torch.optim.SGD": "optimizer.ns_steps=3: unknown setting; it comes from "
     "configs/optimizer/muon.yaml; choose another file with optimizer=NAME or remove the key with "
