@@ -129,7 +129,6 @@ WRONG = {
     "data.sizes={0:24}": "data.sizes={0: 24}: must be at least 1",
     "data.sizes={1:64}": "data.sizes={1: 64}: must be at most 32",
     "data.sizes={1:8}": "data.sizes={1: 8}: must be at least 16",
-    "data.sizes={1:24}": "data.sizes: ConvNet cannot take images of 24x24 pixels",
     "data.brightness=2": "data.brightness=2: must be at most 1",
     "data.mixup=-1": "data.mixup=-1: must be at least 0",
     "data.cutmix=inf": "data.cutmix=inf: must be below inf",

@@ -69,7 +69,8 @@ def help_text(words: Sequence[str]) -> str:
     settings: Any = OmegaConf.to_container(composed)
     meaning = comments(CONFIGS / "train.yaml")
     usage = USAGE.replace("python train.py", " ".join(program()))
-    lines = [usage, f"experiment ({', '.join(options_of('experiment'))})"]
+    experiments = f"experiment ({', '.join(options_of('experiment'))})"
+    lines = [usage, *textwrap.wrap(experiments, WIDTH, subsequent_indent="  ")]
     for key, value in sorted(settings.items(), key=lambda item: isinstance(item[1], dict)):
         if isinstance(value, dict):
             lines.append(f"\n{key}={choices[key]} (choose from {', '.join(options_of(key))})")

@@ -4,14 +4,16 @@ from typing import Annotated
 
 from annotated_types import Interval
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class ConvNet(nn.Module):
     """Five 3x3 convolutions, then four linear layers: 2,791,434 parameters with ten classes.
 
-    Takes normalised images, float (N, 3, 32, 32); returns logits (N, num_classes). Max-pool and
-    ReLU commute, so pooling comes first: ReLU then has a quarter of the values. `dropout` zeroes
-    whole channels after the second max-pool; the original used 0.5.
+    Takes normalised images, float (N, 3, S, S) with S >= 16; returns logits (N, num_classes).
+    Max-pool and ReLU commute, so pooling comes first: ReLU then has a quarter of the values.
+    `dropout` zeroes whole channels after the second max-pool; the original used 0.5. The linear
+    layers need 6x6 features, those of 32x32 images; the features of others are resized.
     """
 
     def __init__(
@@ -37,6 +39,8 @@ class ConvNet(nn.Module):
         x = self.relu(self.conv3(x))  # (N, 64, 16, 16)
         x = self.dropout(self.relu(self.pool(self.conv4(x))))  # (N, 128, 8, 8)
         x = self.relu(self.conv5(x))  # (N, 256, 6, 6)
+        if x.shape[2:] != (6, 6):
+            x = functional.interpolate(x, 6)  # the nearest ones
         x = self.relu(self.fc1(x.flatten(1)))  # (N, 256)
         x = self.relu(self.fc2(x))  # (N, 128)
         x = self.relu(self.fc3(x))  # (N, 64)

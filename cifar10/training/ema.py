@@ -21,14 +21,19 @@ class EMA(Callback):
     Args:
         decay: weight of the old average, in [0, 1).
         start: optimizer steps during which the average equals the weights.
+        every: optimizer steps from one update of the average to the next.
+        lookahead: whether training continues from the average after each update (Zhang et al. 2019,
+            https://arxiv.org/abs/1907.08610).
     """
 
     def __init__(
         self,
         decay: Annotated[float, Interval(ge=0, lt=1)] = 0.98,
         start: Annotated[int, Ge(0)] = 0,
+        every: Annotated[int, Ge(1)] = 1,
+        lookahead: bool = False,
     ):
-        self.decay, self.start = decay, start
+        self.decay, self.start, self.every, self.lookahead = decay, start, every, lookahead
         self.step = 0  # at which the average was last updated
         self.average: dict[str, Tensor] = {}  # the trained weights while `swapped`
         self.swapped = False
@@ -63,9 +68,14 @@ class EMA(Callback):
         if trainer.global_step == self.step:  # gradients still accumulate
             return
         self.step = trainer.global_step
+        has_begun = self.step > max(self.start, 1)
+        if has_begun and (self.step - self.start) % self.every:
+            return
         for key, value in module.state_dict().items():
-            if self.step > max(self.start, 1) and value.is_floating_point():
+            if has_begun and value.is_floating_point():
                 self.average[key].lerp_(value, 1 - self.decay)
+                if self.lookahead:
+                    value.copy_(self.average[key])
             else:
                 self.average[key].copy_(value)
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Annotated
 
-from annotated_types import Ge
+from annotated_types import Ge, Interval
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -28,15 +28,25 @@ def group_schedules(
 
 
 class Triangle(LambdaLR):
-    """Linear warm-up over a fraction of the steps, then linear decay to zero after the last."""
+    """Linear warm-up over a fraction of the steps, then linear decay to zero after the last.
 
-    def __init__(self, optimizer: Optimizer, total_steps: Steps, warmup: Fraction = 0.2):
-        peak = warmup * total_steps
+    The decay would reach zero at the fraction `end` of the steps, but stops at the factor `floor`.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        total_steps: Steps,
+        warmup: Fraction = 0.2,
+        end: Annotated[float, Interval(gt=0, le=1)] = 1.0,
+        floor: Fraction = 0.0,
+    ):
+        peak, last = warmup * total_steps, end * total_steps
 
         def factor(step: int) -> float:
             # No step has a rate of 0, not even the first or the last.
-            falling = (total_steps - step) / max(1.0, total_steps - peak)
-            return max(0.0, min((step + 1) / (peak + 1), falling))
+            falling = (last - step) / max(1.0, last - peak)
+            return max(floor, min((step + 1) / (peak + 1), falling))
 
         super().__init__(optimizer, group_schedules(optimizer, total_steps, factor))
 

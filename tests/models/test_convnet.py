@@ -49,6 +49,17 @@ def test_outputs_equal_the_original_description():
     torch.testing.assert_close(net(images), x)
 
 
+@pytest.mark.parametrize("side", [16, 20, 24, 28])
+def test_features_of_smaller_images_are_repeated_to_6x6(side):
+    net, seen = ConvNet().eval(), []
+    net.conv5.register_forward_hook(lambda _, __, output: seen.append(output.relu()))
+    net.fc1.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    net(torch.randn(2, 3, side, side))
+    features, used = seen[0], seen[1].view(2, 256, 6, 6)
+    index = torch.arange(6) * features.size(-1) // 6
+    assert torch.equal(used, features[:, :, index][..., index])
+
+
 def test_dropout_zeroes_whole_channels_after_the_second_pool_in_training_only():
     net = ConvNet(dropout=0.5)
     seen = []

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from cifar10.core.errors import SettingError
 from cifar10.training.classifier import Classifier
-from cifar10.training.network_check import check_rebuilt
+from cifar10.training.network_check import check_network, check_rebuilt
 
 
 class Net(nn.Module):
@@ -113,3 +113,10 @@ def test_a_network_that_loads_no_weights_is_refused():
 def test_two_classes_of_one_name_are_refused():
     with pytest.raises(SettingError, match="classes: two have the same name"):
         Classifier(classes=["cat", "dog", "cat"])
+
+
+def test_a_network_of_one_image_size_refuses_others_by_their_setting():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    check_network(network, 10, {32})
+    with pytest.raises(SettingError, match=r"data\.sizes: Sequential cannot take images of 24x24"):
+        check_network(network, 10, {24})

@@ -26,6 +26,12 @@ def test_triangle_equals_points_computed_by_hand():
     assert factors(Triangle, 10, warmup=0.3) == pytest.approx(expected)
 
 
+def test_triangle_may_end_early_and_stay_at_a_floor():
+    # Decay by eighths, so that it would be 0 from step 8 on, but not below 0.2.
+    expected = [1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 0.2, 0.2, 0.2]
+    assert factors(Triangle, 10, warmup=0, end=0.8, floor=0.2) == pytest.approx(expected)
+
+
 def test_cosine_equals_points_computed_by_hand():
     values = factors(Cosine, 10, warmup=0.2)
     assert values[:3] == pytest.approx([1 / 3, 2 / 3, 1])
