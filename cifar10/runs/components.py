@@ -159,7 +159,7 @@ def build(
     check_network(classifier.network, len(classes), set(data_module.sizes.values()) - {IMAGE_SIZE})
     check_rebuilt(lambda: instantiate(model, "model", nn.Module, num_classes=len(classes)))
     classifier.set_memory_format(hardware.layout.value == "channels last")
-    if hardware.precision.value in ("64-true", "64"):
+    if hardware.precision.value == "64-true":
         classifier.double()  # Lightning would only after it has loaded a checkpoint in float32
 
     validates = data_module.has_validation and trainer.get("limit_val_batches") != 0

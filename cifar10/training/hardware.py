@@ -15,10 +15,11 @@ from cifar10.core.errors import SettingError, one_line
 
 log = logging.getLogger(__name__)
 
-# Lightning's values, and older names that it still accepts.
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
+OTHERS = ("transformer-engine", "transformer-engine-float16")
+# Older names that Lightning still accepts.
+ALIASES = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed", "64": "64-true"}
 FEW = 16  # processes that are allowed even on one core, to try out multi-process training
-ALIASES = ("32", "bf16", "16", "64", "transformer-engine", "transformer-engine-float16")
 
 
 class Choice(NamedTuple):
@@ -102,16 +103,16 @@ def choose_device(name: str | torch.device) -> torch.device:
 
 def choose_precision(precision: str | int, device: str) -> Choice:
     """Check a value of Lightning's `precision`, or replace `auto` by the fastest for a device."""
-    name = str(precision)
+    name = ALIASES.get(str(precision), str(precision))
     if name == "auto":
         return fastest_precision(device)
-    if name not in PRECISIONS + ALIASES:
+    if name not in PRECISIONS + OTHERS:
         raise SettingError(f"trainer.precision={name}: must be one of {', '.join(PRECISIONS)}")
     if device != "cuda" and name.startswith("transformer-engine"):
         raise SettingError(f"trainer.precision={name}: needs an NVIDIA GPU")
-    if device == "mps" and name in ("64-true", "64"):
+    if device == "mps" and name == "64-true":
         raise SettingError(f"trainer.precision={name}: MPS has no float64")
-    if device == "cpu" and name in ("16-mixed", "16"):  # Lightning does the same, with a warning
+    if device == "cpu" and name == "16-mixed":  # Lightning does the same, with a warning
         return Choice("bf16-mixed", f"{name} needs a GPU")
     emulated = device == "cpu" and "16" in name and not bf16_instructions()
     return Choice(name, "as set; slow, emulated on this processor" if emulated else "as set")

@@ -112,7 +112,7 @@ class OrthogonalMomentum(Optimizer):
         buffer = state["momentum"].lerp_(grad, 1 - group["momentum"])
         gradient = grad.lerp(buffer, group["momentum"])  # Nesterov
         if group["norm_every"] and state["step"] % group["norm_every"] == 0:
-            p.mul_(math.sqrt(len(p)) / p.norm())
+            p.mul_(math.sqrt(len(p)) / p.norm().clamp(min=1e-30))  # a zero weight stays zero
         p.mul_(1 - group["lr"] * group["weight_decay"])
         update = orthogonalise(gradient.flatten(1), group["ns_steps"])
         p.add_(update.view(p.shape), alpha=-group["lr"])

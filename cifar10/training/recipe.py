@@ -121,7 +121,11 @@ def first_images(trainer: Any, count: int = 5000) -> Tensor:
 
 def total_steps(trainer: L.Trainer) -> int:
     """The optimizer steps of a training; gradients may accumulate differently in each epoch."""
-    steps = int(trainer.estimated_stepping_batches)  # as if they did as in the first epoch
+    estimate = trainer.estimated_stepping_batches  # as if they did as in the first epoch
+    if not 1 <= estimate < math.inf:  # a loader without a length, or no last epoch
+        reason = "the number of training steps is unknown, which the schedule needs"
+        raise SettingError(f"trainer: {reason}; set max_epochs, or max_steps if data has no length")
+    steps = int(estimate)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Trainer sets it
         if isinstance(callback, GradientAccumulationScheduler):
             batches, epochs = trainer.num_training_batches, range(trainer.max_epochs or 0)

@@ -202,6 +202,33 @@ def test_classes_of_the_data_and_the_classifier_are_the_same(trainer, photos):
         trainer().fit(Classifier(Small()), FolderDataModule(str(photos)))
 
 
+class Endless(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return iter([(torch.zeros(3, 32, 32).byte(), 1)] * 40)
+
+
+@pytest.mark.filterwarnings(*EXPECTED, "ignore:.*max_epochs")
+@pytest.mark.parametrize("limits", [{}, {"max_epochs": -1}, {"max_steps": 3}])
+def test_a_training_of_unknown_length_is_refused(limits, trainer, loader):
+    """Its learning rate would be 0."""
+    data = loader if "max_epochs" in limits else DataLoader(Endless(), batch_size=20)
+    fit = trainer(limit_train_batches=1.0, **limits)
+    if "max_steps" in limits:
+        fit.fit(Classifier(Small()), data)
+    else:
+        with pytest.raises(SettingError, match="number of training steps is unknown"):
+            fit.fit(Classifier(Small()), data)
+
+
+@pytest.mark.filterwarnings(*EXPECTED)
+def test_a_weight_of_zeros_is_trained(trainer, loader):
+    network = Small()
+    weight = next(p for p in network.parameters() if p.ndim >= 2)
+    weight.data.zero_()
+    trainer().fit(Classifier(network), loader)
+    assert weight.isfinite().all() and weight.any()
+
+
 @pytest.mark.filterwarnings(*EXPECTED)
 @pytest.mark.parametrize("name", ["optimizer", "scheduler"])
 def test_an_optimizer_given_as_an_object_is_given_again(name, trainer, loader):

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from lightning.fabric.connector import _PRECISION_INPUT_STR_ALIAS_CONVERSION
 
 from cifar10.core.errors import SettingError
 from cifar10.runs.run import run
@@ -69,10 +70,12 @@ def test_auto_chooses_for_the_requested_device(hardware):
     assert choose_precision("auto", device_type("cpu")).value == "32-true"
 
 
-@pytest.mark.parametrize("value", [*PRECISIONS[1:], 32, "16"])
-def test_lightnings_values_are_accepted(hardware, value):
+@pytest.mark.parametrize("value", [*PRECISIONS[1:], 32, 16, 64, "32", "16", "64", "bf16"])
+def test_lightnings_values_are_accepted_under_one_name(hardware, value):
+    """Evaluation looks the arithmetic up by the name."""
     hardware(cuda=(8, 0))
-    assert choose_precision(value, "cuda").value == str(value)
+    known = _PRECISION_INPUT_STR_ALIAS_CONVERSION.get(str(value), value)
+    assert choose_precision(value, "cuda").value == known
 
 
 def test_16_mixed_becomes_bf16_mixed_on_a_cpu():
