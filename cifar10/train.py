@@ -1,6 +1,7 @@
 """The training command: `python train.py` in a checkout, `cifar10 train` everywhere."""
 
 import sys
+from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
@@ -20,5 +21,6 @@ def cli() -> None:
 
 
 if __name__ == "__main__":  # Lightning starts the other processes of `cifar10 train` so
-    sys.path.pop(0)  # this folder: a user's module may be called `data` or `models`
+    if Path(sys.path[0]) == Path(__file__).parent:
+        sys.path.pop(0)  # a user's module may be called `data` or `models`
     cli()

@@ -151,6 +151,7 @@ def build(
     classifier = Classifier(*recipe, classes=classes)
     if teacher is not None:
         add_teacher(classifier, teacher, teacher_weight)
+    classifier.weight_names = set(classifier.state_dict())
     start = start_from(classifier, weights) if weights and is_start else None
     classifier.frozen = freeze_layers(classifier.network, freeze)
     classifier.head_lr_factor = head_lr_factor

@@ -40,9 +40,11 @@ def test(components: Components, folder: Path, result: dict[str, Any]) -> None:
     trainer.callbacks = [components.stopwatch, test_logits]
     if trainer.enable_validation and data.has_validation:
         trainer.loggers = []  # they have these figures
-        (scored,) = trainer.validate(model, datamodule=data, verbose=False)
+        try:
+            (scored,) = trainer.validate(model, datamodule=data, verbose=False)
+        finally:
+            trainer.loggers = loggers
         result["data"]["validated"] = images(trainer.num_val_batches, data, result["data"]["val"])
-        trainer.loggers = loggers
         selected = result["val"].get("loss")
         result["val"] = figures(scored, "val")
         if selected and not math.isclose(selected, result["val"]["loss"], rel_tol=1e-3):

@@ -101,7 +101,7 @@ class Classifier(L.LightningModule):
         self.test_metrics = metrics("test/", tops, count)
         self.test_views_metrics = metrics("test_views/", tops, count) if test_views else None
         self.teachers: list[tuple[Classifier, float]] = []  # a list hides it from state_dict
-        self.weight_names = set(self.state_dict())
+        self.weight_names: set[str] | None = None  # a run refuses others
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits, float (N, classes), of images, uint8 (N, 3, 32, 32)."""
@@ -144,7 +144,7 @@ class Classifier(L.LightningModule):
     def on_train_start(self) -> None:
         for module in self.frozen:  # running statistics do not change, no dropout
             module.eval()
-        if added := self.state_dict().keys() - self.weight_names:
+        if self.weight_names and (added := self.state_dict().keys() - self.weight_names):
             reason = "to the model, so its checkpoints could not be loaded; keep it in the callback"
             raise SettingError(f"callbacks: one of them adds the weight {min(added)} {reason}")
 

@@ -122,7 +122,7 @@ def first_images(trainer: Any, count: int = 5000) -> Tensor:
 def total_steps(trainer: L.Trainer) -> int:
     """The optimizer steps of a training; gradients may accumulate differently in each epoch."""
     estimate = trainer.estimated_stepping_batches  # as if they did as in the first epoch
-    if not 1 <= estimate < math.inf:  # a loader without a length, or no last epoch
+    if not 0 <= estimate < math.inf:  # a loader without a length, or no last epoch
         reason = "the number of training steps is unknown, which the schedule needs"
         raise SettingError(f"trainer: {reason}; set max_epochs, or max_steps if data has no length")
     steps = int(estimate)

@@ -5,7 +5,6 @@ import functools
 import lightning as L
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
 
 import cifar10
 from cifar10 import CIFAR10DataModule, Classifier, ConvNet, FolderDataModule
@@ -27,24 +26,6 @@ NETWORKS = {
         Small(), {"_target_": "torch.optim.AdamW", "lr": 1e-3}
     ),
 }
-
-
-@pytest.fixture
-def trainer(tmp_path):
-    def build(**settings):
-        limits = {f"limit_{name}_batches": 2 for name in ("train", "val", "test", "predict")}
-        quiet = dict(enable_progress_bar=False, enable_model_summary=False, logger=False)
-        common = dict(max_epochs=1, default_root_dir=tmp_path, accelerator="cpu")
-        return L.Trainer(**common | limits | quiet | settings)
-
-    return build
-
-
-@pytest.fixture
-def loader():
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8, generator=generator)
-    return DataLoader(TensorDataset(images, torch.arange(40) % 10), batch_size=20)
 
 
 # Of Lightning, about few steps and a second training in one folder.
@@ -200,33 +181,6 @@ def test_a_second_fit_does_not_start_anew(trainer):
 def test_classes_of_the_data_and_the_classifier_are_the_same(trainer, photos):
     with pytest.raises(SettingError, match=r"give classes=data\.classes"):
         trainer().fit(Classifier(Small()), FolderDataModule(str(photos)))
-
-
-class Endless(torch.utils.data.IterableDataset):
-    def __iter__(self):
-        return iter([(torch.zeros(3, 32, 32).byte(), 1)] * 40)
-
-
-@pytest.mark.filterwarnings(*EXPECTED, "ignore:.*max_epochs")
-@pytest.mark.parametrize("limits", [{}, {"max_epochs": -1}, {"max_steps": 3}])
-def test_a_training_of_unknown_length_is_refused(limits, trainer, loader):
-    """Its learning rate would be 0."""
-    data = loader if "max_epochs" in limits else DataLoader(Endless(), batch_size=20)
-    fit = trainer(limit_train_batches=1.0, **limits)
-    if "max_steps" in limits:
-        fit.fit(Classifier(Small()), data)
-    else:
-        with pytest.raises(SettingError, match="number of training steps is unknown"):
-            fit.fit(Classifier(Small()), data)
-
-
-@pytest.mark.filterwarnings(*EXPECTED)
-def test_a_weight_of_zeros_is_trained(trainer, loader):
-    network = Small()
-    weight = next(p for p in network.parameters() if p.ndim >= 2)
-    weight.data.zero_()
-    trainer().fit(Classifier(network), loader)
-    assert weight.isfinite().all() and weight.any()
 
 
 @pytest.mark.filterwarnings(*EXPECTED)
