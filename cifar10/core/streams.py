@@ -25,13 +25,17 @@ class StdoutHandler(logging.StreamHandler):
 
 
 class LogFile(logging.FileHandler):
-    """Appends to a file, but not through a symbolic link in a stranger's run folder."""
+    """Appends to a file, but not through a link in a stranger's run folder."""
 
     def _open(self) -> Any:
-        if Path(self.baseFilename).is_symlink():
-            raise OSError(
-                errno.ELOOP, "is a symbolic link, which is not followed", self.baseFilename
-            )
+        path = Path(self.baseFilename)
+        if path.is_symlink():
+            raise OSError(errno.ELOOP, "is a symbolic link, which is not followed", str(path))
+        if path.exists() and path.stat().st_nlink > 1:  # also the name of another file
+            copy = path.with_name(f".{path.name}.tmp")
+            copy.unlink(missing_ok=True)
+            copy.write_bytes(path.read_bytes())
+            copy.replace(path)
         return super()._open()
 
 

@@ -90,7 +90,9 @@ def build_page(models: Sequence[str], examples: Sequence[str], folder: Path) -> 
     """Build the page as Gradio Blocks; it reads no file outside `folder`."""
     import gradio as gr
 
-    classifiers = {model: load(model) for model in models}
+    # Gradio shows the names to visitors before they enter a password: no paths.
+    labels = short_names([Path(model).name or model for model in models])
+    classifiers = {label: load(model) for label, model in zip(labels, models, strict=True)}
     thresholds = {name: confidence_threshold(model) for name, model in classifiers.items()}
 
     def look(path: str | None, model: str) -> tuple[Any, Any, str, str]:
@@ -98,7 +100,7 @@ def build_page(models: Sequence[str], examples: Sequence[str], folder: Path) -> 
         # since that makes Windows contact other machines for some paths.
         if path and not Path(os.path.abspath(path)).is_relative_to(folder):  # noqa: PTH100 - above
             path = None
-        model = model if model in models else models[0]
+        model = model if model in labels else labels[0]
         classes = classifiers[model].classes
         text = INTRO.format(len(classes), ", ".join(map(plain_markdown, classes)))
         return *classify(path, classifiers[model], thresholds[model]), text
@@ -106,14 +108,14 @@ def build_page(models: Sequence[str], examples: Sequence[str], folder: Path) -> 
     # Every 10 minutes, delete uploads older than an hour.
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
         gr.Markdown(f"# {TITLE}")
-        text = gr.Markdown(look(None, models[0])[-1])
+        text = gr.Markdown(look(None, labels[0])[-1])
         with gr.Row():
             with gr.Column():
                 sources = ["upload", "clipboard", "webcam"]
                 image = gr.Image(label="Your image", sources=sources, type="filepath", height=320)
                 # Skip Gradio's decoding: `classify` reads the file and reports errors.
                 image.preprocess = lambda upload: upload and upload.path
-                model = gr.Dropdown(list(models), label="Model", interactive=len(models) > 1)
+                model = gr.Dropdown(labels, label="Model", interactive=len(models) > 1)
                 remark = gr.Markdown()
             with gr.Column():
                 prediction = gr.Label(num_top_classes=5, label="Prediction")

@@ -149,7 +149,7 @@ def test_the_page_reads_only_uploads_and_rejects_other_pages(address, trained, p
     call = f"{address}gradio_api/call/look"
 
     def look(**headers):
-        return httpx.post(call, json={"data": [{"path": photo}, str(trained)]}, headers=headers)
+        return httpx.post(call, json={"data": [{"path": photo}, trained.name]}, headers=headers)
 
     answer = httpx.get(f"{call}/{look().json()['event_id']}", timeout=30).text
     assert "event: complete" in answer

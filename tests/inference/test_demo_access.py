@@ -103,11 +103,12 @@ def test_a_name_that_is_allowed_shows_the_page_and_others_say_how(allowed, serve
     assert (refused.status_code, "--allow-host other.example" in refused.text) == (403, True)
 
 
-def test_a_password_is_needed_for_every_part_of_the_page(served):
+def test_a_password_is_needed_for_every_part_of_the_page(served, trained):
     port, _ = served("--password", "open sesame")
     address = f"http://127.0.0.1:{port}/"
     call = {"data": [None, None]}
     assert httpx.get(f"{address}config").status_code == 401
+    assert str(trained.parent) not in httpx.get(address).text  # its login page names the models
     assert httpx.post(f"{address}gradio_api/call/look", json=call).status_code == 401
     assert httpx.post(f"{address}gradio_api/upload", files={"files": b"x"}).status_code == 401
     with httpx.Client() as client:

@@ -1,6 +1,7 @@
 """A run folder of a stranger: resuming it removes, overwrites and prints nothing that harms."""
 
 import json
+import logging
 import os
 import shutil
 
@@ -141,6 +142,18 @@ def test_printed_commands_have_no_options_and_nothing_of_hydra(word, copy, cifar
     assert command == "python train.py data=sample optimizer.lr=0.1"
     code, out, _ = cifar("summarize", "--partial", copy.parent)
     assert code == 0 and "optimizer.lr=0.1" in out and word not in out
+
+
+def test_a_log_that_is_also_another_file_becomes_a_copy(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("mine\n")
+    os.link(victim, tmp_path / "train.log")
+    log = LogFile(tmp_path / "train.log", encoding="utf-8")
+    log.emit(logging.makeLogRecord({"msg": "x"}))
+    log.close()
+    assert victim.read_text() == "mine\n"
+    assert (tmp_path / "train.log").read_text() == "mine\nx\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"victim", "train.log"}
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
