@@ -21,7 +21,6 @@ MOVED = {
 # The value, which changes nothing, of each setting that was added later.
 ADDED: dict[str, Any] = {"teacher": None, "teacher_weight": 0.9, "deterministic": False}
 ADDED |= {"data.policy": "None", "data.mixup": 0, "data.cutmix": 0}
-ADDED |= {"scheduler.end": 1.0, "scheduler.floor": 0.0}
 ADDED |= {"weights": None, "freeze": "[]", "head_lr_factor": 1.0}
 # The value of each removed setting, for every epoch, that changes nothing.
 NEUTRAL = {"keep_hardest": 1, "data.crops": 32}

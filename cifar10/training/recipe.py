@@ -121,6 +121,8 @@ def first_images(trainer: Any, count: int = 5000) -> Tensor:
 
 def total_steps(trainer: L.Trainer) -> int:
     """The optimizer steps of a training; gradients may accumulate differently in each epoch."""
+    if trainer.limit_train_batches == 0:  # type: ignore[attr-defined]  # Trainer sets it
+        return 0
     estimate = trainer.estimated_stepping_batches  # as if they did as in the first epoch
     if not 0 <= estimate < math.inf:  # a loader without a length, or no last epoch
         reason = "the number of training steps is unknown, which the schedule needs"
